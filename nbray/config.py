@@ -1,0 +1,54 @@
+"""Every number that governs behaviour, with its unit and its reason. `NBRAY_<NAME>` in the environment overrides one."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+
+def _number(name: str, default: Any) -> Any:
+    raw = os.environ.get(f"NBRAY_{name}")
+    if raw is None:
+        return default
+    try:
+        return type(default)(raw)
+    except ValueError:
+        raise ValueError(f"NBRAY_{name}={raw!r} is not {type(default).__name__}; unset it or give a number") from None
+
+
+INLINE_LIMIT: int = _number("INLINE_LIMIT", 100 * 1024)  #: bytes; larger values go to the store (as in Ray)
+OUT_OF_BAND_LIMIT: int = _number("OUT_OF_BAND_LIMIT", 4096)  #: bytes; smaller buffers stay inside the pickle
+MESSAGE_LIMIT: int = 16 * 2**20  #: bytes of one control message; more is a protocol error
+
+PIPELINE_TARGET_S: float = _number("PIPELINE_TARGET_S", 0.005)  #: work kept at one worker
+PIPELINE_MAX: int = _number("PIPELINE_MAX", 64)  #: tasks kept at one worker
+LEASE_IDLE_S: float = _number("LEASE_IDLE_S", 0.1)  #: an idle lease is kept this long, so a loop of short tasks asks once
+LEASE_REQUESTS: int = _number("LEASE_REQUESTS", 16)  #: requests of one class in flight
+TASK_MAX_RETRIES: int = _number("TASK_MAX_RETRIES", 3)  #: crashes of a worker; -1 for ever
+LINEAGE_LIMIT: int = _number("LINEAGE_LIMIT", 100_000)  #: finished tasks kept to make lost objects again, per process
+
+HEARTBEAT_S: float = _number("HEARTBEAT_S", 1.0)
+NODE_SUSPECT_S: float = _number("NODE_SUSPECT_S", 4.0)  #: no new work goes there
+NODE_DEAD_S: float = _number("NODE_DEAD_S", 15.0)  #: survives a blackout of 5 s with room
+HEAD_GRACE_S: float = _number("HEAD_GRACE_S", 300.0)  #: how long nodes and drivers wait for a head that is gone
+WORKER_IDLE_S: float = _number("WORKER_IDLE_S", 60.0)  #: workers beyond one per CPU end after this
+START_DEATHS: int = 5  #: workers that die before their first task, within START_DEATHS_S: the pool stops with one error
+START_DEATHS_S: float = 30.0
+KILL_TERM_S: float = 3.0  #: after KeyboardInterrupt
+KILL_S: float = 5.0  #: after SIGTERM: SIGKILL of the process group
+
+STORE_FRACTION: float = _number("STORE_FRACTION", 0.3)  #: of memory, for the arena (as in Ray)
+STORE_MAX: int = _number("STORE_MAX", 200 * 10**9)  #: bytes
+SPILL_START: float = _number("SPILL_START", 0.8)  #: of the arena
+DISK_STOP: float = _number("DISK_STOP", 0.95)  #: of the file system that takes spilled objects
+STORE_WAIT_S: float = _number("STORE_WAIT_S", 10.0)  #: a put waits this long for room, then ObjectStoreFullError
+LOAN_BYTES: int = _number("LOAN_BYTES", 4 * 2**20)  #: region lent for small objects
+CHUNK_BYTES: int = _number("CHUNK_BYTES", 4 * 2**20)  #: of a transfer between nodes
+TRANSFER_WINDOW: int = _number("TRANSFER_WINDOW", 8)  #: chunks in flight per transfer
+
+OUTPUT_LINES_PER_S: int = _number("OUTPUT_LINES_PER_S", 200)  #: per task, to the notebook; the log file has all
+LOG_BYTES: int = _number("LOG_BYTES", 50 * 2**20)  #: of one log file; two are kept per worker
+LOG_TAIL_LINES: int = 20  #: shown with the death of a worker
+TRACE_RECORDS: int = _number("TRACE_RECORDS", 200_000)  #: kept per process
+PRE_AUTH_S: float = 5.0  #: from connect to Hello
+PRE_AUTH_BYTES: int = 1024

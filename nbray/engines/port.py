@@ -1,0 +1,222 @@
+"""The port: all that the API and the notebook know of whatever runs their tasks. Nothing above it asks which engine it has.
+
+Task and actor options arrive checked (`options.py`), functions and classes pickled once (`functions.py`, `actors.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import msgspec
+
+from nbray.refs import ObjectRef
+
+
+class FunctionSpec(msgspec.Struct, frozen=True):
+    """A function or class, pickled. `id` is the blake2b-16 of `payload`; `name` is what a person calls it."""
+
+    id: bytes
+    name: str
+    payload: bytes
+    crc: int
+
+
+class TaskOptions(msgspec.Struct, frozen=True):
+    """What `f.options(...)` and defaults came to. Amounts are integers of 1/10,000 (sched/resources.py)."""
+
+    amounts: dict[str, int]
+    returns: int = 1
+    max_retries: int = 3  #: -1: for ever. Crashes only, unless retry_exceptions
+    retry_exceptions: bool | tuple[type[BaseException], ...] = False
+    strategy: str = "DEFAULT"  #: DEFAULT, SPREAD, NODE
+    node: bytes = b""
+    soft: bool = False
+    name: str = ""
+    env: str = ""  #: canonical JSON of the runtime environment
+    max_calls: int = 0
+
+
+class ActorOptions(msgspec.Struct, frozen=True):
+    """What an actor class's options came to."""
+
+    placement: dict[str, int]
+    running: dict[str, int]
+    max_restarts: int = 0
+    max_task_retries: int = 0
+    max_concurrency: int = 1
+    is_async: bool = False
+    groups: dict[str, int] = {}
+    max_pending_calls: int = -1
+    name: str = ""
+    namespace: str | None = None
+    detached: bool = False
+    get_if_exists: bool = False
+    strategy: str = "DEFAULT"
+    node: bytes = b""
+    soft: bool = False
+    env: str = ""
+
+
+class CallOptions(msgspec.Struct, frozen=True):
+    """Options of one actor method call."""
+
+    returns: int = 1
+    name: str = ""
+    max_task_retries: int = 0
+    retry_exceptions: bool | tuple[type[BaseException], ...] = False
+    group: str = ""
+
+
+class ActorToken(msgspec.Struct, frozen=True):
+    """What a handle holds: the actor, its creator, and a reference whose count is the count of handles.
+
+    `alive` is None in a weak handle (get_actor, self): it does not keep the actor.
+    """
+
+    actor: bytes
+    class_name: str
+    methods: bytes  #: pickled method table
+    max_task_retries: int = 0
+    alive: ObjectRef | None = None
+
+
+class OutputEvent(msgspec.Struct, frozen=True):
+    """Something a task printed or displayed, for the process that owns the notebook. `mime` is None for text."""
+
+    cell: str
+    task: bytes
+    name: str
+    pid: int
+    node: bytes
+    stream: str = "stdout"
+    text: str = ""
+    dropped: int = 0
+    mime: dict[str, Any] | None = None
+    metadata: dict[str, Any] = {}
+    transient: dict[str, Any] = {}
+    update: bool = False
+
+
+class RuntimeFacts(msgspec.Struct, frozen=True):
+    """Where the calling thread is: driver or worker, and in which task or actor."""
+
+    job: bytes
+    node: bytes
+    process: bytes
+    namespace: str
+    session: str
+    task: bytes | None = None
+    task_name: str | None = None
+    actor: bytes | None = None
+    actor_name: str | None = None
+    amounts: dict[str, int] = {}
+    attempt: int = 0
+    cancelled: bool = False
+    restarted: bool = False
+
+
+class Engine(Protocol):
+    """One running cluster, as seen from this process."""
+
+    is_driver: bool
+
+    # -- work
+    def submit(self, function: FunctionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: TaskOptions) -> list[ObjectRef]:
+        """Queue one task. Raises TypeError naming the path to an argument that does not pickle. Never blocks on the cluster."""
+        ...
+
+    def create_actor(self, cls: FunctionSpec, methods: bytes, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: ActorOptions) -> ActorToken:
+        """Register and place an actor. With a name this waits for the head's word: ValueError when it is taken."""
+        ...
+
+    def call_actor(self, actor: ActorToken, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: CallOptions) -> list[ObjectRef]: ...
+
+    def find_actor(self, name: str, namespace: str | None) -> ActorToken:
+        """Raises ValueError when there is none."""
+        ...
+
+    def self_actor(self) -> ActorToken | None:
+        """The actor that the calling code runs in, weakly; None outside actors."""
+        ...
+
+    def kill_actor(self, actor: ActorToken, no_restart: bool) -> None: ...
+
+    def exit_actor(self) -> None:
+        """Raises inside the calling actor task; TypeError outside one."""
+        ...
+
+    # -- objects
+    def put(self, value: Any) -> ObjectRef: ...
+
+    def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
+        """Values in order. The first failing ref raises without waiting for others; GetTimeoutError after `timeout` s."""
+        ...
+
+    def wait(self, refs: Sequence[ObjectRef], count: int, timeout: float | None, fetch_local: bool) -> tuple[list[ObjectRef], list[ObjectRef]]: ...
+
+    def on_ready(self, ref: ObjectRef, callback: Callable[[], None]) -> None:
+        """Call `callback` once from any thread when the ref has a value or an error; at once if it has already."""
+        ...
+
+    def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None: ...
+
+    def facts_of(self, ref: ObjectRef) -> dict[str, Any]:
+        """State, size, place, task, cell of a ref, as known here."""
+        ...
+
+    # -- the cluster
+    def nodes(self) -> list[dict[str, Any]]:
+        """One dict per node in Ray's form (NodeID, Alive, Resources, NodeManagerHostname, Labels ...), plus `Available`
+        and `Queued`: [{"resources", "count", "why"}]."""
+        ...
+
+    def facts(self) -> RuntimeFacts: ...
+
+    def description(self) -> dict[str, Any]:
+        """What this engine is attached to: "address", "session", "cpus_from", "version", "pid", "log_directory", "embedded"."""
+        ...
+
+    def ask(self, what: str, **arguments: Any) -> Any:
+        """A question to the cluster: "actors", "jobs", "named_actors", "tasks", "objects", "kv_get" ..."""
+        ...
+
+    def trace(self) -> list[dict[str, Any]]:
+        """Every record of nbray/trace.py that this job has, oldest first."""
+        ...
+
+    def shutdown(self) -> None:
+        """Leave; an embedded cluster ends with its driver. Idempotent. The driver process itself is never touched."""
+        ...
+
+    # -- cells
+    def cell(self, tag: str) -> AbstractContextManager[None]:
+        """Tasks submitted by this thread inside the block belong to `tag`; tasks that they submit do too."""
+        ...
+
+    def set_default_cell(self, tag: str) -> None:
+        """What is submitted outside any `cell` block belongs to this tag (the notebook calls it before each cell)."""
+        ...
+
+    def cancel_cell(self, tag: str, force: bool) -> int:
+        """Cancel what `tag` submitted and has not finished. Returns how many tasks that were; never blocks."""
+        ...
+
+    def cell_counts(self, tag: str) -> dict[str, int]:
+        """{"queued", "running", "done", "failed", "cancelled"} of a tag."""
+        ...
+
+    def on_output(self, callback: Callable[[OutputEvent], None]) -> None:
+        """Where the output of tasks goes in this driver; the default prints `(name pid=N) text`. Called from the I/O thread,
+        in the order in which each task wrote, and for a task's output before its refs become ready."""
+        ...
+
+    def on_notice(self, callback: Callable[[str, str, str], None]) -> None:
+        """`callback(cell, kind, text)` for what a person should know while waiting: "waiting" (why a demand is not
+        granted), "restarted" (the cluster died and was started again), "unhandled" (an error nobody fetched)."""
+        ...
+
+    def references(self) -> Iterator[ObjectRef]:
+        """References alive in this process."""
+        ...

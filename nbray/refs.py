@@ -1,0 +1,114 @@
+"""ObjectRef: a future that many processes may hold. What the user sees of an object in the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from nbray import session
+from nbray.ids import Address, index_of, owner_of, task_of
+
+if TYPE_CHECKING:
+    from nbray.engines.port import Engine
+
+T = TypeVar("T")
+NIL = b"\xff" * 20
+
+
+class ObjectRef(Generic[T]):
+    """A reference to one immutable object. Compare and hash by id; await it, or pass it to `get`.
+
+    While any process holds a reference, the object lives; dropping the last one frees it.
+    """
+
+    __slots__ = ("__weakref__", "_engine", "_id", "_owner")
+
+    def __init__(self, id_: bytes, owner: Address, engine: Engine | None) -> None:
+        """Engines make references (the count is already theirs when they do); users receive them."""
+        self._id = id_
+        self._owner = owner
+        self._engine = engine
+
+    def __del__(self) -> None:
+        # May run anywhere, also inside the engine's own lock: `forget` only appends to a deque.
+        engine = self._engine
+        if engine is not None:
+            engine.forget(self._id)  # type: ignore[attr-defined]
+
+    def binary(self) -> bytes:
+        """The id, 20 bytes."""
+        return self._id
+
+    def hex(self) -> str:
+        return self._id.hex()
+
+    def is_nil(self) -> bool:
+        return self._id == NIL
+
+    @classmethod
+    def nil(cls) -> ObjectRef[Any]:
+        return cls(NIL, Address(b"", b""), None)
+
+    def task_id(self) -> bytes:
+        """The id of the task (or put) that makes this object, 16 bytes."""
+        return task_of(self._id)
+
+    def job_id(self) -> bytes:
+        return owner_of(self._id)
+
+    def owner_address(self) -> Address:
+        return self._owner
+
+    def future(self) -> concurrent.futures.Future[T]:
+        """A `concurrent.futures.Future` of the value. Cancelling it does not cancel the task."""
+        engine = self._bound()
+        result: concurrent.futures.Future[T] = concurrent.futures.Future()
+        result.set_running_or_notify_cancel()
+
+        def settle() -> None:
+            try:
+                value = engine.get([self], None)[0]
+            except BaseException as error:
+                result.set_exception(error)
+            else:
+                result.set_result(value)
+
+        # A large value is fetched by `get`, which may wait for the I/O thread: so never settle on that thread.
+        engine.on_ready(self, lambda: engine.call_soon(settle))  # type: ignore[attr-defined]
+        return result
+
+    def as_future(self) -> asyncio.Future[T]:
+        return asyncio.wrap_future(self.future())
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self.as_future().__await__()
+
+    def _on_completed(self, callback: Callable[[Any], None]) -> None:
+        self.future().add_done_callback(lambda done: callback(done.exception() or done.result()))
+
+    def _bound(self) -> Engine:
+        return self._engine if self._engine is not None else session.current()
+
+    def __eq__(self, other: object) -> bool:
+        return self._id == other._id if isinstance(other, ObjectRef) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._id)
+
+    def __repr__(self) -> str:
+        return f"ObjectRef({self._id.hex()})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        session.current().lend(self)  # type: ignore[attr-defined]  # the pickler's engine counts the copy that leaves
+        return receive_ref, (self._id, tuple(self._owner))
+
+    def index(self) -> int:
+        """Which of its task's return values this is."""
+        return index_of(self._id)
+
+
+def receive_ref(id_: bytes, owner: tuple[bytes, bytes]) -> ObjectRef[Any]:
+    """Unpickle a reference: this process becomes a borrower."""
+    return session.current().receive(id_, Address(*owner))  # type: ignore[attr-defined,no-any-return]

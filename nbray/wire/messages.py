@@ -1,0 +1,849 @@
+"""Every message that crosses a process boundary, grouped by edge. `docs/protocol.md` is generated from this file.
+
+Messages are frozen msgspec structs, encoded as msgpack arrays whose first element is the tag. Payloads (pickled
+arguments, results, functions) are opaque `bytes` with a crc32 beside them: head and node daemons pass them on and never
+load them. Delivery between two live processes is in order and exactly once: the operating system sees to it on one host,
+`wire/link.py` between hosts. What remains for the machines is death, and messages that were true when they were sent.
+
+    owner     the process that called `.remote()` or `put`: a driver, or a worker whose task submits more
+    node      the daemon of one machine: leases, workers, and the object store's ledger
+    head      membership, actors, names, jobs, KV; lives in the first node's daemon, has a mailbox of its own
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Union
+
+import msgspec
+from msgspec import Meta
+
+from nbray.ids import ActorId, Address, FunctionId, NodeId, ObjectId, ProcessId, TaskId
+
+PROTOCOL_VERSION = 1
+
+#: Resource amounts travel as integers of 1/10,000: {"CPU": 10_000} is one CPU. See sched/resources.py.
+Amounts = dict[str, int]
+Id8 = Annotated[bytes, Meta(min_length=8, max_length=8)]
+Id16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Id20 = Annotated[bytes, Meta(min_length=20, max_length=20)]
+Text = Annotated[str, Meta(max_length=65_536)]
+#: Inline values are at most config.INLINE_LIMIT; functions and actor specs may be larger. 16 MiB bounds a whole message.
+Payload = Annotated[bytes, Meta(max_length=16 * 2**20)]
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Base of all messages."""
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Base of the structures inside messages."""
+
+
+# ---------------------------------------------------------------------------------------------- shared structures
+
+
+class Location(Record, frozen=True, array_like=True, gc=False):
+    """Where sealed bytes lie. `writer` is the process that wrote them: its SealObject may still be on its way."""
+
+    node: Id8
+    size: int
+    writer: Id8
+
+
+class Failure(Record, frozen=True, array_like=True, gc=False):
+    """Why an object will never have a value. `kind` names a class in nbray/exceptions.py.
+
+    `pickle` is the user's exception where there is one and it pickles; the texts are always there, so that an exception
+    which cannot be loaded still explains itself. `fields` are the error's facts (pid, node, signal, attempt ...).
+    """
+
+    kind: Text
+    type_name: Text = ""
+    message: str = ""
+    traceback: str = ""
+    pickle: Payload = b""
+    fields: dict[str, Any] = {}
+
+
+class Held(Record, frozen=True, array_like=True, gc=False):
+    """A reference to an object, with its owner: what a pickled ObjectRef carries."""
+
+    object: Id20
+    owner: Address
+
+
+class Value(Record, frozen=True, array_like=True, gc=False):
+    """What is known of a finished object: exactly one of `inline` (with `crc`), `location`, `failure`.
+
+    `contains` are the references pickled inside the value. Whoever receives a Value becomes a borrower of each of them,
+    counted by the sender before it sends (see `AddBorrower`).
+    """
+
+    inline: Payload | None = None
+    crc: int = 0
+    location: Location | None = None
+    failure: Failure | None = None
+    contains: list[Held] = []
+
+
+class Dependency(Record, frozen=True, array_like=True, gc=False):
+    """A top-level argument that was a reference, resolved by the submitter. Argument i of the payload names entry i."""
+
+    object: Id20
+    owner: Address
+    value: Value
+
+
+class Shape(Record, frozen=True, array_like=True):
+    """What tasks must share to run under one lease: resources, placement, environment. Hashable through `key`."""
+
+    amounts: Amounts
+    strategy: Text = "DEFAULT"  #: DEFAULT, SPREAD, or NODE
+    node: bytes = b""  #: for NODE: where
+    soft: bool = False  #: for NODE: elsewhere is allowed when it cannot be there
+    env: Text = ""  #: canonical JSON of the runtime environment
+
+
+class Death(Record, frozen=True, array_like=True, gc=False):
+    """How a process ended. Exactly one of `signal` and `exit_code` is not None, unless nothing is known."""
+
+    process: Id8
+    node: Id8
+    pid: int = 0
+    signal: int | None = None
+    exit_code: int | None = None
+    oom: bool = False
+    reason: Text = ""  #: an intended end in words ("killed by nbray.kill", "exit_actor", "idle"), else empty
+    log_tail: str = ""
+    log_path: Text = ""
+
+
+class NodeInfo(Record, frozen=True, array_like=True):
+    """What the cluster knows of a node. `gateway` is "host:port" or empty when the node cannot be dialled."""
+
+    node: Id8
+    host: Text
+    pid: int
+    total: Amounts
+    available: Amounts
+    labels: dict[str, str] = {}
+    gateway: Text = ""
+    alive: bool = True
+    is_head: bool = False
+    store_bytes: int = 0
+    store_used: int = 0
+    queued: list[QueuedDemand] = []
+
+
+class QueuedDemand(Record, frozen=True, array_like=True, gc=False):
+    """Lease requests of one shape waiting on a node, and why, in words for a person."""
+
+    amounts: Amounts
+    count: int
+    why: Text
+
+
+# -------------------------------------------------------------------- any process -> node, over the lifeline socket
+# The lifeline is a SOCK_SEQPACKET unix socket. Hello is answered by Welcome with the arena's fd beside it (SCM_RIGHTS),
+# or by Refused. Afterwards nothing is said on it: its end of file is how each side sees the other's death.
+
+
+class Hello(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """The first words of a process to its node daemon."""
+
+    protocol: int
+    nbray: Text
+    python: Text
+    cloudpickle: Text
+    role: Text  #: "driver", "worker", "zygote" or "viewer" (CLI, panel)
+    process: Id8
+    pid: int
+    job: Text = ""  #: drivers: the script's or notebook's name
+    namespace: Text = ""
+
+
+class Welcome(Message, frozen=True, array_like=True, tag=True):
+    """Admission. `arena_bytes` is the size of the memfd that comes beside this message."""
+
+    node: Id8
+    head: Address
+    arena_bytes: int
+    session: Text
+    log_directory: Text
+    is_head_node: bool
+    cpus_from: Text = ""  #: where the CPU count came from, in words
+
+
+class Refused(Message, frozen=True, array_like=True, tag=True, gc=False):
+    reason: Text
+
+
+# ---------------------------------------------------------------------------------------------- owner -> node: leases
+
+
+class RequestLease(Message, frozen=True, array_like=True, tag=True):
+    """Grant the sender one worker for tasks of `shape`. Answered by LeaseGranted, LeaseRedirected or, as a notice while
+    the request stays queued, LeaseWaiting. `hops` counts redirections: a node does not redirect a request twice."""
+
+    request: int
+    owner: Address
+    shape: Shape
+    hops: int = 0
+    near: list[tuple[Id8, int]] = []  #: nodes that hold arguments of the first task, with bytes
+    retriable: bool = True
+    job: Id8 = b"\x00" * 8  #: the driver's process id, for fairness and for clean-up
+
+
+class CancelLeaseRequest(Message, frozen=True, array_like=True, tag=True, gc=False):
+    request: int
+    owner: Id8
+
+
+class ReturnLease(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """The owner is done with the worker. `broken`: do not reuse it (a task was cancelled by force, max_calls reached)."""
+
+    lease: int
+    owner: Id8
+    broken: bool = False
+
+
+# ---------------------------------------------------------------------------------------------- node -> owner: leases
+
+
+class LeaseGranted(Message, frozen=True, array_like=True, tag=True, gc=False):
+    request: int
+    lease: int  #: unique within the granting node's life
+    worker: Address
+    pid: int
+
+
+class LeaseRedirected(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """Ask `to` instead; this node has forgotten the request."""
+
+    request: int
+    to: Id8
+
+
+class LeaseWaiting(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """The request stays queued, and why. `infeasible`: no node of the cluster could ever hold it."""
+
+    request: int
+    infeasible: bool
+    why: Text
+
+
+class LeaseRefused(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """The request ended without a lease: hard affinity to a dead node, pool stopped after repeated start-up deaths."""
+
+    request: int
+    failure: Failure
+
+
+class LeaseLost(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """The worker under the lease died. Everything pushed to it that has not reported is lost with it."""
+
+    lease: int
+    worker: Address
+    death: Death
+
+
+class LeaseRecalled(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """Others wait: give the lease back once its running task ends. The owner stops pushing and returns it."""
+
+    lease: int
+
+
+# ---------------------------------------------------------------------------------------------- owner -> worker
+
+
+class DefineFunction(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """Sent to a worker before the first task that uses `function`. `payload` is the cloudpickled function."""
+
+    function: Id16
+    name: Text
+    payload: Payload
+    crc: int
+
+
+class PushTask(Message, frozen=True, array_like=True, tag=True):
+    """Run `function`. `args` is the pickle of (args, kwargs), empty for none; references at top level of args and kwargs
+    were replaced by `ArgRef(i)`, and `dependencies[i]` says what is known of each."""
+
+    task: Id16
+    attempt: int
+    function: Id16
+    returns: int  #: number of return values; 0: nothing is kept
+    args: Payload
+    crc: int
+    owner: Address
+    job: Address  #: the driver: output goes there
+    cell: Text = ""  #: the unit that the output belongs to
+    name: Text = ""
+    dependencies: list[Dependency] = []
+    contains: list[Held] = []  #: references pickled deeper inside args
+    args_location: Location | None = None  #: args too large for a message: the object `task + 0xffffffff` in a store
+    retry_exceptions: bool = False  #: the owner may retry on exceptions: ship them whole, print nothing
+    env: Text = ""
+
+
+class PushCall(Message, frozen=True, array_like=True, tag=True):
+    """Call a method of the actor that lives in the receiving worker. `sequence` counts this caller's calls to this
+    `epoch` of the actor from 0; the receiver starts them in that order, and refuses calls of another epoch."""
+
+    task: Id16
+    attempt: int
+    actor: Id16
+    epoch: int
+    sequence: int
+    method: Text
+    returns: int
+    args: Payload
+    crc: int
+    owner: Address
+    job: Address
+    cell: Text = ""
+    name: Text = ""
+    dependencies: list[Dependency] = []
+    contains: list[Held] = []
+    args_location: Location | None = None
+    group: Text = ""  #: concurrency group
+
+
+class CancelTask(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """Not begun: never runs. Running: KeyboardInterrupt in the main thread, asyncio.CancelledError in an async actor, the
+    cancelled flag otherwise. `recursive`: also what the task submitted."""
+
+    task: Id16
+    recursive: bool = True
+
+
+class RecallTasks(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """Give back up to `count` tasks that have not begun, the latest first: another worker is idle."""
+
+    owner: Id8
+    count: int
+
+
+# ---------------------------------------------------------------------------------------------- worker -> owner
+
+
+class TaskDone(Message, frozen=True, array_like=True, tag=True):
+    """One attempt ended. `values` has one entry per return (one for a failure, whatever the number of returns).
+
+    `borrows` are the references from the arguments that the worker still holds: the owner counts the worker as their
+    borrower before it lets go of the arguments. Times are this worker's wall clock in nanoseconds.
+    """
+
+    task: Id16
+    attempt: int
+    worker: Id8
+    values: list[Value]
+    started_ns: int
+    ended_ns: int
+    borrows: list[Held] = []
+    retriable: bool = False  #: failed with an exception (not cancelled, not a system failure)
+    cpu_ns: int = 0
+
+
+class TasksReturned(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """These tasks were not begun and will not be. `blocked`: because the worker's task waits in `get`; push nothing more
+    to it until that task is done."""
+
+    worker: Id8
+    tasks: list[Id16]
+    blocked: bool = False
+
+
+# ---------------------------------------------------------------------------------------------- worker -> driver
+
+
+class Output(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """Text that a task printed. `dropped` counts lines left out since the previous message (rate limit)."""
+
+    cell: Text
+    task: Id16
+    name: Text  #: what a person calls the task: function, Class, or the actor's repr
+    pid: int
+    node: Id8
+    stream: Text  #: "stdout" or "stderr"
+    text: str
+    dropped: int = 0
+
+
+class Display(Message, frozen=True, array_like=True, tag=True):
+    """A rich display made by a task: an IPython mimebundle, msgpack-able (bytes stay bytes)."""
+
+    cell: Text
+    task: Id16
+    data: dict[str, Any]
+    metadata: dict[str, Any] = {}
+    transient: dict[str, Any] = {}
+    update: bool = False
+
+
+# ---------------------------------------------------------------------------------------------- worker <-> node
+
+
+class WorkerBlocked(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """The worker's task waits in `get` or `wait`: its CPU is free for others."""
+
+    worker: Id8
+
+
+class WorkerUnblocked(Message, frozen=True, array_like=True, tag=True, gc=False):
+    worker: Id8
+
+
+class StartActor(Message, frozen=True, array_like=True, tag=True):
+    """node -> a fresh worker: become this actor for life."""
+
+    spec: ActorSpec
+    epoch: int
+
+
+class ActorStarted(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """worker -> node -> head: `__init__` returned."""
+
+    actor: Id16
+    epoch: int
+    worker: Address
+    pid: int
+
+
+class ActorFailed(Message, frozen=True, array_like=True, tag=True):
+    """worker -> node -> head: `__init__` raised. The worker exits after sending this."""
+
+    actor: Id16
+    epoch: int
+    failure: Failure
+
+
+class ActorExiting(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """worker -> node: the actor ends on purpose (exit_actor, out of scope); do not restart it."""
+
+    actor: Id16
+    epoch: int
+    reason: Text
+
+
+class ExitWorker(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """node -> worker: finish what was pushed, then exit. `actor`: because the last handle went out of scope."""
+
+    reason: Text
+
+
+# ---------------------------------------------------------------------------------------------- object store
+# owner or worker -> the ledger of its own node, and back.
+
+
+class LoanRegion(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """Lend the sender `size` bytes of the arena to carve into objects. Answered by RegionLoaned or StoreFull."""
+
+    request: int
+    process: Id8
+    size: int
+
+
+class RegionLoaned(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """`[offset, offset + size)` is the borrower's until it seals objects in it or returns it. `warm`: its pages are there."""
+
+    request: int
+    offset: int
+    size: int
+    warm: bool = False
+
+
+class StoreFull(Message, frozen=True, array_like=True, tag=True):
+    """No room, also after spilling. `holders`: (object, size, why it cannot go), the largest first."""
+
+    request: int
+    wanted: int
+    capacity: int
+    holders: list[tuple[Id20, int, Text]]
+
+
+class ReturnRegion(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """What is left of a loan comes back."""
+
+    process: Id8
+    offset: int
+    size: int
+
+
+class SealObject(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """`[offset, offset + size)` of a loan is now this object, immutable, the primary copy, kept until its owner frees it."""
+
+    object: Id20
+    owner: Address
+    process: Id8
+    offset: int
+    size: int
+
+
+class FetchObject(Message, frozen=True, array_like=True, tag=True):
+    """Make the object present on this node and pin it for `process`: a wait for its seal, a restore, or a pull from
+    another node. Answered by ObjectPinned or ObjectUnavailable. One pin per answer; give each back with Unpin."""
+
+    object: Id20
+    owner: Address
+    process: Id8
+    location: Location
+
+
+class ObjectPinned(Message, frozen=True, array_like=True, tag=True, gc=False):
+    object: Id20
+    offset: int
+    size: int
+
+
+class ObjectUnavailable(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """`lost`: the copy at the location asked for is gone for good; the owner decides what then."""
+
+    object: Id20
+    lost: bool
+    reason: Text
+
+
+class Unpin(Message, frozen=True, array_like=True, tag=True, gc=False):
+    process: Id8
+    objects: list[Id20]
+
+
+class FreeObjects(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """owner -> every node with a copy: nobody holds these any more. Memory is reused when the last pin goes."""
+
+    objects: list[Id20]
+
+
+class CopyMade(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """node -> owner: this node now has a secondary copy, evictable; free it too when the object is freed."""
+
+    object: Id20
+    node: Id8
+
+
+# ---------------------------------------------------------------------------------------------- node <-> node: transfers
+# Bulk bytes use connections of their own (store/transfer.py); these messages only arrange them.
+
+
+class PullObject(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """Send the object's bytes to `node`, in chunks, under this one-time `ticket`."""
+
+    object: Id20
+    node: Id8
+    ticket: Id16
+
+
+class PushChunk(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """One chunk. `total` is the object's size; crc32 of this chunk's bytes."""
+
+    ticket: Id16
+    object: Id20
+    offset: int
+    total: int
+    crc: int
+    data: Payload
+
+
+class ChunkTaken(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """Flow control: the sender keeps at most config.TRANSFER_WINDOW chunks that have not been taken."""
+
+    ticket: Id16
+    offset: int
+
+
+class PullRefused(Message, frozen=True, array_like=True, tag=True, gc=False):
+    ticket: Id16
+    object: Id20
+    reason: Text
+
+
+# ---------------------------------------------------------------------------------------------- references: borrower <-> owner
+
+
+class AskValue(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """A borrower wants to know. Answered by TellValue, at once or when the object is ready; asking twice is harmless."""
+
+    object: Id20
+    reader: Address
+
+
+class TellValue(Message, frozen=True, array_like=True, tag=True):
+    object: Id20
+    value: Value
+
+
+class AddBorrower(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """The sender, who holds these objects, passed references to `borrower`: count it once for each listing.
+
+    Sent before the sender lets go of its own hold, on the same ordered path, so the owner never sees the count at zero
+    in between. A borrower that lets go says how many counts it gives back; counts may be below zero for a moment when
+    paths race, and an object is free only when every process's count is exactly zero.
+    """
+
+    objects: list[Id20]
+    borrower: Address
+
+
+class RemoveBorrower(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """`counts[i]` listings of `objects[i]` are given back by `borrower`."""
+
+    objects: list[Id20]
+    counts: list[int]
+    borrower: Id8
+
+
+class ReportMissing(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """A borrower was told that the copy at `node` is gone. The owner finds another, makes it again, or fails the object."""
+
+    object: Id20
+    node: Id8
+    reader: Address
+
+
+class CancelObject(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """A borrower called `cancel` on a reference: the owner cancels the task."""
+
+    object: Id20
+    force: bool
+    recursive: bool
+
+
+class WatchProcess(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """any process -> the node daemon of `process`: answer ProcessDied when it dies, or at once if it already has."""
+
+    process: Id8
+    watcher: Address
+
+
+class ProcessDied(Message, frozen=True, array_like=True, tag=True, gc=False):
+    death: Death
+
+
+# ---------------------------------------------------------------------------------------------- actors
+
+
+class ActorSpec(Record, frozen=True, array_like=True):
+    """Everything needed to make an actor, again after a crash too. Args as in PushTask."""
+
+    actor: Id16
+    owner: Address
+    job: Address
+    class_name: Text
+    class_id: Id16
+    class_payload: Payload
+    class_crc: int
+    args: Payload
+    crc: int
+    dependencies: list[Dependency]
+    contains: list[Held]
+    placement: Shape  #: what must be free to place it
+    running: Amounts  #: what it holds while it lives
+    max_restarts: int = 0  #: -1: for ever
+    max_task_retries: int = 0
+    max_concurrency: int = 1
+    is_async: bool = False
+    groups: dict[str, int] = {}
+    name: Text = ""
+    namespace: Text = ""
+    detached: bool = False
+    cell: Text = ""
+    env: Text = ""
+    methods: bytes = b""  #: pickled method table, opaque: what `get_actor` needs to build a handle
+
+
+class RegisterActor(Message, frozen=True, array_like=True, tag=True):
+    """owner -> head. Answered by ActorUpdate (PENDING), or ActorRejected when the name is taken. With `get_if_exists`
+    the answer may be ActorFound for the actor that has the name."""
+
+    spec: ActorSpec
+    request: int
+    get_if_exists: bool = False
+
+
+class ActorRejected(Message, frozen=True, array_like=True, tag=True, gc=False):
+    actor: Id16
+    request: int
+    reason: Text
+
+
+class WatchActor(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """any process -> head: send ActorUpdate now, and at every change."""
+
+    actor: Id16
+    watcher: Address
+
+
+class ActorUpdate(Message, frozen=True, array_like=True, tag=True):
+    """head -> watchers. States: PENDING (being placed or in __init__), ALIVE (call `address`, with `epoch`),
+    RESTARTING (the next epoch is on its way), DEAD (`failure` says why, for ever)."""
+
+    actor: Id16
+    state: Text
+    epoch: int
+    address: Address | None = None
+    pid: int = 0
+    failure: Failure | None = None
+    waiting: Text = ""  #: PENDING: why it is not placed yet, in words
+
+
+class FindActor(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """get_actor(name). Answered by ActorFound or ActorRejected."""
+
+    request: int
+    name: Text
+    namespace: Text
+    asker: Address
+
+
+class ActorFound(Message, frozen=True, array_like=True, tag=True):
+    request: int
+    actor: Id16
+    owner: Address
+    class_name: Text
+    methods: bytes
+    max_task_retries: int
+
+
+class ReleaseActor(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """owner -> head: no handle is left; pending calls finish, then the actor exits."""
+
+    actor: Id16
+
+
+class KillActor(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """any process -> head: SIGKILL it now."""
+
+    actor: Id16
+    no_restart: bool
+
+
+class PlaceActor(Message, frozen=True, array_like=True, tag=True):
+    """head -> node: hold the resources, start a worker, send it StartActor. Answered by ActorStarted, ActorFailed or
+    ActorLost; `ActorUnplaced` when the node's resources went elsewhere meanwhile."""
+
+    spec: ActorSpec
+    epoch: int
+
+
+class ActorUnplaced(Message, frozen=True, array_like=True, tag=True, gc=False):
+    actor: Id16
+    epoch: int
+    node: Id8
+
+
+class ActorLost(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """node -> head: the actor's process ended. `intended`: ActorExiting, KillActor or ExitWorker came first."""
+
+    actor: Id16
+    epoch: int
+    death: Death
+    intended: bool
+
+
+class EndActor(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """head -> node: end this epoch of the actor: at once (`kill`), or after its pending calls."""
+
+    actor: Id16
+    epoch: int
+    kill: bool
+    reason: Text
+
+
+# ---------------------------------------------------------------------------------------------- node <-> head
+
+
+class RegisterNode(Message, frozen=True, array_like=True, tag=True):
+    info: NodeInfo
+
+
+class NodeAccepted(Message, frozen=True, array_like=True, tag=True, gc=False):
+    node: Id8
+    session: Text
+
+
+class Heartbeat(Message, frozen=True, array_like=True, tag=True):
+    """node -> head, every config.HEARTBEAT_S; the node's own view of what it has free and what waits there."""
+
+    info: NodeInfo
+
+
+class HeartbeatTaken(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """head -> node: the lease on being alive is renewed."""
+
+    node: Id8
+
+
+class ClusterView(Message, frozen=True, array_like=True, tag=True):
+    """head -> nodes, when membership changes and once a heartbeat: what redirection decides on."""
+
+    nodes: list[NodeInfo]
+
+
+class NodeDied(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """head -> nodes -> every process on them: everything on `node` is gone."""
+
+    node: Id8
+    reason: Text
+
+
+class JobStarted(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """node -> head: a driver attached."""
+
+    driver: Address
+    name: Text
+    namespace: Text
+    pid: int
+
+
+class JobEnded(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """node -> head -> nodes: the driver is gone; what belongs to it ends, detached actors excepted."""
+
+    driver: Address
+
+
+class DrainNode(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """CLI or driver -> node: stop in order. On the head node the whole cluster stops."""
+
+    reason: Text
+
+
+# ---------------------------------------------------------------------------------------------- questions to the head
+
+
+class Ask(Message, frozen=True, array_like=True, tag=True):
+    """A question with one answer. `what`: "nodes", "actors", "named_actors", "jobs", "trace", "kv_get", "kv_put",
+    "kv_del", "kv_keys". Answered by Answer with the same `request`."""
+
+    request: int
+    asker: Address
+    what: Text
+    arguments: dict[str, Any] = {}
+
+
+class Answer(Message, frozen=True, array_like=True, tag=True):
+    request: int
+    result: Any = None
+    error: Text = ""
+
+
+class TraceBatch(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """any process -> head, about once a second while there is something to tell: encoded records of nbray/trace.py."""
+
+    process: Id8
+    node: Id8
+    records: Payload
+
+
+class FlushTrace(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """head -> every process: send what you have now; answered by TraceBatch. Precedes the answer to Ask("trace")."""
+
+    request: int
+
+
+AnyMessage = Union[tuple(c for c in list(globals().values()) if isinstance(c, type) and issubclass(c, Message) and c is not Message)]  # type: ignore[valid-type]  # noqa: E501, UP007
+
+__all__ = [
+    "ActorId", "FunctionId", "NodeId", "ObjectId", "ProcessId", "TaskId",
+    *(n for n, c in list(globals().items()) if isinstance(c, type) and issubclass(c, msgspec.Struct)),
+]  # fmt: skip
