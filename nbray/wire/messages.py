@@ -133,6 +133,7 @@ class NodeInfo(Record, frozen=True, array_like=True):
     store_bytes: int = 0
     store_used: int = 0
     queued: list[QueuedDemand] = []
+    suspect: bool = False  #: missed heartbeats: no new work goes there. Only the head knows, and says so in ClusterView
 
 
 class QueuedDemand(Record, frozen=True, array_like=True, gc=False):
