@@ -1,0 +1,124 @@
+"""What daemon and zygote say to each other over their socketpair, and the daemon's end of it.
+
+The zygote is the parent of every worker, so it alone can signal one without meeting a stranger who got the same pid: a pid
+is not reused before its parent has reaped it. The daemon therefore asks the zygote for every signal.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import signal
+import socket
+import sys
+
+import msgspec
+
+from nbray.ids import ProcessId
+from nbray.worker.boot import WorkerBoot
+
+#: A WorkerBoot is under 1 KiB plus three paths.
+PACKET_BYTES = 64 * 1024
+DEFAULT_ENTRY = "nbray.worker.main:run"
+
+
+class _Word(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Base of what is said on the socketpair."""
+
+
+class UseArena(_Word, frozen=True, array_like=True, tag=True, gc=False):
+    """daemon -> zygote, with a descriptor beside it: what every worker inherits. Precedes the first WorkerBoot."""
+
+    size: int
+
+
+class Signal(_Word, frozen=True, array_like=True, tag=True, gc=False):
+    """daemon -> zygote: signal the worker if it has not been reaped. SIGKILL goes to its whole process group."""
+
+    process: bytes
+    signal: int
+
+
+class Ready(_Word, frozen=True, array_like=True, tag=True, gc=False):
+    """zygote -> daemon: everything is imported; forks take milliseconds from now on."""
+
+    cloudpickle: str
+
+
+class Forked(_Word, frozen=True, array_like=True, tag=True, gc=False):
+    process: bytes
+    pid: int
+
+
+class ForkFailed(_Word, frozen=True, array_like=True, tag=True, gc=False):
+    process: bytes
+    reason: str
+
+
+class Reaped(_Word, frozen=True, array_like=True, tag=True, gc=False):
+    """zygote -> daemon: the worker ended and its process group was killed. One of `signal` and `exit_code` is not None."""
+
+    process: bytes
+    pid: int
+    signal: int | None
+    exit_code: int | None
+
+
+Order = UseArena | Signal | WorkerBoot
+Report = Ready | Forked | ForkFailed | Reaped
+encode = msgspec.msgpack.Encoder().encode
+orders: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)  # type: ignore[arg-type]
+reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)  # type: ignore[arg-type]
+
+
+class Zygote:
+    """The zygote as its daemon sees it. Spawned by the constructor; `read` gives its reports."""
+
+    def __init__(self, log_fd: int, entry: str = DEFAULT_ENTRY) -> None:
+        """`log_fd` takes the zygote's own stdout and stderr; `entry` is "module:function" to call with each WorkerBoot."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        os.set_inheritable(theirs.fileno(), True)
+        # BLAS threads of the zygote die in the fork, and as many per worker as there are cores would fight: one unless asked.
+        environment = {"OMP_NUM_THREADS": "1", **os.environ}
+        argv = [sys.executable, "-m", "nbray.node.zygote", str(theirs.fileno()), str(os.getpid()), entry]
+        # Not subprocess: its import costs the daemon as much as the whole start of the zygote.
+        self.pid = os.posix_spawn(
+            sys.executable,
+            argv,
+            environment,
+            file_actions=[(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, log_fd, 1), (os.POSIX_SPAWN_DUP2, log_fd, 2)],
+            setsigmask=[],
+            setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGCHLD],
+        )
+        os.close(null)
+        theirs.close()
+        ours.setblocking(False)
+        self.socket = ours
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def use_arena(self, fd: int, size: int) -> None:
+        self.socket.sendmsg([encode(UseArena(size))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
+
+    def start(self, boot: WorkerBoot) -> None:
+        """Fork a worker. Raises OSError when the zygote is gone or its queue is full."""
+        self.socket.send(encode(boot))
+
+    def signal(self, process: ProcessId, number: int) -> None:
+        self.socket.send(encode(Signal(process, number)))
+
+    def read(self) -> Report | None:
+        """The next report. None at end of file: the zygote is gone and its workers with it. BlockingIOError: no more now."""
+        try:
+            packet = self.socket.recv(PACKET_BYTES)
+        except ConnectionResetError:
+            return None
+        return reports.decode(packet) if packet else None
+
+    def end(self) -> int:
+        """Kill and reap the zygote; the kernel kills its workers. Returns its wait status. Once only."""
+        self.socket.close()
+        os.kill(self.pid, signal.SIGKILL)
+        return os.waitpid(self.pid, 0)[1]

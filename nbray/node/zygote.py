@@ -1,0 +1,171 @@
+"""The zygote: imports what every worker needs, then forks a ready worker in milliseconds, and reaps it.
+
+`python -m nbray.node.zygote <socket fd> <daemon pid> <module:function>`. Single-threaded, and without a zmq context: neither
+threads nor contexts survive a fork.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import faulthandler
+import gc
+import importlib
+import os
+import random
+import select
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import cloudpickle
+import msgspec
+import numpy as np
+import zmq  # noqa: F401 -- imported for the workers
+
+from nbray.node import forking
+from nbray.node.logs import worker_log
+from nbray.node.parentage import die_with_parent
+from nbray.worker.boot import WorkerBoot
+
+
+def main() -> None:
+    link_fd, daemon, entry = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    os.set_inheritable(link_fd, False)
+    die_with_parent(daemon)
+    module, _, function = entry.partition(":")
+    run = getattr(importlib.import_module(module), function)
+    gc.collect()
+    # Untouched by the collector, the pages of these objects stay shared with every worker.
+    gc.freeze()
+    Nursery(socket.socket(fileno=link_fd), run).serve()
+
+
+class Nursery:
+    """Forks and reaps, one order after another. `run` is called in the child and is not expected to return."""
+
+    def __init__(self, link: socket.socket, run: Callable[[WorkerBoot], Any]) -> None:
+        self._link = link
+        self._run = run
+        self._pids: dict[bytes, int] = {}  #: workers that have not been reaped
+        self._arena = -1
+        self._arena_bytes = 0
+        self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+        signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
+
+    def serve(self) -> None:
+        """Until the daemon is gone."""
+        self._tell(forking.Ready(cloudpickle.__version__))
+        poll = select.poll()
+        poll.register(self._link, select.POLLIN)
+        poll.register(self._wake_r, select.POLLIN)
+        while True:
+            for fd, _events in poll.poll():
+                if fd == self._wake_r:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(self._wake_r, 4096)
+                    self._reap()
+                elif not self._obey():
+                    return
+
+    def _obey(self) -> bool:
+        packet, ancillary, _flags, _ = self._link.recvmsg(forking.PACKET_BYTES, socket.CMSG_SPACE(4))
+        if not packet:
+            return False
+        match forking.orders.decode(packet):
+            case forking.UseArena(size):
+                fds = array.array("i")
+                fds.frombytes(ancillary[0][2])
+                self._arena, self._arena_bytes = fds[0], size
+            case forking.Signal(process, number):
+                self._signal(process, number)
+            case WorkerBoot() as boot:
+                self._fork(boot)
+        return True
+
+    def _signal(self, process: bytes, number: int) -> None:
+        pid = self._pids.get(process)
+        if pid is None:
+            return
+        os.kill(pid, number)
+        if number == signal.SIGKILL:
+            _kill_group(pid)
+
+    def _fork(self, boot: WorkerBoot) -> None:
+        zygote = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            self._tell(forking.ForkFailed(boot.process, f"fork: {error.strerror}; is a limit on processes or memory reached?"))
+            return
+        if pid == 0:
+            self._live(boot, zygote)
+        self._pids[boot.process] = pid
+        self._tell(forking.Forked(boot.process, pid))
+
+    def _live(self, boot: WorkerBoot, zygote: int) -> NoReturn:
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for fd in (self._link.detach(), self._wake_r, self._wake_w):
+                os.close(fd)
+            path = _settle(boot.log_directory, zygote)
+            self._run(msgspec.structs.replace(boot, log_path=path, arena_fd=self._arena, arena_bytes=self._arena_bytes))
+            code = 0
+        except SystemExit as leaving:
+            code = leaving.code if isinstance(leaving.code, int) else 1
+        except BaseException:  # noqa: BLE001 -- the last frame of a process: written to its log, then the exit code tells
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            # Not sys.exit: the zygote's own frames are below us on this stack.
+            os._exit(code)
+
+    def _reap(self) -> None:
+        processes = {pid: process for process, pid in self._pids.items()}
+        while processes:
+            # Looked at first and reaped after its group is dead: as long as it is a zombie nobody else has its pid.
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if ended is None:
+                return
+            _kill_group(ended.si_pid)
+            _, status = os.waitpid(ended.si_pid, 0)
+            process = processes.pop(ended.si_pid)
+            del self._pids[process]
+            code = os.waitstatus_to_exitcode(status)
+            self._tell(forking.Reaped(process, ended.si_pid, -code if code < 0 else None, code if code >= 0 else None))
+
+    def _tell(self, report: forking.Report) -> None:
+        self._link.send(forking.encode(report))
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _settle(log_directory: str, zygote: int) -> str:
+    """Make the fork a process of its own: session, signals, log, random numbers. Returns the log's path."""
+    os.setsid()
+    die_with_parent(zygote)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    path = worker_log(log_directory, os.getpid())
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    faulthandler.enable(2)
+    random.seed()
+    np.random.seed()  # noqa: NPY002 -- the global generator of user code, or every worker draws the same numbers
+    return path
+
+
+if __name__ == "__main__":
+    main()
