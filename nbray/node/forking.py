@@ -67,8 +67,8 @@ class Reaped(_Word, frozen=True, array_like=True, tag=True, gc=False):
 Order = UseArena | Signal | WorkerBoot
 Report = Ready | Forked | ForkFailed | Reaped
 encode = msgspec.msgpack.Encoder().encode
-orders: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)  # type: ignore[arg-type]
-reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)  # type: ignore[arg-type]
+orders: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
+reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
 
 
 class Zygote:

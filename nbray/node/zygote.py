@@ -118,7 +118,7 @@ class Nursery:
             code = 0
         except SystemExit as leaving:
             code = leaving.code if isinstance(leaving.code, int) else 1
-        except BaseException:  # noqa: BLE001 -- the last frame of a process: written to its log, then the exit code tells
+        except BaseException:
             traceback.print_exc()
         finally:
             with contextlib.suppress(Exception):

@@ -30,7 +30,7 @@ _UCRED = struct.Struct("3i")
 #: Far above any Welcome; a longer packet is truncated and does not decode.
 _REPLY_BYTES = 8192
 _hello = msgspec.msgpack.Decoder(Hello)
-_reply: msgspec.msgpack.Decoder[Welcome | Refused] = msgspec.msgpack.Decoder(Welcome | Refused)  # type: ignore[arg-type]
+_reply: msgspec.msgpack.Decoder[Welcome | Refused] = msgspec.msgpack.Decoder(Welcome | Refused)
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -225,7 +225,9 @@ def _dial(connection: socket.socket, directory: str) -> None:
         raise ConnectionError(f"no node daemon answers at {path} ({error.strerror}); it has ended or was killed") from None
     pid, uid = peer_of(connection)
     if uid != os.geteuid():
-        raise rundir.HostileDirectory(f"process {pid} behind {path} belongs to uid {uid}, not to you (uid {os.geteuid()}); not used")
+        raise rundir.HostileDirectory(
+            f"process {pid} behind {path} belongs to uid {uid}, not to you (uid {os.geteuid()}); not used"
+        )
 
 
 def _read_reply(connection: socket.socket, directory: str) -> tuple[Welcome, int]:

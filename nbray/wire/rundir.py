@@ -35,7 +35,7 @@ class HostileDirectory(PermissionError):
 
 
 def _bulk_root() -> str:
-    return f"/tmp/nbray-{os.geteuid()}"  # noqa: S108 -- made 0700 and checked before use
+    return f"/tmp/nbray-{os.geteuid()}"
 
 
 def runtime_root() -> str:
@@ -190,7 +190,9 @@ def clean_stale(root: str | None = None) -> list[str]:
 def in_use(root: str | None = None) -> list[str]:
     """The directories of the daemons of this user that live now and have a lifeline."""
     return [
-        f"{path}/{name}" for path, name, root_fd in _entries(root) if _is_locked(root_fd, name) and os.path.exists(f"{path}/{name}/{LIFELINE}")
+        f"{path}/{name}"
+        for path, name, root_fd in _entries(root)
+        if _is_locked(root_fd, name) and os.path.exists(f"{path}/{name}/{LIFELINE}")
     ]
 
 

@@ -1,0 +1,171 @@
+"""What a node knows of its workers, leases and actors, what happens to it, and what it orders done."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+from nbray.ids import ActorId, Address, ProcessId
+from nbray.machine import Effect
+from nbray.wire.messages import ActorSpec, Amounts, Death, RequestLease, Shape
+
+ShapeKey = tuple[tuple[tuple[str, int], ...], str, bytes, bool, str]
+#: What a worker has been used for: (job, environment). One that has loaded a job's modules serves no other job.
+Use = tuple[bytes, str]
+
+
+def shape_key(shape: Shape) -> ShapeKey:
+    """Equal exactly for shapes whose tasks could share a lease."""
+    return tuple(sorted(shape.amounts.items())), shape.strategy, shape.node, shape.soft, shape.env
+
+
+class Phase(Enum):
+    """Where a worker is in its life. GONE has no record."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    LEASED = "leased"
+    ACTOR = "actor"
+    ENDING = "ending"  #: told or made to end, and not reaped yet; what it holds is still held
+
+
+class Worker(msgspec.Struct, gc=False):
+    """One worker process. `use` is None until its first lease: only then can it become an actor or serve any job."""
+
+    process: ProcessId
+    phase: Phase
+    since: float  #: when `phase` began
+    pid: int = 0
+    use: Use | None = None
+    lease: int | None = None
+    actor: tuple[ActorId, int] | None = None
+    blocked: bool = False
+    ending: str = ""  #: why it was told to end, in words: what its Death will say
+    oom: bool = False  #: ended by us because memory ran out
+    kill_at: float | None = None  #: when patience with a polite end is over
+
+
+class Lease(msgspec.Struct, gc=False):
+    """A worker given to an owner. `held` is what it takes from the node now: its CPU is given back while it is blocked."""
+
+    id: int
+    owner: Address
+    job: bytes
+    key: ShapeKey
+    amounts: Amounts
+    held: Amounts
+    worker: ProcessId
+    retriable: bool
+    since: float
+    recalled: bool = False
+
+
+class Request(msgspec.Struct, gc=False):
+    """A RequestLease in the queue."""
+
+    said: RequestLease
+    key: ShapeKey
+    since: float
+    told: str = ""  #: the last LeaseWaiting sent for it
+
+    @property
+    def id(self) -> tuple[ProcessId, int]:
+        return self.said.owner.process, self.said.request
+
+
+class ActorLife(msgspec.Struct, gc=False):
+    """One epoch of an actor on this node. `worker` is None until a fresh worker is there for it."""
+
+    spec: ActorSpec
+    epoch: int
+    held: Amounts
+    worker: ProcessId | None = None
+    intended: str = ""  #: why its end, when it comes, is on purpose
+    failed: bool = False  #: `__init__` raised, and the head knows
+
+
+class Driver(msgspec.Struct, frozen=True, gc=False):
+    process: ProcessId
+    pid: int
+    job: str
+    namespace: str
+
+
+# ----------------------------------------------------------------------------------------------------------------- events
+
+
+class Begun(msgspec.Struct, frozen=True, gc=False):
+    """The daemon listens: register with the head, start the first workers."""
+
+
+class WorkerHello(msgspec.Struct, frozen=True, gc=False):
+    """A worker said Hello on the lifeline; its mailbox is there."""
+
+    process: ProcessId
+    pid: int
+
+
+class WorkerExited(msgspec.Struct, frozen=True, gc=False):
+    """A worker was reaped. `death` has what the system knows; the machine adds what was intended."""
+
+    process: ProcessId
+    death: Death
+
+
+class DriverHello(msgspec.Struct, frozen=True, gc=False):
+    process: ProcessId
+    pid: int
+    job: str
+    namespace: str
+
+
+class ProcessLost(msgspec.Struct, frozen=True, gc=False):
+    """The lifeline of a process other than a worker ended."""
+
+    process: ProcessId
+    role: str
+    pid: int
+
+
+class StartFailed(msgspec.Struct, frozen=True, gc=False):
+    """A worker could not even be forked."""
+
+    process: ProcessId
+    reason: str
+
+
+class MemoryPressure(msgspec.Struct, frozen=True, gc=False):
+    """Memory in use is over config.MEMORY_KILL of the limit; both in bytes."""
+
+    used: int
+    limit: int
+
+
+class StoreUsed(msgspec.Struct, frozen=True, gc=False):
+    """The ledger's use of the arena, in bytes: goes into heartbeats."""
+
+    used: int
+
+
+# ---------------------------------------------------------------------------------------------------------------- effects
+
+
+class StartWorker(Effect, frozen=True, gc=False):
+    """Fork a worker with this id. What comes back is WorkerHello, WorkerExited or StartFailed."""
+
+    process: ProcessId
+
+
+class KillWorker(Effect, frozen=True, gc=False):
+    """Signal the worker; SIGKILL also its process group. What comes back is WorkerExited."""
+
+    process: ProcessId
+    signal: int
+
+
+class Stop(Effect, frozen=True, gc=False):
+    """End the daemon in order: workers first, then the directory. `rejoin`: begin a new life under a new id afterwards."""
+
+    reason: str
+    rejoin: bool = False

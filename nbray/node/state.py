@@ -1,0 +1,333 @@
+"""What a node decides: who gets a worker, which workers live, and what the head and the neighbours are told. Pure.
+
+    state.py   routes events, answers for processes (drivers, watchers), beats the heart, stops
+    leases.py  requests, grants, recalls        actors.py  placed actors
+    queue.py   whose turn it is                 pool.py    worker processes        ground.py  resources, cluster view
+
+After every event everybody settles: whoever waits may have become possible by it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from nbray import config
+from nbray.ids import Address, ProcessId, short
+from nbray.machine import Effect, IllegalTransition, Tick
+from nbray.node.actors import ActorDesk
+from nbray.node.ground import Ground
+from nbray.node.leases import LeaseDesk
+from nbray.node.pool import WorkerPool
+from nbray.node.records import (
+    ActorLife,
+    Begun,
+    Driver,
+    DriverHello,
+    Lease,
+    MemoryPressure,
+    Phase,
+    ProcessLost,
+    StartFailed,
+    Stop,
+    StoreUsed,
+    Worker,
+    WorkerExited,
+    WorkerHello,
+)
+from nbray.sched.resources import UNIT
+from nbray.wire import messages as m
+
+#: Deaths remembered for whoever asks later; a death is asked about within moments, by those who held something of it.
+DEATHS_KEPT = 1000
+
+
+class NodeState:
+    """The machine of one node life. `embedded`: it ends with its last driver, or when none ever comes."""
+
+    def __init__(self, info: m.NodeInfo, head: Address, *, embedded: bool = False) -> None:
+        cpus = max(0, info.total.get("CPU", 0) // UNIT)
+        self.pool = WorkerPool(info.node, cpus)
+        self.ground = Ground(info, head, self.pool)
+        self.leases = LeaseDesk(self.ground)
+        self.actors = ActorDesk(self.ground)
+        self.drivers: dict[ProcessId, Driver] = {}
+        self.stopping = ""  #: why, once it is
+        self.dropped = 0  #: events that were true when they were sent
+        self._embedded = embedded
+        self._begun: float | None = None
+        self._watchers: dict[ProcessId, list[Address]] = {}
+        self._deaths: OrderedDict[ProcessId, m.Death] = OrderedDict()
+        self._beat_at = 0.0
+        self._beat_said: m.NodeInfo | None = None
+        self._head_heard = 0.0
+        self._cannot_fork = ""
+        self._handlers: dict[type, Callable[[Any, float], None]] = {
+            Tick: lambda _e, _now: None,
+            Begun: self._begin,
+            WorkerHello: self._worker_hello,
+            WorkerExited: self._worker_exited,
+            DriverHello: self._driver_hello,
+            ProcessLost: self._process_lost,
+            StartFailed: self._start_failed,
+            MemoryPressure: self._memory_pressure,
+            StoreUsed: lambda e, _: self._store_used(e),
+            m.RequestLease: self._request_lease,
+            m.CancelLeaseRequest: lambda e, _: self.leases.cancel(e.owner, e.request),
+            m.ReturnLease: self.leases.give_back,
+            m.WorkerBlocked: lambda e, _: self._blocked(e.worker, True),
+            m.WorkerUnblocked: lambda e, _: self._blocked(e.worker, False),
+            m.PlaceActor: lambda e, _: self.actors.place(e),
+            m.ActorStarted: lambda e, _: self.actors.started(e),
+            m.ActorFailed: lambda e, _: self.actors.failed(e),
+            m.ActorExiting: self.actors.exiting,
+            m.EndActor: self.actors.end,
+            m.WatchProcess: lambda e, _: self._watch(e),
+            m.ProcessDied: lambda e, now: self._owner_gone(e.death.process, now),
+            m.JobEnded: lambda e, now: self._job_gone(e.driver.process, now),
+            m.NodeDied: self._node_died,
+            m.ClusterView: self._cluster_view,
+            m.NodeAccepted: self._heard_head,
+            m.HeartbeatTaken: self._heard_head,
+            m.DrainNode: self._drain,
+        }
+
+    # -- the machine
+
+    def handle(self, event: Any, now: float) -> list[Effect]:
+        out: list[Effect] = []
+        self.ground.out = out
+        handler = self._handlers.get(type(event))
+        if handler is None:
+            raise IllegalTransition(f"node {short(self.ground.me.node)}", event, "any")
+        handler(event, now)
+        if self._begun is not None:
+            self._settle(now)
+        return out
+
+    def handles(self, event: Any) -> bool:
+        """Whether a message of this type is for the node at all."""
+        return type(event) in self._handlers
+
+    def next_deadline(self) -> float | None:
+        if self._begun is None or self.stopping:
+            return self.pool.deadline()
+        times = [self._beat_at + config.HEARTBEAT_S, self.leases.deadline(), self.pool.deadline()]
+        if self._beat_said != self._info_said():
+            times.append(self._beat_at + config.HEARTBEAT_MIN_S)
+        if self._embedded and not self.drivers:
+            times.append(self._begun + config.EMBEDDED_GRACE_S)
+        return min(time for time in times if time is not None)
+
+    def check(self) -> None:
+        """Amounts add up, every lease and actor has its worker, and nobody waits who could be served."""
+        held: m.Amounts = {}
+        holders: list[Lease | ActorLife] = [*self.leases.leases.values(), *self.actors.lives.values()]
+        for holder in holders:
+            for name, units in holder.held.items():
+                held[name] = held.get(name, 0) + units
+        for name in self.ground.total | held:
+            free, total = self.ground.free.get(name, 0), self.ground.total.get(name, 0)
+            assert free + held.get(name, 0) == total, f"{name}: {free} free and {held.get(name, 0)} held of {total}"
+            assert free >= 0 or name == "CPU", f"{name} is over-used by {-free}"
+        self.leases.check()
+        self.actors.check()
+        assert self.pool.room() >= 0, "more processes than allowed"
+        assert not (self.stopping and len(self.leases.queue)), "a stopping node has requests"
+
+    @property
+    def watches_memory(self) -> bool:
+        """Whether anything runs whose memory could grow."""
+        return bool(self.leases.leases or self.actors.lives)
+
+    def hosts(self, actor: bytes, epoch: int) -> bool:
+        return (actor, epoch) in self.actors.lives
+
+    def _settle(self, now: float) -> None:
+        out = self.ground.out
+        self.pool.kill_the_slow(now, out)
+        if self.stopping:
+            return
+        missing = self.actors.settle(now)
+        missing += self.leases.settle(now)
+        if (self._cannot_fork or self.pool.stopped_until(now) is not None) and missing:
+            self.actors.fail_waiting(self._cannot_fork or self.leases.why_stopped(now))
+        else:
+            self._start_workers(missing, now)
+        self.pool.reap_idle(now, out)
+        self._beat(now)
+        if self._embedded and not self.drivers and self._begun is not None and now >= self._begun + config.EMBEDDED_GRACE_S:
+            self._stop(f"no driver attached within {config.EMBEDDED_GRACE_S:.0f} s")
+
+    def _start_workers(self, missing: int, now: float) -> None:
+        wanted = missing - self.pool.count(Phase.STARTING)
+        if wanted > 0:
+            # Idle workers that only other jobs can use would otherwise stay beside the new ones.
+            self.pool.retire_strangers(wanted, now, self.ground.out)
+            self.pool.start(wanted, now, self.ground.out)
+
+    # -- life of the node
+
+    def _begin(self, _: Begun, now: float) -> None:
+        self._begun = self._head_heard = now
+        self.pool.start(min(self.pool.cpus, config.WORKERS_PRESTART), now, self.ground.out)
+        self._beat_at, self._beat_said = now, self._info_said()
+        self.ground.send(self.ground.head, m.RegisterNode(self.ground.info()))
+
+    def _info_said(self) -> m.NodeInfo:
+        return self.ground.info()
+
+    def _beat(self, now: float) -> None:
+        due = self._beat_at + config.HEARTBEAT_S
+        info = self._info_said()
+        if now >= due or (now >= self._beat_at + config.HEARTBEAT_MIN_S and info != self._beat_said):
+            self._beat_at, self._beat_said = now, info
+            self.ground.send(self.ground.head, m.Heartbeat(info))
+        if now >= self._head_heard + config.HEAD_GRACE_S and not self._is_head:
+            self._stop(f"the head has not answered for {config.HEAD_GRACE_S:.0f} s")
+
+    @property
+    def _is_head(self) -> bool:
+        return self.ground.head.node == self.ground.me.node
+
+    def _heard_head(self, _: object, now: float) -> None:
+        self._head_heard = now
+
+    def _cluster_view(self, said: m.ClusterView, now: float) -> None:
+        self._head_heard = now
+        me = self.ground.me.node
+        self.ground.others = {info.node: info for info in said.nodes if info.node != me and info.alive}
+        self.leases.cluster_changed()
+
+    def _node_died(self, said: m.NodeDied, now: float) -> None:
+        if said.node == self.ground.me.node:
+            self._stop(f"the head had declared this node dead: {said.reason}", rejoin=True)
+            return
+        self.ground.others.pop(said.node, None)
+        self.leases.node_gone(said.node, now)
+        self.leases.cluster_changed()
+        for process in (*self.pool.workers, *self.drivers):
+            worker = self.pool.get(process)
+            if worker is None or worker.phase is not Phase.STARTING:
+                self.ground.send(Address(self.ground.me.node, process), said)
+
+    def _drain(self, said: m.DrainNode, _now: float) -> None:
+        if self._is_head:
+            for node in self.ground.others:
+                self.ground.send(Address(node, node), said)
+        else:
+            # The head learns it from us, not from a heartbeat that stays away for NODE_DEAD_S.
+            self.ground.send(self.ground.head, m.NodeDied(self.ground.me.node, said.reason))
+        self._stop(said.reason)
+
+    def _stop(self, reason: str, *, rejoin: bool = False) -> None:
+        if self.stopping:
+            return
+        self.stopping = reason
+        self.leases.refuse_all(f"node {short(self.ground.me.node)} is stopping: {reason}")
+        self.ground.out.append(Stop(reason, rejoin))
+
+    # -- processes
+
+    def _worker_hello(self, event: WorkerHello, now: float) -> None:
+        self._cannot_fork = ""
+        if self.pool.greet(event.process, event.pid, now) is None:
+            self.dropped += 1
+
+    def _worker_exited(self, event: WorkerExited, now: float) -> None:
+        worker = self.pool.get(event.process)
+        if worker is None:
+            self.dropped += 1
+            return
+        death = msgspec.structs.replace(
+            event.death, reason=worker.ending or event.death.reason, oom=worker.oom or (event.death.oom and not worker.ending)
+        )
+        self.pool.bury(event.process, now, death)
+        self.leases.worker_gone(worker, death)
+        self.actors.worker_gone(worker, death)
+        self._died(death, now)
+
+    def _start_failed(self, event: StartFailed, now: float) -> None:
+        death = m.Death(event.process, self.ground.me.node, reason=event.reason)
+        self._cannot_fork = event.reason
+        self.pool.bury(event.process, now, death)
+        self._died(death, now)
+
+    def _driver_hello(self, event: DriverHello, _now: float) -> None:
+        self.drivers[event.process] = Driver(event.process, event.pid, event.job, event.namespace)
+        address = Address(self.ground.me.node, event.process)
+        self.ground.send(self.ground.head, m.JobStarted(address, event.job, event.namespace, event.pid))
+
+    def _process_lost(self, event: ProcessLost, now: float) -> None:
+        if self.drivers.pop(event.process, None) is None:
+            return
+        self.ground.send(self.ground.head, m.JobEnded(Address(self.ground.me.node, event.process)))
+        self._job_gone(event.process, now)
+        self._died(m.Death(event.process, self.ground.me.node, event.pid, reason="its lifeline ended"), now)
+        if self._embedded and not self.drivers:
+            self._stop("its last driver has left")
+
+    def _job_gone(self, job: ProcessId, now: float) -> None:
+        self.leases.job_gone(job, now)
+
+    def _owner_gone(self, process: ProcessId, now: float) -> None:
+        self.leases.owner_gone(process, now)
+
+    def _died(self, death: m.Death, now: float) -> None:
+        """A process of this node is gone: remember it, tell who asked, and clear what it had here."""
+        self._deaths[death.process] = death
+        if len(self._deaths) > DEATHS_KEPT:
+            self._deaths.popitem(last=False)
+        for watcher in self._watchers.pop(death.process, []):
+            self.ground.send(watcher, m.ProcessDied(death))
+        self._owner_gone(death.process, now)
+
+    def _watch(self, said: m.WatchProcess) -> None:
+        if said.process in self.pool.workers or said.process in self.drivers:
+            watchers = self._watchers.setdefault(said.process, [])
+            if said.watcher not in watchers:
+                watchers.append(said.watcher)
+            return
+        unknown = m.Death(said.process, self.ground.me.node, reason="no such process is on its node any more")
+        self.ground.send(said.watcher, m.ProcessDied(self._deaths.get(said.process, unknown)))
+
+    def _blocked(self, process: ProcessId, blocked: bool) -> None:
+        worker = self.pool.get(process)
+        holder = self._holder(worker) if worker is not None else None
+        if worker is None or holder is None or worker.blocked == blocked:
+            self.dropped += 1
+            return
+        worker.blocked = blocked
+        if blocked:
+            self.ground.lend_cpu(holder.held)
+        else:
+            self.ground.take_cpu_back(holder.held, holder.amounts if isinstance(holder, Lease) else holder.spec.running)
+
+    def _holder(self, worker: Worker) -> Lease | ActorLife | None:
+        if worker.lease is not None:
+            return self.leases.leases[worker.lease]
+        return self.actors.lives[worker.actor] if worker.actor is not None else None
+
+    # -- requests
+
+    def _request_lease(self, said: m.RequestLease, now: float) -> None:
+        if self.stopping:
+            failure = m.Failure("NodeDiedError", message=f"node {short(self.ground.me.node)} is stopping: {self.stopping}")
+            self.ground.send(said.owner, m.LeaseRefused(said.request, failure))
+        else:
+            self.leases.request(said, now)
+
+    def _memory_pressure(self, event: MemoryPressure, now: float) -> None:
+        used, limit = event.used / 2**30, event.limit / 2**30
+        reason = f"memory ran out on its node ({used:.2f} GiB of {limit:.2f} GiB in use)"
+        idle = list(self.pool.in_phase(Phase.IDLE))
+        for worker in idle:
+            self.pool.kill(worker, "idle, and memory is short", now, self.ground.out)
+        if not idle:
+            self.leases.end_for_memory(reason, now)
+
+    def _store_used(self, event: StoreUsed) -> None:
+        self.ground.store_used = event.used
