@@ -90,6 +90,10 @@ class Arena:
         """A read-only view that pins nothing: for whoever holds the object in the ledger anyway."""
         return self._range(offset, size).toreadonly()
 
+    def writable(self, offset: int, size: int) -> memoryview:
+        """The bytes themselves, for whoever the ledger told to fill them."""
+        return self._range(offset, size)
+
     def pinned_view(self, offset: int, size: int, on_release: Callable[[], None]) -> memoryview:
         """A read-only view; `on_release` is called once, when the view and the last array or slice over it have died.
 
