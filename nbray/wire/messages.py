@@ -95,7 +95,7 @@ class Dependency(Record, frozen=True, array_like=True, gc=False):
 
 
 class Shape(Record, frozen=True, array_like=True):
-    """What tasks must share to run under one lease: resources, placement, environment. Hashable through `key`."""
+    """What tasks must share to run under one lease: resources, placement, environment. """
 
     amounts: Amounts
     strategy: Text = "DEFAULT"  #: DEFAULT, SPREAD, or NODE
@@ -134,6 +134,7 @@ class NodeInfo(Record, frozen=True, array_like=True):
     store_used: int = 0
     queued: list[QueuedDemand] = []
     suspect: bool = False  #: missed heartbeats: no new work goes there. Only the head knows, and says so in ClusterView
+    placements: int = 0  #: PlaceActor messages taken so far in this life: those that `available` already reflects
 
 
 class QueuedDemand(Record, frozen=True, array_like=True, gc=False):
@@ -252,9 +253,19 @@ class LeaseRecalled(Message, frozen=True, array_like=True, tag=True, gc=False):
     """Others wait: give the lease back once its running task ends. The owner stops pushing and returns it."""
 
     lease: int
+    node: Id8  #: the granting node: lease numbers are its own
 
 
 # ---------------------------------------------------------------------------------------------- owner -> worker
+
+
+class DefineJob(Message, frozen=True, array_like=True, tag=True):
+    """Sent to a worker before anything else of this job: where the driver's modules are, and its namespace."""
+
+    job: Address
+    path: list[Text]  #: the driver's sys.path, absolute
+    directory: Text  #: the driver's working directory
+    namespace: Text
 
 
 class DefineFunction(Message, frozen=True, array_like=True, tag=True, gc=False):
@@ -461,6 +472,8 @@ class StoreFull(Message, frozen=True, array_like=True, tag=True):
     wanted: int
     capacity: int
     holders: list[tuple[Id20, int, Text]]
+    reason: Text = ""  #: in words; names the disk when spilling is what failed
+    disk_full: bool = False  #: the disk that takes spilled objects is full
 
 
 class ReturnRegion(Message, frozen=True, array_like=True, tag=True, gc=False):
@@ -554,9 +567,13 @@ class ChunkTaken(Message, frozen=True, array_like=True, tag=True, gc=False):
 
 
 class PullRefused(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """The transfer under `ticket` ends early, said by either side. From the sending one `lost` says that it has no copy, and
+    not merely no room to read it back now."""
+
     ticket: Id16
     object: Id20
     reason: Text
+    lost: bool = True
 
 
 # ---------------------------------------------------------------------------------------------- references: borrower <-> owner

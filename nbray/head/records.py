@@ -1,0 +1,196 @@
+"""The nouns of the head: what it keeps about nodes, actors and jobs, and the events and orders that are its own."""
+
+from __future__ import annotations
+
+import msgspec
+
+from nbray.ids import ActorId, Address, NodeId
+from nbray.machine import Effect
+from nbray.sched.resources import fits, give
+from nbray.wire.messages import ActorSpec, ActorUpdate, Amounts, Failure, NodeInfo
+
+PENDING, ALIVE, RESTARTING, DEAD = "PENDING", "ALIVE", "RESTARTING", "DEAD"
+
+#: A story is for a person: the beginning of an actor's life says less than its last turns.
+STORY_LINES = 12
+
+
+class Persist(Effect, frozen=True, gc=False):
+    """Write `value` (None: delete) under `key` durably before any Send of the same `handle`. Tables: see `Tables`."""
+
+    table: str
+    key: bytes
+    value: bytes | None
+
+
+#: What the journal gives back: table -> key -> value. Tables are "nodes", "jobs", "actors" (specs), "lives", "kv".
+Tables = dict[str, dict[bytes, bytes]]
+
+
+class NodeGone(msgspec.Struct, frozen=True, gc=False):
+    """Event of the shell: the node's daemon certainly ended (its process died, or it left in order)."""
+
+    node: NodeId
+    reason: str
+
+
+class Life(msgspec.Struct, frozen=True, array_like=True):
+    """The part of an actor that changes: what is persisted at each turn, apart from its (large, constant) spec."""
+
+    state: str
+    epoch: int
+    restarts: int
+    node: bytes | None
+    worker: Address | None
+    pid: int
+    released: bool
+    failure: Failure | None
+
+
+class ActorRecord:
+    """One actor. `node` is where the present epoch was placed; None while it waits in the queue, and when dead."""
+
+    __slots__ = (
+        "epoch",
+        "failure",
+        "node",
+        "pid",
+        "released",
+        "restarts",
+        "spec",
+        "state",
+        "story",
+        "waiting",
+        "watchers",
+        "worker",
+    )
+
+    def __init__(self, spec: ActorSpec) -> None:
+        self.spec = spec
+        self.state = PENDING
+        self.epoch = 0
+        self.restarts = 0  #: how many of spec.max_restarts are used
+        self.node: NodeId | None = None
+        self.worker: Address | None = None  #: not None exactly while ALIVE
+        self.pid = 0
+        self.released = False  #: no handle is left: the process ends after its pending calls
+        self.failure: Failure | None = None  #: not None exactly while DEAD
+        self.waiting = ""  #: why it is not placed, as last told
+        self.watchers: dict[Address, None] = {}
+        self.story: list[object] = []
+
+    @property
+    def actor(self) -> ActorId:
+        return self.spec.actor
+
+    @property
+    def can_restart(self) -> bool:
+        return self.spec.max_restarts < 0 or self.restarts < self.spec.max_restarts
+
+    def tell(self, line: str) -> None:
+        self.story.append(line)
+        del self.story[:-STORY_LINES]
+
+    def update(self) -> ActorUpdate:
+        return ActorUpdate(
+            self.actor, self.state, self.epoch, self.worker, self.pid, self.failure, self.waiting if self.node is None else ""
+        )
+
+    def life(self) -> Life:
+        return Life(self.state, self.epoch, self.restarts, self.node, self.worker, self.pid, self.released, self.failure)
+
+    def resume(self, life: Life) -> None:
+        """Continue a life that the journal kept."""
+        self.state, self.epoch, self.restarts = life.state, life.epoch, life.restarts
+        self.node, self.worker, self.pid = life.node, life.worker, life.pid
+        self.released, self.failure = life.released, life.failure
+        self.tell(f"restored as {life.state}, epoch {life.epoch}")
+
+
+class Hold:
+    """What one epoch of an actor takes on a node. `counted`: the node's last report of what it has free includes it."""
+
+    __slots__ = ("amounts", "counted", "index", "placed_at", "started")
+
+    def __init__(self, amounts: Amounts, index: int, placed_at: float) -> None:
+        self.amounts = amounts
+        self.index = index  #: this was the index-th PlaceActor to the node, from 1
+        self.placed_at = placed_at
+        self.started = False  #: the node answered, so its next report counts it
+        self.counted = False
+
+
+class NodeRecord:
+    """One life of one node. What is free is what it reported, less what the head has placed there since."""
+
+    __slots__ = ("_view", "alive", "cause", "full", "heard_at", "holds", "info", "placed", "restored", "suspect")
+
+    def __init__(self, info: NodeInfo, now: float, *, restored: bool = False) -> None:
+        self.info = info
+        self.alive = info.alive
+        self.suspect = restored
+        self.restored = restored  #: known from the journal and not heard of yet
+        self.heard_at = now
+        self.cause = ""  #: of death
+        self.full = False  #: it refused a placement since its last report
+        self.placed = 0
+        self.holds: dict[tuple[ActorId, int], Hold] = {}
+        self._view: NodeInfo | None = None
+
+    @property
+    def free(self) -> Amounts:
+        return self.view().available
+
+    def view(self) -> NodeInfo:
+        """The node as the scheduler should see it now."""
+        if self._view is None:
+            available = dict(self.info.available)
+            for hold in self.holds.values():
+                if not hold.counted:
+                    for name, units in hold.amounts.items():
+                        available[name] = available.get(name, 0) - units
+            self._view = msgspec.structs.replace(self.info, available=available, alive=self.alive, suspect=self.suspect)
+        return self._view
+
+    def changed(self) -> None:
+        self._view = None
+
+    def reported(self, info: NodeInfo, now: float, forget_after_s: float) -> bool:
+        """Take a report. Holds are counted once the report must include them; returns whether anything is new."""
+        new = info != self.info or self.full or self.suspect
+        for hold in self.holds.values():
+            if not hold.counted:
+                hold.counted = hold.started or info.placements >= hold.index or now - hold.placed_at >= forget_after_s
+                new = new or hold.counted
+        self.info, self.heard_at, self.full, self.suspect, self.restored = info, now, False, False, False
+        self._view = None
+        return new
+
+    def hold(self, actor: ActorId, epoch: int, amounts: Amounts, now: float) -> None:
+        self.placed += 1
+        self.holds[actor, epoch] = Hold(amounts, self.placed, now)
+        self._view = None
+
+    def release(self, actor: ActorId, epoch: int) -> None:
+        """The epoch ended: what it held is free now, ahead of the node's next report."""
+        hold = self.holds.pop((actor, epoch), None)
+        self._view = None
+        if hold is None or not hold.counted:
+            return
+        available = dict(self.info.available)
+        give(available, hold.amounts)
+        total = self.info.total
+        self.info = msgspec.structs.replace(self.info, available={n: min(u, total.get(n, u)) for n, u in available.items()})
+
+    def has_room(self, demand: Amounts) -> bool:
+        return self.alive and not self.suspect and not self.full and fits(self.free, demand)
+
+
+class JobRecord(msgspec.Struct, array_like=True):
+    """A driver, while it is attached and, for the listing, for some time after."""
+
+    driver: Address
+    name: str
+    namespace: str
+    pid: int
+    ended: bool = False

@@ -1,0 +1,295 @@
+"""The head: who is in the cluster, which actors there are and where, and what everybody may ask about it. Pure.
+
+    Members     nodes and their leases on being alive
+    Directory   actors: names, lives, deaths, owners
+    Placing     actors that wait for a node
+    Questions   listings, key-value store, trace
+
+Events are the messages addressed to the head, and of its own: NodeGone, Tick. Effects are Send and Persist; the Persists of
+one `handle` come first, and whoever carries them out makes them durable before it sends anything.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from nbray.head.directory import Directory
+from nbray.head.members import Members
+from nbray.head.questions import BadQuestion, Questions
+from nbray.head.records import ALIVE, JobRecord, Life, NodeGone, NodeRecord, Persist, Tables
+from nbray.ids import Address, NodeId, ProcessId, short
+from nbray.machine import Effect, IllegalTransition, Send, Tick
+from nbray.wire.messages import (
+    ActorFailed,
+    ActorLost,
+    ActorSpec,
+    ActorStarted,
+    ActorUnplaced,
+    Answer,
+    Ask,
+    Death,
+    FindActor,
+    FlushTrace,
+    Heartbeat,
+    JobEnded,
+    JobStarted,
+    KillActor,
+    NodeDied,
+    NodeInfo,
+    ProcessDied,
+    RegisterActor,
+    RegisterNode,
+    ReleaseActor,
+    TraceBatch,
+    WatchActor,
+    WatchProcess,
+)
+
+__all__ = ["HeadState", "NodeGone", "Persist"]
+
+#: Ended jobs kept for the listing, and dead processes remembered to refuse what they said last.
+ENDED_KEPT = 1000
+GONE_KEPT = 10_000
+#: What processes have not yet sent of their trace has this long to arrive before the trace is given out.
+FLUSH_WAIT_S = 0.2
+
+
+class HeadState:
+    """The head of one cluster. `address` is its mailbox: `Address(head_node, HEAD)`."""
+
+    def __init__(self, address: Address, session: str) -> None:
+        self.address = address
+        self.session = session
+        self.late: Counter[str] = Counter()  #: events that came too late, by type
+        self.out: list[Effect] = []
+        self.jobs: dict[ProcessId, JobRecord] = {}
+        self.gone: dict[ProcessId, str] = {}  #: dead processes that owned or hosted actors, and how they ended
+        self.watched: set[ProcessId] = set()  #: processes whose node tells us when they die
+        self.members = Members(address, session, self.out)
+        self.directory = Directory(self.members, self.late, self.out)
+        self.questions = Questions(self.members, self.directory, self.jobs, self.out)
+        self._flushing: list[tuple[float, Ask]] = []
+        self._now = 0.0
+        self._handlers: dict[type, Callable[[Any, float], object]] = {
+            RegisterNode: lambda e, now: self._node_heard(e.info, now),
+            Heartbeat: lambda e, now: self._node_heard(e.info, now),
+            NodeGone: lambda e, now: self._node_died(e.node, e.reason, now),
+            NodeDied: lambda e, now: self._node_died(e.node, e.reason, now),  # from the node itself: it leaves in order
+            Tick: lambda _, now: self._tick(now),
+            JobStarted: lambda e, _: self._job_started(e),
+            JobEnded: lambda e, now: self._job_ended(e.driver, "has ended", now),
+            ProcessDied: lambda e, now: self._process_died(e.death, now),
+            RegisterActor: self._register_actor,
+            WatchActor: self.directory.watch,
+            FindActor: lambda e, _: self.directory.find(e),
+            ReleaseActor: self.directory.release,
+            KillActor: self.directory.kill,
+            ActorStarted: lambda e, _: self.directory.started(e),
+            ActorFailed: self._actor_failed,
+            ActorLost: self._actor_lost,
+            ActorUnplaced: self.directory.unplaced,
+            Ask: self._ask,
+            TraceBatch: lambda e, _: self.questions.trace.add(e),
+        }
+
+    def handle(self, event: Any, now: float) -> list[Effect]:
+        """Take one event. Raises IllegalTransition, with no effects, for what cannot be."""
+        handler = self._handlers.get(type(event))
+        if handler is None:
+            raise IllegalTransition("the head", event, "any")
+        self._now = now
+        self.members.notice_pause(now)
+        try:
+            handler(event, now)
+        except IllegalTransition:
+            self.out.clear()
+            raise
+        self.members.broadcast(now)
+        effects = sorted(self.out, key=lambda effect: not isinstance(effect, Persist))  # stable: orders are kept
+        self.out.clear()
+        return effects
+
+    def next_deadline(self) -> float | None:
+        """When a Tick is due; None while nothing is waited for."""
+        candidates = [
+            self.members.next_deadline(),
+            self.directory.placing.next_deadline(),
+            self.directory.strangers.next_deadline(self._now),
+            self._flushing[0][0] if self._flushing else None,
+        ]
+        return min((due for due in candidates if due is not None), default=None)
+
+    # -- nodes
+
+    def _node_heard(self, info: NodeInfo, now: float) -> None:
+        known = self.members.nodes.get(info.node)
+        returns = known is not None and known.restored
+        record = self.members.heartbeat(info, now) if known else self.members.register(info, now)
+        if record is None:
+            return
+        if returns:
+            self._reattach(record, now)
+        self.directory.placing.retry(now, record)
+
+    def _reattach(self, record: NodeRecord, now: float) -> None:
+        """A node from before the head was restarted: ask after everyone on it whose death we may have missed."""
+        node = record.info.node
+        self.directory.reattach(node, now)
+        live = self.directory.live.values()
+        processes = [job.driver.process for job in self.jobs.values() if job.driver.node == node and not job.ended]
+        processes += [r.worker.process for r in live if r.worker is not None and r.worker.node == node]
+        processes += [r.spec.owner.process for r in live if r.spec.owner.node == node and not r.spec.detached]
+        for process in dict.fromkeys(processes):
+            self._watch(Address(node, process))
+
+    def _node_died(self, node: NodeId, reason: str, now: float) -> None:
+        if self.members.bury(node, reason, now) is None:
+            self.late["NodeGone"] += 1
+            return
+        for job in [j for j in self.jobs.values() if j.driver.node == node and not j.ended]:
+            self._job_ended(job.driver, f"was on node {short(node)}, which is gone: {reason}", now)
+        self.directory.node_died(node, reason, now)
+        self.directory.placing.retry(now)
+
+    def _tick(self, now: float) -> None:
+        for death in self.members.expire(now):
+            self._node_died(death.node, death.reason, now)
+        self.directory.placing.remind(now)
+        self.directory.strangers.expire({job.driver.process for job in self.jobs.values() if not job.ended}, now)
+        while self._flushing and self._flushing[0][0] <= now:
+            self._answer(self._flushing.pop(0)[1])
+
+    # -- processes
+
+    def _job_started(self, event: JobStarted) -> None:
+        job = JobRecord(event.driver, event.name, event.namespace, event.pid)
+        self.jobs[event.driver.process] = job
+        self.out.append(Persist("jobs", event.driver.process, msgspec.msgpack.encode(job)))
+
+    def _job_ended(self, driver: Address, reason: str, now: float) -> None:
+        job = self.jobs.get(driver.process)
+        if driver.process in self.gone or (job is not None and job.ended):
+            self.late["JobEnded"] += 1
+            return
+        self._remember_gone(driver.process, reason)
+        self.watched.discard(driver.process)
+        if job is not None:
+            job.ended = True
+            self.out.append(Persist("jobs", driver.process, msgspec.msgpack.encode(job)))
+            self._forget_ended_jobs()
+        self.members.tell_all(JobEnded(driver))
+        self.directory.job_ended(driver, reason, now)
+        self.directory.placing.retry(now)
+
+    def _forget_ended_jobs(self) -> None:
+        ended = [process for process, job in self.jobs.items() if job.ended]
+        for process in ended[:-ENDED_KEPT]:
+            del self.jobs[process]
+            self.out.append(Persist("jobs", process, None))
+
+    def _process_died(self, death: Death, now: float) -> None:
+        self.watched.discard(death.process)
+        job = self.jobs.get(death.process)
+        if job is not None and not job.ended:
+            self._job_ended(job.driver, f"(pid {death.pid}) has ended", now)
+            return
+        reason = f"(pid {death.pid}) has ended"
+        self._remember_gone(death.process, reason)
+        self.directory.process_died(death, reason, now)
+        self.directory.placing.retry(now)
+
+    def _remember_gone(self, process: ProcessId, reason: str) -> None:
+        self.gone[process] = reason
+        while len(self.gone) > GONE_KEPT:
+            del self.gone[next(iter(self.gone))]
+
+    def _watch(self, process: Address) -> None:
+        if process.process not in self.watched:
+            self.watched.add(process.process)
+            self.members.send(process.node, WatchProcess(process.process, self.address))
+
+    # -- actors
+
+    def _register_actor(self, event: RegisterActor, now: float) -> None:
+        spec = event.spec
+        owner_gone = self.gone.get(spec.owner.process, "")
+        if not owner_gone and spec.owner.node in self.members.dead:
+            owner_gone = f"was on node {short(spec.owner.node)}, which is gone"
+        record = self.directory.register(event, owner_gone, now)
+        is_driver = spec.owner.process == spec.job.process
+        # A driver's end comes as JobEnded; of a worker that owns actors we must be told.
+        if record is not None and record.failure is None and not (is_driver or spec.detached):
+            self._watch(spec.owner)
+
+    def _actor_failed(self, event: ActorFailed, now: float) -> None:
+        self.directory.failed(event, now)
+        self.directory.placing.retry(now)
+
+    def _actor_lost(self, event: ActorLost, now: float) -> None:
+        self._remember_gone(event.death.process, f"(pid {event.death.pid}) has ended")
+        self.watched.discard(event.death.process)
+        self.directory.lost(event, now)
+        self.directory.placing.retry(now, self.members.nodes.get(event.death.node))
+
+    # -- questions
+
+    def _ask(self, event: Ask, now: float) -> None:
+        if event.what == "trace":
+            self.members.tell_all(FlushTrace(event.request))
+            self._flushing.append((now + FLUSH_WAIT_S, event))
+        else:
+            self._answer(event)
+
+    def _answer(self, event: Ask) -> None:
+        try:
+            answer = Answer(event.request, self.questions.answer(event.what, event.arguments))
+        except BadQuestion as problem:
+            answer = Answer(event.request, error=str(problem))
+        self.out.append(Send(event.asker, answer))
+
+    # -- restarts
+
+    @classmethod
+    def restore(cls, address: Address, session: str, tables: Tables, now: float) -> tuple[HeadState, list[Effect]]:
+        """Carry on from what `Journal.load` gave back. The effects are to be carried out like those of `handle`.
+
+        Nodes have one full lease to be heard of before what ran on them is started elsewhere.
+        """
+        head = cls(address, session)
+        infos = [msgspec.msgpack.decode(value, type=NodeInfo) for value in tables.get("nodes", {}).values()]
+        head.members.restore(infos, now)
+        for key, value in tables.get("jobs", {}).items():
+            head.jobs[key] = msgspec.msgpack.decode(value, type=JobRecord)
+        head.questions.kv.restore(tables.get("kv", {}))
+        lives = {key: msgspec.msgpack.decode(value, type=Life) for key, value in tables.get("lives", {}).items()}
+        for key, value in tables.get("actors", {}).items():
+            head.directory.restore(msgspec.msgpack.decode(value, type=ActorSpec), lives.get(key), now)
+        head._now = now
+        effects = sorted(head.out, key=lambda effect: not isinstance(effect, Persist))
+        head.out.clear()
+        return head, effects
+
+    def check(self) -> None:
+        """Raise AssertionError if an invariant is broken."""
+        assert not self.out, "effects were left behind"
+        self.members.check()
+        self.directory.check()
+        for process, job in self.jobs.items():
+            assert job.driver.process == process
+            assert job.ended or process not in self.gone, "a job runs whose driver is gone"
+        for record in self.directory.live.values():
+            spec = record.spec
+            assert spec.detached or spec.owner.node not in self.members.dead, "an actor outlives its owner's node"
+            assert spec.detached or spec.owner.process not in self.gone, "an actor outlives its owner"
+            if record.state == ALIVE:
+                assert record.worker is not None
+                assert record.worker.node == record.node
+        for line in self.directory.placing.lines.values():
+            first = next(iter(line.values()))
+            demand, strategy = first.spec.placement.amounts, first.spec.placement.strategy
+            assert strategy == "NODE" or not self.members.has_room(demand), f"{first.actor.hex()} waits beside free room"
+        assert self.questions.trace.size_bytes == sum(map(len, self.questions.trace.batches))
