@@ -1,0 +1,138 @@
+"""nbray: ordinary Python on every core and machine you have, from inside a notebook.
+
+    %load_ext nbray          in a notebook: write %%remote over a cell
+    import nbray as ray      anywhere: Ray's API
+
+Public names are imported at their first use. Node daemons and the zygote import this package too, and do without what only
+user code needs (asyncio alone is 8 MB in each of them).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from nbray import actor, exceptions, experimental, state, types
+    from nbray.actors import method
+    from nbray.api import (
+        available_resources,
+        cancel,
+        cluster_resources,
+        error_info,
+        get,
+        get_actor,
+        get_gpu_ids,
+        kill,
+        nodes,
+        put,
+        remote,
+        timeline,
+        wait,
+    )
+    from nbray.connection import init, is_initialized, shutdown
+    from nbray.refs import ObjectRef
+    from nbray.refs import ObjectRef as ObjectID
+    from nbray.runtime_context import get_runtime_context
+
+#: Where each public name lives; a name that is missing here under its own module is a module.
+_HOMES = {
+    "nbray.api": (
+        *("available_resources", "cancel", "cluster_resources", "error_info", "get", "get_actor", "get_gpu_ids", "kill"),
+        *("nodes", "put", "remote", "timeline", "wait"),
+    ),
+    "nbray.actors": ("method",),
+    "nbray.connection": ("init", "is_initialized", "shutdown"),
+    "nbray.refs": ("ObjectRef",),
+    "nbray.runtime_context": ("get_runtime_context",),
+}
+_MODULES = ("actor", "exceptions", "experimental", "state", "types")
+
+#: What Ray has under this name and nbray has not, with the nearest thing that works.
+_NOT_BUILT = {
+    "data": "cut the data with numpy or pandas and map a remote function over the parts",
+    "train": "train inside tasks or actors",
+    "tune": "run one task per parameter set: `%%remote --each`, or a list of f.remote(p)",
+    "serve": "keep a model in an actor",
+    "rllib": "run environments in actors",
+    "workflow": "pass references between tasks; they are retried and remade by themselves",
+    "dag": "pass references between tasks",
+    "util": "placement groups, ActorPool, Queue and multiprocessing.Pool are not built yet; tasks and actors are",
+    "autoscaler": "start nodes with `nbray start --address`",
+    "client": "nbray.init(address=...) attaches from anywhere",
+    "ClientBuilder": "nbray.init(address=...) attaches from anywhere",
+    "ObjectRefGenerator": "return a list, or say num_returns=N",
+    "DynamicObjectRefGenerator": "return a list, or say num_returns=N",
+    "LoggingConfig": "nbray.init(logging_level=...)",
+    "job_config": "nbray.init(namespace=..., runtime_env=...)",
+    "java_function": "tasks are Python",
+    "java_actor_class": "actors are Python",
+    "cpp_function": "tasks are Python",
+    "Language": "tasks are Python",
+    "widgets": "`%%remote` shows what runs",
+}
+
+__all__ = [
+    "ObjectID",
+    "ObjectRef",
+    "__version__",
+    "actor",
+    "available_resources",
+    "cancel",
+    "cluster_resources",
+    "error_info",
+    "exceptions",
+    "experimental",
+    "get",
+    "get_actor",
+    "get_gpu_ids",
+    "get_runtime_context",
+    "init",
+    "is_initialized",
+    "kill",
+    "method",
+    "nodes",
+    "put",
+    "remote",
+    "shutdown",
+    "state",
+    "timeline",
+    "types",
+    "wait",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ObjectID":
+        return __getattr__("ObjectRef")  # what older Ray called it
+    if name in _MODULES:
+        return importlib.import_module(f"nbray.{name}")
+    for home, names in _HOMES.items():
+        if name in names:
+            found = getattr(importlib.import_module(home), name)
+            globals()[name] = found
+            return found
+    if name in _NOT_BUILT:
+        raise AttributeError(f"nbray.{name} is not built (Ray has it); the nearest that works: {_NOT_BUILT[name]}")
+    raise AttributeError(f"module 'nbray' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """`%load_ext nbray`: the %%remote cell magic, %nbray, and output that lands in the cell which caused it."""
+    # Imported when called: it brings IPython, which a script's `import nbray` must not.
+    from nbray.notebook import extension
+
+    extension.load_ipython_extension(ipython)
+
+
+def unload_ipython_extension(ipython: Any) -> None:
+    """`%unload_ext nbray`: everything that loading added is gone."""
+    from nbray.notebook import extension  # as above
+
+    extension.unload_ipython_extension(ipython)

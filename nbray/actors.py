@@ -1,0 +1,325 @@
+"""Actors: what `@nbray.remote` makes of a class, the handle that `.remote()` returns, and its methods.
+
+    ActorClass --remote()--> ActorHandle --.name--> ActorMethod --remote()--> ObjectRef
+
+A handle is an actor's token and the table of its methods. The token's reference counts the handles: when the last one is
+gone the actor ends. Handles from `get_actor`, and an actor's own, have none and keep nothing alive.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import msgspec
+
+from nbray import connection, session
+from nbray.definitions import Definition
+from nbray.engines.port import ActorToken, CallOptions, Engine
+from nbray.exceptions import ActorHandleNotFoundError
+from nbray.options import ACTOR, METHOD, actor_options, call_options, checked
+from nbray.signatures import CallShape
+
+METHOD_OPTIONS = "__nbray_method_options__"
+
+
+class ActorClassInheritanceException(TypeError):
+    """A class was derived from an actor class; derive from the plain class and decorate the result."""
+
+
+class Method(msgspec.Struct, frozen=True):
+    """What a handle knows of one method. Travels with the token, so it holds nothing of the user's."""
+
+    name: str
+    shape: CallShape
+    options: CallOptions  #: from `@nbray.method`; the actor's own max_task_retries is in the token
+    own_retries: bool = False  #: the method has a max_task_retries of its own
+    generates: bool = False
+
+
+# ------------------------------------------------------------------------------------------------------- the class
+
+
+class ActorClass:
+    """A class whose instances live in processes of their own: `A.remote(...)` returns a handle at once."""
+
+    def __init__(self, cls: type, options: Mapping[str, Any]) -> None:
+        """`options` are checked."""
+        table = method_table(cls)
+        definition = Definition(cls, cls.__name__, "actor class", Prepared)
+        is_async = any(_is_async(f) for f in _functions(cls).values())
+        self._settle(definition, options, msgspec.msgpack.encode(table), CallShape.of(cls), is_async)
+        self.__module__, self.__doc__ = cls.__module__, cls.__doc__
+        self.__name__, self.__qualname__ = cls.__name__, cls.__qualname__
+
+    def _settle(self, definition: Definition, options: Mapping[str, Any], table: bytes, shape: CallShape, is_async: bool) -> None:
+        self._definition, self._given, self._table, self._shape, self._is_async = definition, dict(options), table, shape, is_async
+        self._actor_options = actor_options(options, is_async=is_async)
+
+    @property
+    def __wrapped_definition__(self) -> Definition:
+        return self._definition
+
+    @property
+    def __ray_metadata__(self) -> SimpleNamespace:
+        return SimpleNamespace(class_name=self._definition.name, modified_class=self._definition.target, is_asyncio=self._is_async)
+
+    def remote(self, *args: Any, **kwargs: Any) -> ActorHandle:
+        """Start an actor. Returns its handle before it runs; an error in `__init__` shows at the first call."""
+        shape = self._shape
+        if kwargs or not shape.least <= len(args) <= shape.most:
+            shape.check(f"{self._definition.name}.__init__", args, kwargs)
+        engine = session.engine
+        if engine is None:
+            engine = connection.engine()
+        return ActorHandle(engine, engine.create_actor(self._definition.spec(), self._table, args, kwargs, self._actor_options))
+
+    def options(self, **options: Any) -> ActorClass:
+        """The same class with other options, for this use."""
+        other = ActorClass.__new__(ActorClass)
+        other.__dict__.update({k: v for k, v in self.__dict__.items() if k.startswith("__")})
+        given = {**self._given, **checked(ACTOR, options, in_options=True)}
+        other._settle(self._definition, given, self._table, self._shape, self._is_async)
+        return other
+
+    def _remote(self, args: tuple[Any, ...] | None = None, kwargs: dict[str, Any] | None = None, **options: Any) -> ActorHandle:
+        """`remote` with arguments as a tuple and a dict, as older Ray programs call it."""
+        return self.options(**options).remote(*(args or ()), **(kwargs or {}))
+
+    def bind(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        raise NotImplementedError(f"{self._definition.name}.bind(): task graphs (ray.dag) are not built yet; use .remote()")
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        name = self._definition.name
+        raise TypeError(f"Actors cannot be instantiated directly. Instead of '{name}()', use '{name}.remote()'.")
+
+    def __mro_entries__(self, _bases: tuple[Any, ...]) -> NoReturn:
+        raise ActorClassInheritanceException(
+            f"Inheriting from the actor class {self._definition.name} is not supported: derive from the plain class and decorate "
+            "the classes that you want to run as actors"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        """Class methods, static methods and constants of the class itself, which need no actor."""
+        if name.startswith("__") or "_definition" not in self.__dict__:
+            raise AttributeError(name)
+        try:
+            return getattr(self._definition.target, name)
+        except AttributeError:
+            raise AttributeError(f"actor class {self._definition.name} has no attribute {name!r}") from None
+
+    def __dir__(self) -> list[str]:
+        return [*(n for n in msgspec.msgpack.decode(self._table) if n not in BUILT_IN), "options", "remote", "bind"]
+
+    def __repr__(self) -> str:
+        return f"ActorClass({self._definition.name})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "definition": self._definition,
+            "options": self._given,
+            "table": self._table,
+            "shape": self._shape,
+            "is_async": self._is_async,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._settle(state["definition"], state["options"], state["table"], state["shape"], state["is_async"])
+
+
+def method(*args: Any, **options: Any) -> Callable[[Any], Any]:
+    """Give a method of an actor class options of its own: `@nbray.method(num_returns=2)`."""
+    if args or not options:
+        listed = "num_returns, max_task_retries, retry_exceptions"
+        raise ValueError(
+            f"The @nbray.method decorator must be applied with options, for example @nbray.method(num_returns=2): {listed}"
+        )
+    accepted = checked(METHOD, options)
+
+    def annotate(function: Any) -> Any:
+        setattr(function, METHOD_OPTIONS, accepted)
+        return function
+
+    return annotate
+
+
+def method_table(cls: type) -> dict[str, Method]:
+    """Every method of `cls` that a handle offers, by name."""
+    table = {}
+    for name, function in _functions(cls).items():
+        raw = inspect.getattr_static(cls, name)
+        given = getattr(function, METHOD_OPTIONS, {})
+        generates = (inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)) and "num_returns" not in given
+        shape = CallShape.of(function, bound=not isinstance(raw, staticmethod | classmethod))
+        table[name] = Method(name, shape, call_options(given), "max_task_retries" in given, generates)
+    return table | {name: Method(name, CallShape(), CallOptions()) for name in BUILT_IN}
+
+
+def _functions(cls: type) -> dict[str, Any]:
+    found = inspect.getmembers(cls, lambda member: inspect.isfunction(member) or inspect.ismethod(member))
+    return dict(found)
+
+
+def _is_async(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+
+
+# ------------------------------------------------------------------------------------------------------- in the worker
+
+
+def _ready(_self: Any) -> bool:
+    return True
+
+
+def _call(self: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return function(self, *args, **kwargs)
+
+
+def _terminate(_self: Any) -> None:
+    session.current().exit_actor()
+
+
+#: Methods that every actor has: it has started; run a function with the instance; end after what was called before.
+BUILT_IN: dict[str, Callable[..., Any]] = {"__ray_ready__": _ready, "__ray_call__": _call, "__ray_terminate__": _terminate}
+
+
+class Prepared:
+    """Pickles a class so that it loads with the built-in methods: the user's class here stays as it was written."""
+
+    def __init__(self, cls: type) -> None:
+        self._cls = cls
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return prepare, (self._cls,)
+
+
+def prepare(cls: type) -> type:
+    """`cls` with the built-in methods; a subclass of the same name where it cannot be changed (built-in types)."""
+    missing = {name: function for name, function in BUILT_IN.items() if not hasattr(cls, name)}
+    try:
+        for name, function in missing.items():
+            setattr(cls, name, function)
+    except TypeError:
+        return type(cls.__name__, (cls,), {**missing, "__module__": cls.__module__, "__qualname__": cls.__qualname__})
+    return cls
+
+
+# ------------------------------------------------------------------------------------------------------- the handle
+
+
+class ActorHandle:
+    """A running actor: `handle.method.remote(...)`. Equal to every other handle of the same actor; pass it anywhere."""
+
+    def __init__(self, engine: Engine, token: ActorToken) -> None:
+        self._engine, self._token = engine, token
+        self._methods: dict[str, Method] = msgspec.msgpack.decode(token.methods, type=dict[str, Method])
+
+    @property
+    def _actor_id(self) -> bytes:
+        return self._token.actor
+
+    _ray_actor_id = _actor_id
+
+    def _live_engine(self) -> Engine:
+        """The engine to call through. Raises ActorHandleNotFoundError when the actor belongs to a session that has ended."""
+        engine = self._engine
+        if session.engine is not engine:
+            raise ActorHandleNotFoundError(
+                f"{self!r} belongs to a session that has ended (nbray.shutdown() was called since); create the actor again"
+            )
+        return engine
+
+    def __getattr__(self, name: str) -> ActorMethod:
+        methods = self.__dict__.get("_methods")
+        if methods is None:
+            raise AttributeError(name)
+        found = methods.get(name)
+        if found is None:
+            close = difflib.get_close_matches(name, methods, n=1)
+            meant = f" Did you mean {close[0]}?" if close else ""
+            raise AttributeError(f"'{self._token.class_name}' actor has no method '{name}'.{meant}")
+        return ActorMethod(self, found)
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        raise TypeError(f"{self!r} is an actor; call one of its methods: handle.method.remote()")
+
+    def __dir__(self) -> list[str]:
+        return list(self._methods)
+
+    def __eq__(self, other: object) -> bool:
+        return self._token.actor == other._token.actor if isinstance(other, ActorHandle) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._token.actor)
+
+    def __repr__(self) -> str:
+        return f"Actor({self._token.class_name}, {self._token.actor.hex()})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return receive_handle, (self._token,)
+
+
+def receive_handle(token: ActorToken) -> ActorHandle:
+    """Unpickle a handle: it calls through the engine of this process."""
+    return ActorHandle(session.current(), token)
+
+
+class ActorMethod:
+    """A method of an actor: `.remote(...)` calls it and returns a reference at once."""
+
+    __slots__ = ("_call_options", "_handle", "_method")
+
+    def __init__(self, handle: ActorHandle, method: Method, options: CallOptions | None = None) -> None:
+        self._handle, self._method = handle, method
+        if options is None:
+            options = method.options
+            retries = handle._token.max_task_retries
+            if retries and not method.own_retries:
+                options = msgspec.structs.replace(options, max_task_retries=retries)
+        self._call_options = options
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the method. Returns a reference; None for num_returns=0, a list of references for more than 1."""
+        handle, method, options = self._handle, self._method, self._call_options
+        shape = method.shape
+        if kwargs or not shape.least <= len(args) <= shape.most:
+            shape.check(f"{handle._token.class_name}.{method.name}", args, kwargs)
+        if method.generates and options.returns == 1:
+            self._refuse_generator()
+        engine = handle._engine
+        if session.engine is not engine:
+            engine = handle._live_engine()
+        refs = engine.call_actor(handle._token, method.name, args, kwargs, options)
+        if options.returns == 1:
+            return refs[0]
+        return refs or None
+
+    def options(self, **options: Any) -> ActorMethod:
+        """The same method with other options, for this use."""
+        given = checked(METHOD, options, in_options=True)
+        renamed = {"returns" if name == "num_returns" else name: value for name, value in given.items()}
+        return ActorMethod(self._handle, self._method, msgspec.structs.replace(self._call_options, **renamed))
+
+    def _remote(self, args: tuple[Any, ...] | None = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
+        return self.options(**options).remote(*(args or ()), **(kwargs or {}))
+
+    def bind(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        raise NotImplementedError(f"{self._method.name}.bind(): task graphs (ray.dag) are not built yet; use .remote()")
+
+    def _refuse_generator(self) -> NoReturn:
+        raise NotImplementedError(
+            f"{self._handle._token.class_name}.{self._method.name} is a generator: its values as they come are not built yet; "
+            "return a list, or decorate it with @nbray.method(num_returns=N) when the number of values is known"
+        )
+
+    def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
+        name = self._method.name
+        raise TypeError(
+            f"Actor methods cannot be called directly. Instead of running 'object.{name}()', try 'object.{name}.remote()'."
+        )
+
+    def __repr__(self) -> str:
+        return f"ActorMethod({self._handle._token.class_name}.{self._method.name})"

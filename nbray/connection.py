@@ -1,0 +1,299 @@
+"""How this process comes to have an engine, and loses it: init, the first use that starts one, shutdown.
+
+init(address=...)                           what happens
+None, and no NBRAY_ADDRESS                  a local cluster of this process's own, which ends with it
+"local"                                     the same, whatever NBRAY_ADDRESS says
+"auto", "host:port", a connection file      attach to a cluster that runs already
+"ray://host:port"                           an existing Ray cluster
+"""
+
+from __future__ import annotations
+
+import atexit
+import html
+import logging
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from nbray import session
+from nbray.config import STORE_MAX
+from nbray.engines.port import Engine
+from nbray.exceptions import RaySystemError
+from nbray.options import TASK, checked, environment, unknown_keyword
+
+_starting = threading.Lock()
+
+#: Ray's other options. True: they ask for nothing that nbray would do otherwise, so they are accepted in silence.
+#: A string: what takes their place, said when the option is used.
+OTHER_OPTIONS: dict[str, bool | str] = {
+    "include_dashboard": "there is no dashboard process: `%nbray status` and the cards show the cluster in the notebook",
+    "dashboard_host": "there is no dashboard process",
+    "dashboard_port": "there is no dashboard process",
+    "local_mode": "tasks always run in workers",
+    "configure_logging": True,
+    "logging_format": True,
+    "logging_config": "use logging_level, and log_to_driver=False to keep the workers' output away",
+    "job_config": "pass namespace and runtime_env to init()",
+    "enable_resource_isolation": "limit the machine's memory from outside (cgroup, container); nbray keeps to it",
+    "proxy_server_url": "there is no proxy",
+    "_temp_dir": "set XDG_RUNTIME_DIR",
+    "_memory": "the option is called memory",
+    "_system_config": "every number has an environment variable: NBRAY_<NAME> of nbray/config.py",
+    "_node_ip_address": "a local cluster opens no TCP port",
+    "_node_name": "a node is known by its id",
+    "_metrics_export_port": "nbray.timeline() and the trace have the figures",
+    "_redis_password": "there is no Redis",
+    "_redis_max_memory": "there is no Redis",
+    "_plasma_directory": "the object store is in memory without a name",
+    "object_spilling_directory": "spilled objects are in the runtime directory",
+}
+#: Spellings of older Ray: (today's name or None, what to say).
+OLD_OPTIONS: dict[str, tuple[str | None, str]] = {
+    "redis_address": ("address", "redis_address is called address today: nbray.init(address='host:port')"),
+    "include_webui": (None, "include_webui does nothing: `%nbray status` and the cards show the cluster in the notebook"),
+}
+
+
+class RayContext(Mapping[str, Any]):
+    """What `init()` returns: where this process is attached. As a context manager it shuts down at the end."""
+
+    def __init__(self, description: Mapping[str, Any]) -> None:
+        self._facts = dict(description)
+        self.address_info: dict[str, Any] = {
+            "address": self._facts.get("address"),
+            "node_id": self._facts.get("node_id"),
+            "session_dir": self._facts.get("log_directory"),
+            "webui_url": None,
+        }
+        self.dashboard_url = ""  #: there is no dashboard process
+        self.python_version = "{}.{}.{}".format(*sys.version_info[:3])
+        self.nbray_version = self.ray_version = self._facts.get("version", "")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _error: BaseException | None, _where: TracebackType | None) -> None:
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        shutdown()
+
+    def __getitem__(self, key: str) -> Any:
+        warnings.warn(f"ctx[{key!r}] is deprecated; use ctx.address_info[{key!r}]", DeprecationWarning, stacklevel=2)
+        return self.address_info[key]
+
+    def __iter__(self) -> Any:
+        return iter(self.address_info)
+
+    def __len__(self) -> int:
+        return len(self.address_info)
+
+    def __repr__(self) -> str:
+        return f"RayContext(address={self.address_info['address']!r}, {self._said()})"
+
+    def _said(self) -> str:
+        facts = self._facts
+        embedded = "local cluster of this process" if facts.get("embedded") else "shared cluster"
+        cpus = f", CPUs from {facts['cpus_from']}" if facts.get("cpus_from") else ""
+        return f"nbray {self.nbray_version}, Python {self.python_version}, {embedded}{cpus}"
+
+    def _repr_html_(self) -> str:
+        rows = {"Attached to": self.address_info["address"], "Python": self.python_version, "nbray": self.nbray_version}
+        rows["Cluster"] = self._said()
+        cells = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
+            for name, value in rows.items()
+        )
+        return f"<table aria-label='nbray context'>{cells}</table>"
+
+
+def init(
+    address: str | None = None,
+    *,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    resources: Mapping[str, float] | None = None,
+    labels: Mapping[str, str] | None = None,
+    memory: int | None = None,
+    object_store_memory: int | None = None,
+    namespace: str | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
+    log_to_driver: bool | None = None,
+    logging_level: int | str | None = None,
+    ignore_reinit_error: bool = False,
+    **others: Any,
+) -> RayContext:
+    """Attach this process to a cluster, starting a local one if there is no address. Returns what it is attached to.
+
+    Called again it returns the running context, and warns when it was asked for something else. `namespace` is where
+    named actors live; without one every job has its own. Raises ConnectionError when there is no cluster at `address`.
+    """
+    address = _older(others, address)
+    own = {
+        "num_cpus": num_cpus,
+        "num_gpus": num_gpus,
+        "resources": resources,
+        "memory": memory,
+        "object_store_memory": object_store_memory,
+    }
+    check_namespace(namespace)
+    amounts = checked(TASK, {k: v for k, v in own.items() if k != "object_store_memory"})
+    store = _store_bytes(object_store_memory)
+    env = environment(checked(TASK, {"runtime_env": runtime_env}))
+    chosen, source = _address(address)
+    if logging_level is not None:
+        logging.getLogger("nbray").setLevel(logging_level)
+    with _starting:
+        running = session.engine
+        if running is not None:
+            if not ignore_reinit_error:
+                _say_ignored({**own, "address": address, "namespace": namespace, "runtime_env": runtime_env, "labels": labels})
+            return RayContext(running.description())
+        if chosen is not None and any(v is not None for v in own.values()):
+            named = ", ".join(k for k, v in own.items() if v is not None)
+            raise ValueError(
+                f"When connecting to an existing cluster ({source}), {named} must not be provided: its nodes say what they have"
+            )
+        return RayContext(
+            _connect(chosen, {**amounts, "object_store_memory": store}, labels, namespace, log_to_driver, env).description()
+        )
+
+
+def _connect(
+    address: str | None,
+    amounts: Mapping[str, Any],
+    labels: Mapping[str, str] | None,
+    namespace: str | None,
+    log_to_driver: bool | None,
+    env: str,
+) -> Engine:
+    # Imported when needed: it brings zmq and numpy with it, and `import nbray` is in every notebook's first cell.
+    from nbray.engines import native
+
+    if log_to_driver is None:
+        log_to_driver = _environment("LOG_TO_DRIVER") not in ("0", "false", "False")
+    engine: Engine = native.connect(
+        address,
+        num_cpus=amounts.get("num_cpus"),
+        num_gpus=amounts.get("num_gpus"),
+        resources=amounts.get("resources"),
+        memory=amounts.get("memory"),
+        object_store_memory=amounts.get("object_store_memory"),
+        namespace=namespace,
+        labels=dict(labels) if labels else None,
+        log_to_driver=log_to_driver,
+        job_name=os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python",
+        runtime_env=env,
+    )
+    session.set_current(engine)
+    return engine
+
+
+def engine() -> Engine:
+    """The engine of this process; the first use starts a local cluster, unless NBRAY_ENABLE_AUTO_CONNECT=0."""
+    running = session.engine
+    if running is None:
+        if _environment("ENABLE_AUTO_CONNECT") == "0":
+            raise RaySystemError("nbray has not been started yet. You can start it with 'nbray.init()'.")
+        init(ignore_reinit_error=True)
+        running = session.current()
+    return running
+
+
+def attached(what: str) -> Engine:
+    """The engine of this process, for calls that start none. Raises RaySystemError naming `what`."""
+    running = session.engine
+    if running is None:
+        raise RaySystemError(f"nbray.{what}() asks a running cluster, and nbray has not been started yet; call nbray.init() first.")
+    return running
+
+
+def is_initialized() -> bool:
+    """Whether this process is attached to a cluster."""
+    return session.engine is not None
+
+
+def shutdown(*, wait_for_processes: bool = False) -> None:
+    """Leave the cluster; a local one ends with everything in it. Does nothing when there is none.
+
+    Decorated functions and classes stay usable: the next call starts anew. References and handles do not.
+    """
+    del wait_for_processes  # the engine always waits for what it started
+    with _starting:
+        running = session.engine
+        if running is None or not running.is_driver:
+            return  # a worker leaves with its process: a task that calls this must not cut it off
+        session.set_current(None)
+        running.shutdown()
+
+
+atexit.register(shutdown)
+
+
+def _environment(name: str) -> str | None:
+    return os.environ.get(f"NBRAY_{name}", os.environ.get(f"RAY_{name}"))
+
+
+def _address(given: str | None) -> tuple[str | None, str]:
+    """(address or None for a local cluster, where it came from)."""
+    if given is not None and not isinstance(given, str):
+        raise TypeError(f"address is a str or None, not {type(given)}")
+    source = "address="
+    if given is None:
+        given, source = _environment("ADDRESS"), "NBRAY_ADDRESS"
+    if given is None or given == "local":
+        return None, source
+    if not given:
+        raise ValueError("address is empty; leave it out to start a local cluster")
+    return given, f"{source}{given}" if source.endswith("=") else f"{source}={given}"
+
+
+def check_namespace(namespace: object) -> None:
+    """Raise TypeError or ValueError unless this can be the name of a namespace, or None."""
+    if namespace is None:
+        return
+    if not isinstance(namespace, str):
+        raise TypeError("namespace must be None or a string.")
+    if not namespace:
+        raise ValueError('"" is not a valid namespace. Pass None to not specify a namespace.')
+
+
+def _store_bytes(given: object) -> int | None:
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | float) or (isinstance(given, float) and not given.is_integer()):
+        raise TypeError(f"object_store_memory is a whole number of bytes, not {given!r}")
+    if not 2**20 <= given <= STORE_MAX:
+        raise ValueError(f"object_store_memory={given} is outside of 1 MiB to {STORE_MAX:,} bytes")
+    return int(given)
+
+
+def _older(others: Mapping[str, Any], address: str | None) -> str | None:
+    """Accept or refuse what is not in the signature of `init`. Returns the address, which may be under its old name."""
+    for name, value in others.items():
+        if name in OLD_OPTIONS:
+            today, said = OLD_OPTIONS[name]
+            warnings.warn(said, DeprecationWarning, stacklevel=3)
+            address = value if today == "address" else address
+            continue
+        known = OTHER_OPTIONS.get(name)
+        if known is None:
+            raise TypeError(unknown_keyword(name, [*(init.__kwdefaults__ or ()), "address", *OTHER_OPTIONS], "nbray.init()"))
+        if isinstance(known, str) and value not in (None, False):
+            warnings.warn(f"nbray.init({name}={value!r}) has no effect: {known}", UserWarning, stacklevel=3)
+    return address
+
+
+def _say_ignored(asked: Mapping[str, Any]) -> None:
+    ignored = ", ".join(f"{name}={value!r}" for name, value in asked.items() if value is not None)
+    if ignored:
+        warnings.warn(
+            f"nbray.init() was called before, and its cluster is still in use: ignored {ignored}. Call nbray.shutdown() first.",
+            UserWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,121 @@
+"""Where the calling code runs: in which job, on which node, in which task or actor."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from nbray import connection
+from nbray.actors import ActorHandle
+from nbray.engines.port import Engine, RuntimeFacts
+from nbray.sched.resources import to_floats
+
+
+class RuntimeContext:
+    """Answers about the calling thread, asked anew each time. Ids are hex strings; None where there is none."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def _facts(self) -> RuntimeFacts:
+        return self._engine.facts()
+
+    def get(self) -> dict[str, Any]:
+        """All of it in one dict: job_id, node_id, namespace, and task_id and actor_id where there are any."""
+        known = {"job_id": self.get_job_id(), "node_id": self.get_node_id(), "namespace": self.namespace}
+        return known | {k: v for k, v in (("task_id", self.get_task_id()), ("actor_id", self.get_actor_id())) if v is not None}
+
+    def get_job_id(self) -> str:
+        return self._facts().job.hex()
+
+    def get_node_id(self) -> str:
+        return self._facts().node.hex()
+
+    def get_worker_id(self) -> str:
+        return self._facts().process.hex()
+
+    def get_task_id(self) -> str | None:
+        task = self._facts().task
+        return None if task is None else task.hex()
+
+    def get_task_name(self) -> str | None:
+        return self._facts().task_name
+
+    def get_task_function_name(self) -> str | None:
+        return self._facts().task_name
+
+    def get_actor_id(self) -> str | None:
+        actor = self._facts().actor
+        return None if actor is None else actor.hex()
+
+    def get_actor_name(self) -> str | None:
+        """The name given to the actor, "" for one without, None outside actors."""
+        facts = self._facts()
+        return None if facts.actor is None else facts.actor_name or ""
+
+    def get_assigned_resources(self) -> dict[str, float]:
+        """What the task or actor holds: {"CPU": 1.0, ...}."""
+        return to_floats(self._facts().amounts)
+
+    def get_session_name(self) -> str:
+        return self._facts().session
+
+    def get_attempt_number(self) -> int:
+        """0 for the first run of the task, 1 for its first retry."""
+        return self._facts().attempt
+
+    @property
+    def namespace(self) -> str:
+        return self._facts().namespace
+
+    @property
+    def was_current_actor_reconstructed(self) -> bool:
+        """Whether the actor is a restarted one. Raises RuntimeError outside actors."""
+        if self._facts().actor is None:
+            raise RuntimeError("this code does not run in an actor")
+        return self._facts().restarted
+
+    @property
+    def current_actor(self) -> ActorHandle:
+        """A handle of the actor that the code runs in; it does not keep the actor alive. Raises RuntimeError outside actors."""
+        token = self._engine.self_actor()
+        if token is None:
+            raise RuntimeError("this code does not run in an actor")
+        return ActorHandle(self._engine, token)
+
+    def is_canceled(self) -> bool:
+        """Whether somebody cancelled the running task: a threaded or long method can look, and stop."""
+        return self._facts().cancelled
+
+    @property
+    def gcs_address(self) -> str:
+        return str(self._engine.description().get("address") or "")
+
+    @property
+    def job_id(self) -> str:
+        _older("job_id")
+        return self.get_job_id()
+
+    @property
+    def node_id(self) -> str:
+        _older("node_id")
+        return self.get_node_id()
+
+    @property
+    def task_id(self) -> str | None:
+        _older("task_id")
+        return self.get_task_id()
+
+    @property
+    def actor_id(self) -> str | None:
+        _older("actor_id")
+        return self.get_actor_id()
+
+
+def _older(name: str) -> None:
+    warnings.warn(f"Use get_{name}() instead", DeprecationWarning, stacklevel=3)
+
+
+def get_runtime_context() -> RuntimeContext:
+    """The context of the calling code; starts a local cluster if this process has none."""
+    return RuntimeContext(connection.engine())
