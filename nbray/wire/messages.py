@@ -174,6 +174,7 @@ class Welcome(Message, frozen=True, array_like=True, tag=True):
     log_directory: Text
     is_head_node: bool
     cpus_from: Text = ""  #: where the CPU count came from, in words
+    caution: Text = ""  #: what differs between the process and the cluster without being refused, in words
 
 
 class Refused(Message, frozen=True, array_like=True, tag=True, gc=False):
