@@ -75,7 +75,8 @@ class ActorClass:
         engine = session.engine
         if engine is None:
             engine = connection.engine()
-        return ActorHandle(engine, engine.create_actor(self._definition.spec(), self._table, args, kwargs, self._actor_options))
+        token = engine.create_actor(self._definition.spec(), self._table, args, kwargs, self._actor_options)
+        return ActorHandle(engine, token, self._actor_options.max_pending_calls)
 
     def options(self, **options: Any) -> ActorClass:
         """The same class with other options, for this use."""
@@ -213,8 +214,8 @@ def prepare(cls: type) -> type:
 class ActorHandle:
     """A running actor: `handle.method.remote(...)`. Equal to every other handle of the same actor; pass it anywhere."""
 
-    def __init__(self, engine: Engine, token: ActorToken) -> None:
-        self._engine, self._token = engine, token
+    def __init__(self, engine: Engine, token: ActorToken, max_pending_calls: int = -1) -> None:
+        self._engine, self._token, self._limit = engine, token, max_pending_calls
         self._methods: dict[str, Method] = msgspec.msgpack.decode(token.methods, type=dict[str, Method])
 
     @property
@@ -259,12 +260,12 @@ class ActorHandle:
         return f"Actor({self._token.class_name}, {self._token.actor.hex()})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return receive_handle, (self._token,)
+        return receive_handle, (self._token, self._limit)
 
 
-def receive_handle(token: ActorToken) -> ActorHandle:
+def receive_handle(token: ActorToken, max_pending_calls: int) -> ActorHandle:
     """Unpickle a handle: it calls through the engine of this process."""
-    return ActorHandle(session.current(), token)
+    return ActorHandle(session.current(), token, max_pending_calls)
 
 
 class ActorMethod:
@@ -292,6 +293,8 @@ class ActorMethod:
         engine = handle._engine
         if session.engine is not engine:
             engine = handle._live_engine()
+        if handle._limit > 0:
+            engine.pending_calls(handle._token, handle._limit)
         refs = engine.call_actor(handle._token, method.name, args, kwargs, options)
         if options.returns == 1:
             return refs[0]

@@ -71,7 +71,7 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
             _refuse_stale([object_refs], engine)
         return engine.get((object_refs,), timeout)[0]
     if not isinstance(object_refs, list):
-        raise ValueError(  # noqa: TRY004 -- as in Ray
+        raise ValueError(
             f"Invalid type of object refs, {type(object_refs)}, is given. 'object_refs' must either be an ObjectRef or a list of "
             f"ObjectRefs.{_advice(object_refs)}"
         )
@@ -152,7 +152,7 @@ def kill(actor: Any, *, no_restart: bool = True) -> None:
     engine = connection.engine()
     if not isinstance(actor, ActorHandle):
         task = " For tasks, try nbray.cancel()." if isinstance(actor, ObjectRef) else ""
-        raise ValueError(f"nbray.kill() only supported for actors.{task} Got: {type(actor)}.")  # noqa: TRY004 -- as in Ray
+        raise ValueError(f"nbray.kill() only supported for actors.{task} Got: {type(actor)}.")
     actor._live_engine()
     engine.kill_actor(actor._token, no_restart)
 
@@ -240,7 +240,7 @@ def _refuse_stale(refs: Sequence[ObjectRef[Any]], engine: Engine) -> None:
 def _shown(value: object) -> str:
     try:
         return f"{value!r:.100}"
-    except Exception as failure:
+    except Exception as failure:  # noqa: BLE001 -- somebody's repr
         return f"<{type(value).__name__} whose repr raised {type(failure).__name__}>"
 
 

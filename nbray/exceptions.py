@@ -141,7 +141,7 @@ class RayTaskError(RayError):
             return self
         try:
             return _dual(self, cause)
-        except Exception as refusal:
+        except Exception as refusal:  # noqa: BLE001 -- a metaclass or __init_subclass__ may raise anything
             warnings.warn(
                 f"{type(cause).__qualname__} cannot be derived from ({refusal}), so `except {type(cause).__name__}` will not "
                 "catch this error; catch nbray.exceptions.RayTaskError and look at its `.cause`",
@@ -212,7 +212,7 @@ def _dual(error: RayTaskError, cause: BaseException) -> RayTaskError:
 def _safe_repr(value: object) -> str:
     try:
         return repr(value)
-    except Exception as failure:
+    except Exception as failure:  # noqa: BLE001 -- somebody's repr
         return f"<{type(value).__name__} whose repr raised {type(failure).__name__}>"
 
 

@@ -117,7 +117,7 @@ def _returns(name: str, value: Any) -> int:
         )
     if isinstance(value, str):
         only = 'None, a non-negative integer, "streaming" (for generators) or "dynamic"'
-        raise ValueError(f"The keyword '{name}' only accepts {only}, not {value!r}")  # noqa: TRY004 -- as in Ray
+        raise ValueError(f"The keyword '{name}' only accepts {only}, not {value!r}")
     count = _count(name, value, 0, "None or a non-negative integer")
     if count > 1_000_000:
         raise ValueError(f"The keyword '{name}' is {count:,}; one task can return at most 1,000,000 references")

@@ -85,7 +85,7 @@ def global_names(code: types.CodeType) -> set[str]:
 def _pickles(value: Any) -> bool:
     try:
         cloudpickle.dumps(value, 5, buffer_callback=_ignore_buffer)
-    except Exception:  # user code runs in here: whatever it raises, the answer is no
+    except Exception:  # noqa: BLE001 -- user code runs in here: whatever it raises, the answer is no
         return False
     return True
 

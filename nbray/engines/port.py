@@ -133,6 +133,10 @@ class Engine(Protocol):
 
     def call_actor(self, actor: ActorToken, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: CallOptions) -> list[ObjectRef]: ...
 
+    def pending_calls(self, actor: ActorToken, limit: int) -> None:
+        """Raises PendingCallsLimitExceeded when this process has `limit` calls to the actor that have not reported."""
+        ...
+
     def find_actor(self, name: str, namespace: str | None) -> ActorToken:
         """Raises ValueError when there is none."""
         ...

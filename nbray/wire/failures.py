@@ -105,8 +105,8 @@ def _cause(failure: Failure, problem: str, kind: str, fields: dict[str, Any]) ->
         return error_of(Failure(kind, kind, failure.message, "", b"", fields))
     if failure.pickle:
         try:
-            cause = pickle.loads(failure.pickle)
-        except Exception as refusal:
+            cause = pickle.loads(failure.pickle)  # noqa: S301 -- only readers of results ask
+        except Exception as refusal:  # noqa: BLE001 -- user code runs in here
             return _unloadable(failure, f"{type(refusal).__name__}: {refusal}")
         return cause if isinstance(cause, BaseException) else _unloadable(failure, f"it loads as {type(cause).__name__}")
     if problem.startswith(_LOADS):
@@ -171,7 +171,7 @@ def _type_name(error: BaseException) -> str:
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)[:TEXT_LIMIT]
-    except Exception as failure:
+    except Exception as failure:  # noqa: BLE001 -- user code runs in here
         return f"<the text of this {type(error).__name__} raised {type(failure).__name__}>"
 
 
@@ -182,13 +182,13 @@ def _pickled(error: BaseException) -> tuple[bytes, str]:
     """(pickle, ""), or (b"", why not). Loaded once here: whoever waits for the result has no way to ask for another form."""
     try:
         payload: bytes = cloudpickle.dumps(error)
-    except Exception as failure:
+    except Exception as failure:  # noqa: BLE001 -- user code runs in here
         return b"", f"{type(failure).__name__}: {failure}"
     if len(payload) > PICKLE_LIMIT:
         return b"", f"it is {len(payload):,} bytes, more than the {PICKLE_LIMIT:,} that an error may carry"
     try:
-        again = pickle.loads(payload)
-    except Exception as failure:
+        again = pickle.loads(payload)  # noqa: S301 -- our own
+    except Exception as failure:  # noqa: BLE001 -- user code runs in here
         return b"", f"{_LOADS}{type(failure).__name__}: {failure}"
     if not isinstance(again, BaseException):
         return b"", f"{_LOADS}it comes back as {type(again).__name__}"
