@@ -10,7 +10,6 @@ import array
 import os
 import signal
 import socket
-import sys
 
 import msgspec
 
@@ -26,10 +25,12 @@ class _Word(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     """Base of what is said on the socketpair."""
 
 
-class UseArena(_Word, frozen=True, array_like=True, tag=True, gc=False):
-    """daemon -> zygote, with a descriptor beside it: what every worker inherits. Precedes the first WorkerBoot."""
+class Prepare(_Word, frozen=True, array_like=True, tag=True, gc=False):
+    """daemon -> zygote, first of all, with the arena's descriptor beside it: what every worker inherits."""
 
-    size: int
+    arena_bytes: int
+    log_path: str  #: for the zygote's own output
+    entry: str  #: "module:function" to call with each WorkerBoot
 
 
 class Signal(_Word, frozen=True, array_like=True, tag=True, gc=False):
@@ -64,7 +65,7 @@ class Reaped(_Word, frozen=True, array_like=True, tag=True, gc=False):
     exit_code: int | None
 
 
-Order = UseArena | Signal | WorkerBoot
+Order = Prepare | Signal | WorkerBoot
 Report = Ready | Forked | ForkFailed | Reaped
 encode = msgspec.msgpack.Encoder().encode
 orders: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
@@ -72,35 +73,20 @@ reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
 
 
 class Zygote:
-    """The zygote as its daemon sees it. Spawned by the constructor; `read` gives its reports."""
+    """The zygote as its daemon sees it: what to tell it, and `read` for its reports."""
 
-    def __init__(self, log_fd: int, entry: str = DEFAULT_ENTRY) -> None:
-        """`log_fd` takes the zygote's own stdout and stderr; `entry` is "module:function" to call with each WorkerBoot."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        os.set_inheritable(theirs.fileno(), True)
-        # BLAS threads of the zygote die in the fork, and as many per worker as there are cores would fight: one unless asked.
-        environment = {"OMP_NUM_THREADS": "1", **os.environ}
-        argv = [sys.executable, "-m", "nbray.node.zygote", str(theirs.fileno()), str(os.getpid()), entry]
-        # Not subprocess: its import costs the daemon as much as the whole start of the zygote.
-        self.pid = os.posix_spawn(
-            sys.executable,
-            argv,
-            environment,
-            file_actions=[(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, log_fd, 1), (os.POSIX_SPAWN_DUP2, log_fd, 2)],
-            setsigmask=[],
-            setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGCHLD],
-        )
-        os.close(null)
-        theirs.close()
-        ours.setblocking(False)
-        self.socket = ours
+    def __init__(self, pid: int, link: socket.socket) -> None:
+        """The results of `spawn_zygote`."""
+        self.pid = pid
+        self.socket = link
 
     def fileno(self) -> int:
         return self.socket.fileno()
 
-    def use_arena(self, fd: int, size: int) -> None:
-        self.socket.sendmsg([encode(UseArena(size))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
+    def prepare(self, fd: int, size: int, log_path: str, entry: str) -> None:
+        """Give it the arena `fd` of `size` bytes, and what Prepare says. Raises OSError when the zygote is gone already."""
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+        self.socket.sendmsg([encode(Prepare(size, log_path, entry))], ancillary)
 
     def start(self, boot: WorkerBoot) -> None:
         """Fork a worker. Raises OSError when the zygote is gone or its queue is full."""

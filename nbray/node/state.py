@@ -146,6 +146,22 @@ class NodeState:
     def hosts(self, actor: bytes, epoch: int) -> bool:
         return (actor, epoch) in self.actors.lives
 
+    def workers(self) -> list[dict[str, Any]]:
+        """The worker processes, for the State API: ids are hex strings."""
+        return [
+            {
+                "worker_id": worker.process.hex(),
+                "node_id": self.ground.me.node.hex(),
+                "pid": worker.pid,
+                "state": worker.phase.name,
+                "blocked": worker.blocked,
+                "actor_id": worker.actor[0].hex() if worker.actor is not None else None,
+                "job_id": worker.use[0].hex() if worker.use is not None else None,
+                "why_ending": worker.ending,
+            }
+            for worker in self.pool.workers.values()
+        ]
+
     def _settle(self, now: float) -> None:
         out = self.ground.out
         self.pool.kill_the_slow(now, out)

@@ -1,6 +1,6 @@
 """The zygote: imports what every worker needs, then forks a ready worker in milliseconds, and reaps it.
 
-`python -m nbray.node.zygote <socket fd> <daemon pid> <module:function>`. Single-threaded, and without a zmq context: neither
+`python -m nbray.node.zygote <socket fd> <daemon pid>`. Single-threaded, and without a zmq context: neither
 threads nor contexts survive a fork.
 """
 
@@ -33,26 +33,36 @@ from nbray.worker.boot import WorkerBoot
 
 
 def main() -> None:
-    link_fd, daemon, entry = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    link_fd, daemon = int(sys.argv[1]), int(sys.argv[2])
     os.set_inheritable(link_fd, False)
     die_with_parent(daemon)
-    module, _, function = entry.partition(":")
+    link = socket.socket(fileno=link_fd)
+    link.setblocking(True)
+    packet, ancillary, _flags, _ = link.recvmsg(forking.PACKET_BYTES, socket.CMSG_SPACE(4))
+    if not packet:
+        return
+    prepare = forking.orders.decode(packet)
+    assert isinstance(prepare, forking.Prepare), prepare
+    fds = array.array("i")
+    fds.frombytes(ancillary[0][2])
+    _write_to(prepare.log_path)
+    module, _, function = prepare.entry.partition(":")
     run = getattr(importlib.import_module(module), function)
     gc.collect()
     # Untouched by the collector, the pages of these objects stay shared with every worker.
     gc.freeze()
-    Nursery(socket.socket(fileno=link_fd), run).serve()
+    Nursery(link, run, fds[0], prepare.arena_bytes).serve()
 
 
 class Nursery:
     """Forks and reaps, one order after another. `run` is called in the child and is not expected to return."""
 
-    def __init__(self, link: socket.socket, run: Callable[[WorkerBoot], Any]) -> None:
+    def __init__(self, link: socket.socket, run: Callable[[WorkerBoot], Any], arena: int, arena_bytes: int) -> None:
         self._link = link
         self._run = run
+        self._arena = arena
+        self._arena_bytes = arena_bytes
         self._pids: dict[bytes, int] = {}  #: workers that have not been reaped
-        self._arena = -1
-        self._arena_bytes = 0
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
@@ -73,14 +83,10 @@ class Nursery:
                     return
 
     def _obey(self) -> bool:
-        packet, ancillary, _flags, _ = self._link.recvmsg(forking.PACKET_BYTES, socket.CMSG_SPACE(4))
+        packet = self._link.recv(forking.PACKET_BYTES)
         if not packet:
             return False
         match forking.orders.decode(packet):
-            case forking.UseArena(size):
-                fds = array.array("i")
-                fds.frombytes(ancillary[0][2])
-                self._arena, self._arena_bytes = fds[0], size
             case forking.Signal(process, number):
                 self._signal(process, number)
             case WorkerBoot() as boot:
@@ -118,7 +124,7 @@ class Nursery:
             code = 0
         except SystemExit as leaving:
             code = leaving.code if isinstance(leaving.code, int) else 1
-        except BaseException:
+        except BaseException:  # noqa: BLE001 -- the last frame of this process: the log gets it, the exit code tells
             traceback.print_exc()
         finally:
             with contextlib.suppress(Exception):
@@ -150,6 +156,13 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
+def _write_to(path: str) -> None:
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+
+
 def _settle(log_directory: str, zygote: int) -> str:
     """Make the fork a process of its own: session, signals, log, random numbers. Returns the log's path."""
     os.setsid()
@@ -157,10 +170,7 @@ def _settle(log_directory: str, zygote: int) -> str:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     path = worker_log(log_directory, os.getpid())
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+    _write_to(path)
     faulthandler.enable(2)
     random.seed()
     np.random.seed()  # noqa: NPY002 -- the global generator of user code, or every worker draws the same numbers

@@ -1,0 +1,141 @@
+"""Starting a node daemon from a driver or the command line, and ending it.
+
+starter                             daemon
+  settings (JSON) --- pipe --->       reads to end of file
+  waits on the other pipe <----       Started (JSON) once processes can attach; end of file: it failed
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from nbray.exceptions import NodeStartError
+from nbray.node.settings import NodeSettings, Started
+from nbray.wire import rundir
+
+#: A daemon listens within half a second; a machine that swaps may take longer.
+START_S = 30.0
+TAIL_BYTES = 4096
+
+
+class Launched(msgspec.Struct, frozen=True, dict=True):
+    """A running daemon: its runtime directory (attach with `wire.lifeline.connect`) and its process."""
+
+    directory: str
+    process: Any  #: subprocess.Popen[bytes]
+    node: bytes
+    session: str
+
+
+def start_local(
+    *,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    resources: Mapping[str, float] | None = None,
+    memory: int | None = None,
+    object_store_memory: int | None = None,
+    labels: Mapping[str, str] | None = None,
+    root: str | None = None,
+) -> Launched:
+    """Start a cluster of one node that ends with its last driver. Memory in bytes; None: find out.
+
+    Raises NodeStartError with the daemon's own words if it does not come up.
+    """
+    return start(
+        NodeSettings(
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            resources=dict(resources or {}),
+            memory=memory,
+            object_store_memory=object_store_memory,
+            labels=dict(labels or {}),
+            root=root,
+        )
+    )
+
+
+def start(settings: NodeSettings, timeout_s: float = START_S) -> Launched:
+    """Start a daemon with any settings and wait until it listens. Raises NodeStartError."""
+    settings_r, settings_w = os.pipe()
+    ready_r, ready_w = os.pipe()
+    with tempfile.TemporaryFile() as said, contextlib.ExitStack() as ends:
+        ends.callback(os.close, ready_r)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "nbray.node", str(settings_r), str(ready_w)],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                pass_fds=(settings_r, ready_w),
+                # Ctrl-C in the driver's terminal is for the driver alone.
+                start_new_session=True,
+            )
+        finally:
+            os.close(settings_r)
+            os.close(ready_w)
+        with open(settings_w, "wb") as file, contextlib.suppress(BrokenPipeError):
+            file.write(msgspec.json.encode(settings))
+            file.flush()
+        answer = _read_until(ready_r, time.monotonic() + timeout_s)
+        if not answer:
+            raise NodeStartError(_why(process, said, timeout_s))
+    words = msgspec.json.decode(answer, type=Started)
+    return Launched(words.directory, process, words.node, words.session)
+
+
+def _read_until(fd: int, deadline: float) -> bytes:
+    """Everything up to end of file; b"" if it does not come before `deadline`."""
+    parts = []
+    while select.select([fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        part = os.read(fd, 65536)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+    return b""
+
+
+def _why(process: subprocess.Popen[bytes], said: Any, timeout_s: float) -> str:
+    """How a daemon failed to start; it is ended if it still tries."""
+    try:
+        code: int | None = process.wait(1.0)
+    except subprocess.TimeoutExpired:
+        code = None
+        process.kill()
+        process.wait()
+    said.seek(max(0, said.seek(0, os.SEEK_END) - TAIL_BYTES))
+    words = said.read().decode("utf-8", "replace").strip()
+    if code is None:
+        what = f"did not listen within {timeout_s:g} s and was ended"
+    elif code < 0:
+        what = f"was killed by {signal.Signals(-code).name} before it listened"
+    else:
+        what = f"exited with code {code} before it listened"
+    return f"the node daemon (pid {process.pid}) {what}." + (f" Its last words:\n{words}" if words else " It said nothing.")
+
+
+def stop(launched: Launched, timeout_s: float = 5.0) -> None:
+    """End the daemon in order, by force after `timeout_s`, and see to it that nothing is left. Idempotent.
+
+    An embedded daemon ends by itself once the last driver has closed its lifeline; then this only waits.
+    """
+    process = launched.process
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if os.path.exists(launched.directory):
+        rundir.clean_stale(os.path.dirname(launched.directory))

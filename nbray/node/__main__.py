@@ -1,0 +1,43 @@
+"""`python -m nbray.node <settings fd> <ready fd>`: a node daemon. Started by `driver/launch.py` and the command line.
+
+The zygote is spawned before anything else is imported, so that both processes import at the same time.
+"""
+
+import os
+import sys
+
+from nbray.node.spawn import spawn_zygote
+
+# Before the zygote is there to inherit them: the starter waits for the end of file.
+SETTINGS_FD, READY_FD = int(sys.argv[1]), int(sys.argv[2])
+os.set_inheritable(SETTINGS_FD, False)
+os.set_inheritable(READY_FD, False)
+ZYGOTE = spawn_zygote()
+
+import msgspec  # noqa: E402
+
+from nbray.node.life import live  # noqa: E402
+from nbray.node.settings import NodeSettings, Started  # noqa: E402
+
+
+def main() -> int:
+    """Read the settings, live, and live again under a new id when the head had given this node up."""
+    with open(SETTINGS_FD, "rb") as file:
+        settings = msgspec.json.decode(file.read(), type=NodeSettings)
+    ready: list[int] = [READY_FD]
+
+    def started(words: Started) -> None:
+        if ready:
+            with open(ready.pop(), "wb") as file:
+                file.write(msgspec.json.encode(words))
+
+    zygote = ZYGOTE
+    while True:
+        stop = live(settings, zygote, started)
+        if not stop.rejoin:
+            return 0
+        zygote = spawn_zygote()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

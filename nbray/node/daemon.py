@@ -1,0 +1,300 @@
+"""The node daemon: one loop around the machines of a node. It carries out what they order and decides nothing.
+
+    mailbox, HEAD's mailbox --\\                   / NodeState   leases, workers, actors
+    lifelines, zygote ---------> events by type --<  Ledger      objects                 --> effects
+    spill thread, gateway -----/                   \\ HeadState   members, actors (first node only)
+
+What the machines of this process say to each other does not leave it: it is queued and handled after the present event.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from nbray import config
+from nbray.head.records import NodeGone, Persist
+from nbray.head.state import HeadState
+from nbray.ids import HEAD, Address
+from nbray.machine import Effect, IllegalTransition, Send, Tick
+from nbray.node import monitor
+from nbray.node.loop import Loop
+from nbray.node.records import (
+    Begun,
+    KillWorker,
+    MemoryPressure,
+    ProcessLost,
+    StartFailed,
+    StartWorker,
+    Stop,
+    StoreUsed,
+    WorkerExited,
+)
+from nbray.node.state import NodeState
+from nbray.store.arena import Arena
+from nbray.store.ledger import Ledger
+from nbray.store.orders import Fact, ProcessExited, RemoveSpilled, Restore, SendChunk, Spill, WriteChunk
+from nbray.store.spill import Spiller
+from nbray.store.transfer import move_chunk
+from nbray.wire.mailbox import Mailbox
+from nbray.wire.messages import Answer, Ask, ClusterView, DrainNode, FlushTrace, Message, NodeDied, ProcessDied
+
+#: Messages handled before the loop looks at anything else.
+BATCH = 512
+#: A worker's last words travel another way than the news of its end; after an orderly exit they get this long.
+LAST_WORDS_S = 0.02
+#: Questions that the node answers itself; the others are the head's.
+NODE_QUESTIONS = ("workers", "objects", "store")
+
+
+class Daemon:
+    """The machines of one node life and the loop around them. Built by `node/life.py`."""
+
+    def __init__(self, loop: Loop, directory: str, state: NodeState, ledger: Ledger, head: HeadState | None, arena: Arena) -> None:
+        self.loop = loop
+        self.state, self.ledger, self.head = state, ledger, head
+        self.stopped: Stop | None = None
+        self.me = state.ground.me
+        self._head_address = state.ground.head
+        self._arena = arena
+        self._local: deque[tuple[Address, Any]] = deque()
+        self._mailbox = Mailbox(self.me, directory)
+        self._mailboxes = [self._mailbox]
+        if head is not None:
+            # A mailbox of its own, because some messages go to nodes and to heads, and mean different things there.
+            self._mailboxes.append(Mailbox(Address(self.me.node, HEAD), directory))
+        for mailbox in self._mailboxes:
+            loop.watch(mailbox.fd, lambda: None)  # it only ends the wait: mail is fetched before every wait
+        self._store_used = 0
+        self._memory_due: float | None = None
+        self._spiller: Spiller | None = None
+        self._persist: Callable[[list[Persist]], None] = lambda _: None
+        self._start_worker: Callable[[bytes], None]
+        self._signal_worker: Callable[[bytes, int], None]
+        self._learn: Callable[[Any], None] = lambda _: None
+        self._carry: dict[type, Callable[[Any], None]] = {
+            Send: lambda e: self.send(e.to, e.message),
+            StartWorker: lambda e: self._start_worker(e.process),
+            KillWorker: lambda e: self._signal_worker(e.process, e.signal),
+            Stop: self._stop,
+            Spill: self._to_disk,
+            Restore: self._to_disk,
+            RemoveSpilled: self._to_disk,
+            WriteChunk: lambda e: move_chunk(self._arena, e, self.send),
+            SendChunk: lambda e: move_chunk(self._arena, e, self.send),
+        }
+
+    def connect(
+        self,
+        *,
+        start_worker: Callable[[bytes], None],
+        signal_worker: Callable[[bytes, int], None],
+        spill_directory: str,
+        persist: Callable[[list[Persist]], None] | None = None,
+        learn: Callable[[Any], None] | None = None,
+    ) -> None:
+        """What carries orders out. `persist` returns when its records are durable; `learn` takes each ClusterView's nodes."""
+        self._start_worker, self._signal_worker = start_worker, signal_worker
+        self._spiller = Spiller(self._arena, Path(spill_directory), self._spill_told)
+        if persist is not None:
+            self._persist = persist
+        if learn is not None:
+            self._learn = learn
+
+    # -- running
+
+    def run(self) -> Stop:
+        """Until some event orders the end of this node; what is left to clean up is the caller's."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.on_signal(number, lambda name=number.name: self.tell_node(DrainNode(name)))  # type: ignore[misc]
+        self.tell_node(Begun())
+        while self.stopped is None:
+            busy = self.fetch_mail()
+            self._tick()
+            self._watch_memory()
+            if self.stopped is None:
+                self.loop.step(self.loop.now() if busy else self._deadline())
+        return self.stopped
+
+    def _deadline(self) -> float | None:
+        machines = [self.state.next_deadline(), self.ledger.next_deadline(), self._memory_due]
+        if self.head is not None:
+            machines.append(self.head.next_deadline())
+        return min((due for due in machines if due is not None), default=None)
+
+    def _tick(self) -> None:
+        now = self.loop.now()
+        machines: list[tuple[Any, Callable[[Any], None]]] = [(self.state, self.tell_node), (self.ledger, self.tell_ledger)]
+        if self.head is not None:
+            machines.append((self.head, self.tell_head))
+        for machine, tell in machines:
+            due = machine.next_deadline()
+            if due is not None and due <= now:
+                tell(Tick())
+        if self.ledger.used != self._store_used:
+            self._store_used = self.ledger.used
+            self.tell_node(StoreUsed(self._store_used))
+
+    def _watch_memory(self) -> None:
+        """Look at memory every MEMORY_CHECK_S while something runs, and never else."""
+        now = self.loop.now()
+        if not self.state.watches_memory:
+            self._memory_due = None
+        elif self._memory_due is None:
+            self._memory_due = now + config.MEMORY_CHECK_S
+        elif now >= self._memory_due:
+            self._memory_due = now + config.MEMORY_CHECK_S
+            usage = monitor.memory_usage()
+            if usage.used > usage.limit * config.MEMORY_KILL:
+                self.tell_node(MemoryPressure(usage.used, usage.limit))
+
+    def fetch_mail(self) -> bool:
+        """Handle what has arrived. True if there may be more."""
+        for mailbox in self._mailboxes:
+            for _ in range(BATCH):
+                message = mailbox.receive_nowait()
+                if message is None:
+                    break
+                self._arrived(mailbox.address, message)
+            else:
+                return True
+        return False
+
+    # -- events
+
+    def _arrived(self, at: Address, message: Message) -> None:
+        """Sort one message by the mailbox it came to and by its type."""
+        if at.process == HEAD:
+            self._for_head(message)
+        elif isinstance(message, Ask):
+            self._answer(message)
+        else:
+            known = False
+            if self.ledger.handles(type(message)):
+                self.tell_ledger(message)
+                known = True
+            if isinstance(message, ProcessDied):
+                self.tell_ledger(ProcessExited(message.death.process))
+            if self.state.handles(message):
+                self.tell_node(message)
+            elif not known and not isinstance(message, FlushTrace):
+                self._complain(f"a {type(message).__name__} came to a node, which has no use for it")
+
+    def _for_head(self, message: Message) -> None:
+        if isinstance(message, Ask) and message.what in NODE_QUESTIONS:
+            self._answer(message)
+        elif isinstance(message, NodeDied):
+            # A node that leaves in order says it of itself.
+            self.tell_head(NodeGone(message.node, message.reason))
+        else:
+            self.tell_head(message)
+
+    def _answer(self, ask: Ask) -> None:
+        match ask.what:
+            case "workers":
+                result: Any = self.state.workers()
+            case "objects":
+                result = self.ledger.objects()
+            case "store":
+                result = self.ledger.stats()
+            case _:
+                self.send(ask.asker, Answer(ask.request, error=f"a node does not know about {ask.what!r}; ask the head"))
+                return
+        self.send(ask.asker, Answer(ask.request, result))
+
+    def tell_node(self, event: Any) -> None:
+        self._step(self.state.handle, event)
+        if isinstance(event, ClusterView):
+            self._learn(event.nodes)
+
+    def tell_ledger(self, event: Any) -> None:
+        self._step(self.ledger.handle, event)
+
+    def tell_head(self, event: Any) -> None:
+        if self.head is not None:
+            self._step(self.head.handle, event)
+
+    def worker_ended(self, event: WorkerExited | StartFailed) -> None:
+        """A worker was reaped. Its last messages come first, if they can be had."""
+        if isinstance(event, WorkerExited) and event.death.exit_code == 0:
+            self.loop.call_later(LAST_WORDS_S, lambda: self._bury(event))
+        else:
+            self._bury(event)
+
+    def _bury(self, event: WorkerExited | StartFailed) -> None:
+        self.fetch_mail()
+        self.tell_node(event)
+        self.process_ended(event.process)
+
+    def process_ended(self, process: bytes) -> None:
+        """Any process of this node is gone: its pins, loans and mail."""
+        self.tell_ledger(ProcessExited(process))
+        self._mailbox.forget(process)
+
+    def left(self, process: bytes, role: str, pid: int) -> None:
+        """The lifeline of a driver or viewer ended."""
+        self.fetch_mail()
+        self.tell_node(ProcessLost(process, role, pid))
+        self.process_ended(process)
+
+    def _spill_told(self, fact: Fact) -> None:
+        self.loop.call_from_thread(lambda: self.tell_ledger(fact))
+
+    # -- effects
+
+    def _step(self, handle: Callable[[Any, float], list[Effect]], event: Any) -> None:
+        """One event and its effects; then, at the outermost level, what they said to machines of this process."""
+        try:
+            effects = handle(event, self.loop.now())
+        except IllegalTransition as wrong:
+            # Some process said what cannot be. It is refused; the node serves the others.
+            self._complain(str(wrong))
+            return
+        if persists := [effect for effect in effects if isinstance(effect, Persist)]:
+            self._persist(persists)
+        self._carry_all(effect for effect in effects if not isinstance(effect, Persist))
+
+    def carry_out(self, effects: list[Effect]) -> None:
+        """Effects that a machine had before it got its first event here."""
+        self._persist([effect for effect in effects if isinstance(effect, Persist)])
+        self._carry_all(effect for effect in effects if not isinstance(effect, Persist))
+
+    def _carry_all(self, effects: Iterable[Effect]) -> None:
+        outermost = not self._local
+        for effect in effects:
+            self._carry[type(effect)](effect)
+        while outermost and self._local:
+            to, message = self._local[0]
+            self._arrived(to, message)
+            self._local.popleft()
+
+    def send(self, to: Address, message: Message) -> None:
+        """To a mailbox of this process, or by mail."""
+        if to.node == self.me.node and to.process in (self.me.process, HEAD):
+            self._local.append((to, message))
+        else:
+            self._mailbox.send(to, message)
+
+    def _to_disk(self, order: Spill | Restore | RemoveSpilled) -> None:
+        assert self._spiller is not None
+        self._spiller.submit(order)
+
+    def _stop(self, order: Stop) -> None:
+        self.stopped = self.stopped or order
+
+    @staticmethod
+    def _complain(text: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} refused: {text}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Send what is queued, and let go of everything."""
+        if self._spiller is not None:
+            self._spiller.close()
+        for mailbox in reversed(self._mailboxes):
+            self.loop.unwatch(mailbox.fd)
+            mailbox.close()

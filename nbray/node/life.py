@@ -1,0 +1,194 @@
+"""One life of a node daemon: directory, arena, machines, sockets; then the loop; then everything away again, in order."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import platform
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from nbray.head.state import HeadState
+from nbray.ids import HEAD, Address, new_process_id
+from nbray.machine import Effect
+from nbray.node.daemon import Daemon
+from nbray.node.lifelines import Lifelines
+from nbray.node.loop import Loop
+from nbray.node.records import DriverHello, Phase, Stop, WorkerHello
+from nbray.node.settings import Capacity, NodeSettings, Started, capacity
+from nbray.node.state import NodeState
+from nbray.node.workers import Workers
+from nbray.store.arena import Arena, create_arena
+from nbray.store.ledger import Ledger
+from nbray.wire import lifeline, rundir
+from nbray.wire.messages import Hello, NodeInfo, Welcome
+from nbray.worker.boot import WorkerBoot
+
+#: Workers that were killed are gone within this time, or something holds them that we cannot end.
+END_S = 3.0
+
+
+def live(settings: NodeSettings, zygote: tuple[int, socket.socket], started: Callable[[Started], None]) -> Stop:
+    """Run one life of a node to its end. `started` is called once processes can attach. Raises what kept it from starting."""
+    rundir.clean_stale(settings.root)
+    place = rundir.create(settings.root)
+    try:
+        node = _Node(settings, capacity(settings), place)
+        try:
+            return node.live(zygote, started)
+        finally:
+            node.close()
+    finally:
+        place.remove()
+
+
+class _Node:
+    """Everything that one life needs, in the order in which it is made and the reverse in which it is let go."""
+
+    def __init__(self, settings: NodeSettings, has: Capacity, place: rundir.RunDirectory) -> None:
+        self._place = place
+        self._open = contextlib.ExitStack()
+        self._settings = settings
+        self.id = new_process_id()
+        self._hello = lifeline.hello("node", self.id)
+        self._cpus_from = has.cpus_from
+        self._arena_bytes = has.store_bytes
+        self._arena_fd = create_arena(has.store_bytes)
+        self._open.callback(os.close, self._arena_fd)
+        self._loop = Loop()
+        self._open.callback(self._loop.close)
+        self._journal: Any = None
+        self._gateway: Any = None
+        self._head_address, gateway_address = self._join_or_found()
+        self._session = settings.session or new_process_id().hex()
+        info = NodeInfo(
+            node=self.id,
+            host=settings.host or platform.node(),
+            pid=os.getpid(),
+            total=has.total,
+            available=has.total,
+            labels=settings.labels,
+            gateway=gateway_address,
+            is_head=self._is_head,
+            store_bytes=has.store_bytes,
+        )
+        state = NodeState(info, self._head_address, embedded=not settings.keep)
+        head, resumed = self._head()
+        self._state = state
+        arena = Arena(self._arena_fd, has.store_bytes)
+        self._daemon = Daemon(self._loop, place.path, state, Ledger(self.id, has.store_bytes), head, arena)
+        self._open.callback(self._daemon.close)
+        self._resumed = resumed
+        self._workers = self._make_workers()
+
+    @property
+    def _is_head(self) -> bool:
+        return self._head_address.node == self.id
+
+    def _join_or_found(self) -> tuple[Address, str]:
+        """(the head's address, our gateway's address for others), after joining if this node joins."""
+        if self._settings.role == "head" and self._settings.network is None:
+            return Address(self.id, HEAD), ""
+        raise ValueError("this daemon was asked to reach other machines, and was given no way to do it")
+
+    def _head(self) -> tuple[HeadState | None, list[Effect]]:
+        if not self._is_head:
+            return None, []
+        if self._settings.state_path is None:
+            return HeadState(self._head_address, self._session), []
+        # Loaded only when there is a journal to keep: SQLite would be a good part of an embedded daemon's memory.
+        self._journal = importlib.import_module("nbray.head.journal").Journal(self._settings.state_path)
+        self._open.callback(self._journal.close)
+        return HeadState.restore(self._head_address, self._session, self._journal.load(), self._loop.now())
+
+    def _make_workers(self) -> Workers:
+        boot = WorkerBoot(
+            directory=self._place.path,
+            node=self.id,
+            process=bytes(8),
+            head=self._head_address,
+            session=self._session,
+            arena_bytes=self._arena_bytes,
+            log_directory=self._place.logs,
+        )
+        return Workers(self._loop, self.id, boot, self._arena_fd, self._settings.entry, self._daemon.worker_ended)
+
+    def live(self, zygote: tuple[int, socket.socket], started: Callable[[Started], None]) -> Stop:
+        self._workers.adopt(*zygote)
+        self._daemon.connect(
+            start_worker=self._workers.start,
+            signal_worker=self._workers.signal,
+            spill_directory=self._place.spill,
+            persist=self._journal.write if self._journal is not None else None,
+            learn=self._gateway.learn if self._gateway is not None else None,
+        )
+        self._lifelines = Lifelines(
+            self._loop, self._place.path, self._arena_fd, admit=self._admit, joined=self._joined, lost=self._lost
+        )
+        self._daemon.carry_out(self._resumed)
+        started(Started(self._place.path, os.getpid(), self.id, self._session))
+        _write_to(f"{self._place.logs}/node.log")
+        stop = self._daemon.run()
+        print(f"stopping: {stop.reason}", file=sys.stderr, flush=True)
+        self._end_workers()
+        self._lifelines.close()
+        return stop
+
+    def _end_workers(self) -> None:
+        """Kill them, each with what it has started, and wait until they are gone."""
+        self._workers.kill_all()
+        deadline = self._loop.now() + END_S
+        while self._workers.running and self._loop.now() < deadline:
+            self._loop.step(deadline)
+        self._workers.end()
+
+    def close(self) -> None:
+        self._open.close()
+
+    # -- who comes and goes
+
+    def _admit(self, guest: lifeline.Guest, hello: Hello) -> Welcome | str:
+        if reason := lifeline.mismatch(hello, self._hello):
+            return reason
+        if hello.role == "worker":
+            worker = self._state.pool.get(hello.process)
+            if worker is None or worker.phase not in (Phase.STARTING, Phase.ENDING):
+                return "no worker of this id was started here"
+        elif hello.role not in ("driver", "viewer"):
+            return f"there is no role {hello.role!r}"
+        if hello.process in self._lifelines.members or hello.process in (self.id, HEAD):
+            return f"process id {hello.process.hex()} is taken; every process draws its own"
+        return Welcome(
+            node=self.id,
+            head=self._head_address,
+            arena_bytes=self._arena_bytes,
+            session=self._session,
+            log_directory=self._place.logs,
+            is_head_node=self._is_head,
+            cpus_from=self._cpus_from,
+            caution=lifeline.caution(hello, self._workers.cloudpickle),
+        )
+
+    def _joined(self, hello: Hello, pid: int) -> None:
+        if hello.role == "worker":
+            self._daemon.tell_node(WorkerHello(hello.process, pid))
+        elif hello.role == "driver":
+            self._daemon.tell_node(DriverHello(hello.process, pid, hello.job, hello.namespace))
+
+    def _lost(self, hello: Hello, pid: int) -> None:
+        if hello.role != "worker":
+            self._daemon.left(hello.process, hello.role, pid)
+            return
+        # Usually it is being reaped this moment, with its true end. One that only closed its descriptors is of no use any more.
+        self._loop.call_later(1.0, lambda: self._workers.signal(hello.process, 9))
+
+
+def _write_to(path: str) -> None:
+    """From now on what this process says goes to its log: whoever started it has heard what it needed to hear."""
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
