@@ -173,11 +173,11 @@ def _connect(
     env: str,
 ) -> Engine:
     # Imported when needed: it brings zmq and numpy with it, and `import nbray` is in every notebook's first cell.
-    from nbray.engines import native
+    from nbray.engines import connecting
 
     if log_to_driver is None:
         log_to_driver = _environment("LOG_TO_DRIVER") not in ("0", "false", "False")
-    engine: Engine = native.connect(
+    engine: Engine = connecting.connect(
         address,
         num_cpus=amounts.get("num_cpus"),
         num_gpus=amounts.get("num_gpus"),

@@ -1,0 +1,145 @@
+"""From an address to an engine in this driver: start a cluster, find one, join one; and start another when ours died.
+
+    None, "local"          a node daemon of our own, which ends with us
+    "auto", "host:port"    a cluster on this machine that `nbray start` began: its connection file tells where
+    a file, a token        a cluster elsewhere: a client node of our own dials its head (docs/architecture.md)
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from nbray.driver import launch
+from nbray.driver.showing import Terminal
+from nbray.engines.native import NativeEngine
+from nbray.exceptions import NodeStartError, RayError
+from nbray.ids import Address, new_process_id
+from nbray.owner.runtime import Runtime
+from nbray.wire import messages as m
+
+#: A driver gives the head its news this often, while there are any.
+TRACE_S = 1.0
+
+
+class Attachment:
+    """What a driver is attached to, and how to get another when it is gone."""
+
+    def __init__(self, engine: NativeEngine, start: Callable[[], launch.Launched] | None, directory: str) -> None:
+        self._engine = engine
+        self._start = start
+        self._directory = directory
+        self._launched: launch.Launched | None = None
+        self._closing = False
+        self._news = threading.Event()
+
+    def attach(self) -> None:
+        """Start what has to be started and join it. Raises NodeStartError, ConnectionError."""
+        engine, runtime = self._engine, self._engine.runtime
+        if self._start is not None:
+            self._launched = self._start()
+            self._directory = self._launched.directory
+        runtime.attach(self._directory)
+        engine.job = runtime.me
+        runtime.state.tasks.introduction = m.DefineJob(runtime.me, absolute_path(), os.getcwd(), runtime.namespace)
+        welcome = runtime.welcome
+        assert welcome is not None
+        engine.description_here = {
+            "address": "local" if self._start is not None else self._directory,
+            "session": welcome.session,
+            "node": welcome.node.hex(),
+            "cpus_from": welcome.cpus_from,
+            "log_directory": welcome.log_directory,
+            "embedded": self._start is not None,
+            "directory": self._directory,
+            "daemon_pid": self._launched.process.pid if self._launched is not None else None,
+        }
+
+    def lost(self, why: str) -> None:
+        """Our node is gone (from the I/O thread). A cluster of our own is started again; the notebook goes on."""
+        engine = self._engine
+        engine.questions.abandon()
+        if self._launched is not None:
+            self._launched.process.wait()
+        if self._start is None or self._closing:
+            engine.notice("", "lost", f"{why}; call nbray.init() to attach to a cluster again")
+            return
+        try:
+            self.attach()
+        except (RayError, OSError) as error:
+            engine.runtime.why_gone = f"{why}, and starting another failed: {error}"
+            engine.notice("", "lost", engine.runtime.why_gone)
+            return
+        engine.notice("", "restarted", f"{why}; started another cluster. Objects in its store and its actors are gone, the notebook's variables are not.")
+
+    def close(self) -> None:
+        self._closing = True
+        self._news.set()
+
+    def ended(self) -> None:
+        """After the engine left: a cluster of our own ends with its last driver; see to it that it does."""
+        if self._launched is not None:
+            launch.stop(self._launched)
+
+    def report(self) -> None:
+        """Give the head the trace as it grows."""
+        while not self._news.wait(TRACE_S):
+            if self._engine.runtime.attached.is_set():
+                self._engine.send_trace()
+
+
+def absolute_path() -> list[str]:
+    """sys.path as another process can use it: the notebook's directory first, where Python has ''."""
+    return list(dict.fromkeys(os.path.abspath(entry or os.getcwd()) for entry in sys.path if isinstance(entry, str)))
+
+
+def connect(
+    address: str | None,
+    *,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    resources: dict[str, float] | None = None,
+    memory: int | None = None,
+    object_store_memory: int | None = None,
+    namespace: str | None = None,
+    labels: dict[str, str] | None = None,
+    log_to_driver: bool = True,
+    job_name: str = "",
+    runtime_env: str = "",
+) -> NativeEngine:
+    """The engine of this driver. Raises ConnectionError when there is no cluster at `address`, NodeStartError."""
+    process = new_process_id()
+    runtime = Runtime(process, "driver", job_name, namespace or process.hex())
+    engine = NativeEngine(runtime, Address(b"\0" * 8, process), is_driver=True)
+    engine.job_env = runtime_env
+    terminal = Terminal(shows_output=log_to_driver)
+    engine.on_output(terminal.output)
+    engine.on_notice(terminal.notice)
+
+    def start() -> launch.Launched:
+        return launch.start_local(
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            resources=resources,
+            memory=memory,
+            object_store_memory=object_store_memory,
+            labels=labels,
+        )
+
+    attachment = Attachment(engine, start, "") if address in (None, "local") else _elsewhere(engine, str(address))
+    runtime.on_lost = attachment.lost
+    engine.on_shutdown = attachment.close
+    engine.after_shutdown = attachment.ended
+    attachment.attach()
+    threading.Thread(target=attachment.report, name="nbray-trace", daemon=True).start()
+    return engine
+
+
+def _elsewhere(engine: NativeEngine, address: str) -> Attachment:
+    raise NodeStartError(f"attaching to {address} is not wired yet")
+
+
+__all__ = ["Any", "connect"]

@@ -1,0 +1,458 @@
+"""The native engine: the port's face of this process's owner. Used alike in drivers and in workers.
+
+What only a driver does (starting, attaching, restarting a cluster; showing output) is in `driver/attachment.py` and
+`driver/showing.py`; what only a worker does is in `worker/`.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from nbray import trace
+from nbray.config import INLINE_LIMIT
+from nbray.engines import nodes_view
+from nbray.engines.port import ActorOptions, ActorToken, CallOptions, FunctionSpec, OutputEvent, RuntimeFacts, TaskOptions
+from nbray.exceptions import GetTimeoutError, PendingCallsLimitExceeded
+from nbray.ids import Address, TaskIds, object_id
+from nbray.machine import Effect
+from nbray.owner import records as r
+from nbray.owner.packing import Packer
+from nbray.owner.questions import Question, Questions
+from nbray.owner.runtime import Runtime
+from nbray.refs import ObjectRef
+from nbray.wire import messages as m
+from nbray.wire.failures import error_of
+from nbray.wire.values import Pickled, checksum, loads, verified
+
+NO_FUNCTION = b"\0" * 16
+
+
+class NativeEngine:
+    """Implements engines/port.py:Engine."""
+
+    def __init__(self, runtime: Runtime, job: Address, *, is_driver: bool) -> None:
+        self.runtime = runtime
+        self.is_driver = is_driver
+        self.job = job  #: the driver; a worker is told with each task
+        self.trace_log = trace.Trace()
+        self.questions = Questions(runtime)
+        self._ids = TaskIds(runtime.process)
+        self._packer = Packer(self._put_pickled)
+        self._shapes: dict[int, tuple[Any, m.Shape, str]] = {}
+        self._cell: contextvars.ContextVar[str | None] = contextvars.ContextVar("nbray_cell", default=None)
+        self._default_cell = ""
+        self._cells: dict[str, dict[str, int]] = {}
+        self._naming: dict[bytes, Question] = {}  #: actors whose name the head has not granted yet
+        self._on_output: Callable[[OutputEvent], None] = lambda _event: None
+        self._on_notice: Callable[[str, str, str], None] = lambda _cell, _kind, _text: None
+        self.facts_here: Callable[[], RuntimeFacts] = self._driver_facts
+        self.on_shutdown: Callable[[], None] = lambda: None  #: before the runtime closes
+        self.after_shutdown: Callable[[], None] = lambda: None
+        self.job_env = ""  #: the job's runtime environment, canonical JSON
+        self.description_here: dict[str, Any] = {}
+        self.exit_here: Callable[[], None] = _no_actor
+        self.show_here: Callable[[dict[str, Any], dict[str, Any], dict[str, Any], bool], None] | None = None
+        self.on_unclaimed: Callable[[m.Message], None] = lambda _message: None  #: a worker's executor takes tasks here
+        self.pid = os.getpid()
+        self.self_here: Callable[[], ActorToken | None] = lambda: None
+        runtime.on_effect = self._effect
+        runtime.on_message = self._message
+
+    # ------------------------------------------------------------------------------------------ work
+
+    def submit(self, function: FunctionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: TaskOptions) -> list[ObjectRef[Any]]:
+        runtime = self.runtime
+        if not runtime.attached.is_set():
+            runtime.wait_attached()
+        packed = self._packer.arguments(args, kwargs, function.name)
+        task_id = self._ids.next()
+        _, shape, key = self._shapes.get(id(options)) or self._shape(options)
+        definitions = runtime.state.tasks.definitions
+        if function.id not in definitions:
+            definitions[function.id] = m.DefineFunction(function.id, function.name, function.payload, function.crc)
+        retry_types = options.retry_exceptions
+        push = m.PushTask(
+            task_id, 0, function.id, options.returns, packed.payload, packed.crc, runtime.me, self.job, self.current_cell(),
+            options.name or function.name, [], packed.contains, None, bool(retry_types), options.env,
+        )  # fmt: skip
+        task = r.OwnedTask(push, options.max_retries, shape=shape, key=key, needs=packed.needs, submitted_ns=time.time_ns())
+        if retry_types:
+            task.retry_exceptions, task.retry_types = options.max_retries, retry_types
+        if not self.is_driver:
+            task.parent = self.facts_here().task or b""
+        self._count(push.cell, "queued", 1)
+        runtime.step(r.Submitted(task))
+        me = runtime.me
+        return [ObjectRef(object_id(task_id, i), me, self) for i in range(options.returns)]
+
+    def _shape(self, options: TaskOptions) -> tuple[Any, m.Shape, str]:
+        """Options objects are made once per function or `.options()`; the entry keeps them, so their id stays theirs."""
+        shape = m.Shape(options.amounts, options.strategy, options.node, options.soft, options.env)
+        key = msgspec.json.encode(shape, order="sorted").decode()
+        if len(self._shapes) > 10_000:
+            self._shapes.clear()
+        entry = self._shapes[id(options)] = (options, shape, key)
+        return entry
+
+    def create_actor(
+        self, cls: FunctionSpec, methods: bytes, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: ActorOptions
+    ) -> ActorToken:
+        runtime = self.runtime
+        runtime.wait_attached()
+        packed = self._packer.arguments(args, kwargs, f"{cls.name}.__init__")
+        actor = self._ids.next()
+        namespace = options.namespace if options.namespace is not None else self.facts_here().namespace
+        shape = m.Shape(options.placement, options.strategy, options.node, options.soft, options.env)
+        spec = m.ActorSpec(
+            actor, runtime.me, self.job, cls.name, cls.id, cls.payload, cls.crc, packed.payload, packed.crc, [], packed.contains,
+            shape, options.running, options.max_restarts, options.max_task_retries, options.max_concurrency, options.is_async,
+            options.groups, options.name, namespace, options.detached, self.current_cell(), options.env, methods,
+        )  # fmt: skip
+        push = m.PushTask(
+            actor, 0, cls.id, 1, packed.payload, packed.crc, runtime.me, self.job, self.current_cell(), f"{cls.name}.__init__",
+            [], packed.contains,
+        )  # fmt: skip
+        task = r.OwnedTask(push, 0, needs=packed.needs, submitted_ns=time.time_ns())
+        named = self.questions.open() if options.name else None
+        if named is not None:
+            self._naming[actor] = named
+        register = m.RegisterActor(spec, named.request if named else 0, options.get_if_exists)
+        alive: ObjectRef[Any] = ObjectRef(object_id(actor), runtime.me, self)
+        runtime.step(r.ActorCreated(task, register))
+        if named is not None:
+            try:
+                answer = self.questions.wait(named)
+            finally:
+                self._naming.pop(actor, None)
+            if isinstance(answer, m.ActorFound) and answer.actor != actor:
+                runtime.step(m.ActorRejected(actor, 0, f"another actor has the name {options.name!r}"))
+                return self._found(answer)
+            if isinstance(answer, m.ActorRejected):
+                raise ValueError(answer.reason)
+        return ActorToken(actor, cls.name, methods, options.max_task_retries, alive)
+
+    def call_actor(
+        self, actor: ActorToken, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: CallOptions
+    ) -> list[ObjectRef[Any]]:
+        runtime = self.runtime
+        if not runtime.attached.is_set():
+            runtime.wait_attached()
+        packed = self._packer.arguments(args, kwargs, f"{actor.class_name}.{method}")
+        task_id = self._ids.next()
+        contains = packed.contains
+        if actor.alive is not None:
+            # The call holds the actor until it has reported: a handle dropped after its last call does not cut it short.
+            contains = [*contains, m.Held(actor.alive._id, actor.alive._owner)]
+        push = m.PushCall(
+            task_id, 0, actor.actor, 0, 0, method, options.returns, packed.payload, packed.crc, runtime.me, self.job,
+            self.current_cell(), options.name or f"{actor.class_name}.{method}", [], contains, None, options.group,
+        )  # fmt: skip
+        retries = options.max_task_retries
+        task = r.OwnedTask(push, retries, needs=packed.needs, submitted_ns=time.time_ns())
+        if options.retry_exceptions:
+            task.retry_exceptions, task.retry_types = retries, options.retry_exceptions
+        if not self.is_driver:
+            task.parent = self.facts_here().task or b""
+        self._count(push.cell, "queued", 1)
+        runtime.step(r.Called(task, actor.actor, actor.class_name))
+        me = runtime.me
+        return [ObjectRef(object_id(task_id, i), me, self) for i in range(options.returns)]
+
+    def pending_calls(self, actor: ActorToken, limit: int) -> None:
+        """Raises PendingCallsLimitExceeded when this process has `limit` calls to the actor that have not reported."""
+        with self.runtime.locked() as state:
+            client = state.calls.actors.get(actor.actor)
+            pending = len(client.queue) + len(client.running) if client is not None else 0
+        if pending >= limit:
+            raise PendingCallsLimitExceeded(f"{actor.class_name} has {pending} pending calls from this process; its max_pending_calls is {limit}")
+
+    def find_actor(self, name: str, namespace: str | None) -> ActorToken:
+        runtime = self.runtime
+        runtime.wait_attached()
+        question = self.questions.open()
+        space = namespace if namespace is not None else self.facts_here().namespace
+        runtime.post(runtime.state.calls.head, m.FindActor(question.request, name, space, runtime.me))
+        answer = self.questions.wait(question)
+        if isinstance(answer, m.ActorRejected):
+            raise ValueError(answer.reason)
+        return self._found(answer)
+
+    def _found(self, answer: m.ActorFound) -> ActorToken:
+        return ActorToken(answer.actor, answer.class_name, answer.methods, answer.max_task_retries, None)
+
+    def self_actor(self) -> ActorToken | None:
+        return self.self_here()
+
+    def kill_actor(self, actor: ActorToken, no_restart: bool) -> None:
+        self.runtime.wait_attached()
+        self.runtime.post(self.runtime.state.calls.head, m.KillActor(actor.actor, no_restart))
+
+    def exit_actor(self) -> None:
+        self.exit_here()
+
+    # ------------------------------------------------------------------------------------------ objects
+
+    def put(self, value: Any) -> ObjectRef[Any]:
+        if not self.runtime.attached.is_set():
+            self.runtime.wait_attached()
+        pickled, contains = self._packer.dumps(value, "put value", "value")
+        return self._put_pickled(pickled, contains)
+
+    def _put_pickled(self, pickled: Pickled, contains: list[m.Held]) -> ObjectRef[Any]:
+        new = object_id(self._ids.next())
+        self._store(new, pickled, contains)
+        return ObjectRef(new, self.runtime.me, self)
+
+    def _store(self, new: bytes, pickled: Pickled, contains: list[m.Held]) -> None:
+        self.runtime.step(r.WasPut(new, self.sealed(new, self.runtime.me, pickled, contains)))
+
+    def sealed(self, new: bytes, owner: Address, pickled: Pickled, contains: list[m.Held]) -> m.Value:
+        """The Value of a pickled object: inside the message when small, else written to the store of this node."""
+        if len(pickled.data) > INLINE_LIMIT or pickled.size > INLINE_LIMIT:
+            return m.Value(location=self.runtime.store.write(new, owner, pickled), contains=contains)
+        payload = pickled.payload()
+        return m.Value(payload, checksum(payload), contains=contains)
+
+    def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
+        unique = list({ref._id: None for ref in refs})
+        deadline = None if timeout is None else time.monotonic() + timeout
+        values: dict[bytes, Any] = {}
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            missing = [o for o in unique if o not in values]
+            if not self.runtime.wait_for(missing, len(missing), left, local=True, eager=True):
+                raise GetTimeoutError(f"Get timed out: {self._unfinished(missing)} after {timeout:g} s")
+            self._raise_failure(missing)
+            for object_ in missing:
+                found = self.runtime.value_of(object_)
+                if found is not None:
+                    values[object_] = self.load(object_, *found)
+            if len(values) == len(unique):
+                return [values[ref._id] for ref in refs]
+
+    def _raise_failure(self, object_ids: list[bytes]) -> None:
+        with self.runtime.locked() as state:
+            failure = None
+            for object_ in object_ids:
+                value = state.objects.objects[object_].value
+                if value is not None and value.failure is not None:
+                    state.objects.objects[object_].seen = True
+                    failure = value.failure
+                    break
+        if failure is not None:
+            raise error_of(failure)
+
+    def load(self, object_: bytes, value: m.Value, view: memoryview | None) -> Any:
+        """Unpickle a value that is here. Arrays over `view` pin it."""
+        if view is None:
+            assert value.inline is not None
+            return loads(verified(value.inline, value.crc, f"object {object_.hex()}"))
+        return loads(view)
+
+    def _unfinished(self, object_ids: list[bytes]) -> str:
+        with self.runtime.locked() as state:
+            waiting = sum(not self.runtime.is_ready(o, local=True) for o in object_ids)
+            why = {pool.waiting for pool, _ in state.tasks.waiting_reasons()}
+        said = f" ({'; '.join(sorted(why))})" if why else ""
+        return f"{waiting} of {len(object_ids)} objects {'was' if waiting == 1 else 'were'} not ready{said}"
+
+    def wait(
+        self, refs: Sequence[ObjectRef[Any]], count: int, timeout: float | None, fetch_local: bool
+    ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+        object_ids = [ref._id for ref in refs]
+        self.runtime.wait_for(object_ids, count, timeout, fetch_local, eager=False)
+        ready, rest = [], []
+        with self.runtime.locked():
+            for ref in refs:
+                if len(ready) < count and self.runtime.is_ready(ref._id, fetch_local):
+                    ready.append(ref)
+                else:
+                    rest.append(ref)
+        return ready, rest
+
+    def on_ready(self, ref: ObjectRef[Any], callback: Callable[[], None]) -> None:
+        self.runtime.on_ready(ref._id, callback)
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        self.runtime.call_soon(function)
+
+    def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
+        self.runtime.step(r.CancelAsked(ref._id, force, recursive))
+
+    def facts_of(self, ref: ObjectRef[Any]) -> dict[str, Any]:
+        with self.runtime.locked() as state:
+            obj = state.objects.objects.get(ref._id)
+            task = state.tasks.tasks.get(ref._id[:16])
+            return nodes_view.object_facts(ref, obj, task)
+
+    def lend(self, ref: ObjectRef[Any]) -> None:
+        self._packer.lend(ref)
+
+    def receive(self, id_: bytes, owner: Address) -> ObjectRef[Any]:
+        self.runtime.step(r.Received(id_, owner))
+        return ObjectRef(id_, owner, self)
+
+    def forget(self, id_: bytes) -> None:
+        self.runtime.forget(id_)
+
+    def references(self) -> Iterator[ObjectRef[Any]]:
+        with self.runtime.locked() as state:
+            held = [(o.id, o.owner) for o in state.objects.objects.values() if o.count > 0]
+        for id_, owner in held:
+            yield self.receive(id_, owner)
+
+    # ------------------------------------------------------------------------------------------ the cluster
+
+    def ask(self, what: str, **arguments: Any) -> Any:
+        self.runtime.wait_attached()
+        if what == "tasks":
+            return self.trace() + nodes_view.live_tasks(self.runtime)
+        if what == "objects":
+            return nodes_view.objects(self.runtime)
+        return self.questions.ask(what, arguments)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [nodes_view.node(info) for info in self.ask("nodes")]
+
+    def trace(self) -> list[dict[str, Any]]:
+        own = list(self.trace_log.records)
+        for blob in self.questions.ask("trace", {}):
+            own.extend(trace.decode_records(blob))
+        unique = {(record.kind, record.id, record.attempt, record.state): record for record in own}
+        return sorted((trace.as_dict(x) for x in unique.values()), key=lambda x: x["submitted_ns"])
+
+    def facts(self) -> RuntimeFacts:
+        return self.facts_here()
+
+    def _driver_facts(self) -> RuntimeFacts:
+        welcome = self.runtime.welcome
+        assert welcome is not None
+        return RuntimeFacts(self.job.process, self.runtime.me.node, self.runtime.process, self.runtime.namespace, welcome.session)
+
+    def description(self) -> dict[str, Any]:
+        return {"pid": os.getpid(), **self.description_here}
+
+    def shutdown(self) -> None:
+        self.on_shutdown()
+        self.runtime.close()
+        self.after_shutdown()
+
+    # ------------------------------------------------------------------------------------------ cells
+
+    def current_cell(self) -> str:
+        tag = self._cell.get()
+        return self._default_cell if tag is None else tag
+
+    @contextmanager
+    def cell(self, tag: str) -> Iterator[None]:
+        token = self._cell.set(tag)
+        try:
+            yield
+        finally:
+            self._cell.reset(token)
+
+    def set_default_cell(self, tag: str) -> None:
+        self._default_cell = tag
+
+    def cancel_cell(self, tag: str, force: bool) -> int:
+        with self.runtime.locked() as state:
+            count = sum(t.push.cell == tag for t in state.tasks.tasks.values())
+        self.runtime.step(r.CellCancelled(tag, force=force))
+        return count
+
+    def cell_counts(self, tag: str) -> dict[str, int]:
+        counts = {"queued": 0, "running": 0, "done": 0, "failed": 0, "cancelled": 0, **self._cells.get(tag, {})}
+        with self.runtime.locked() as state:
+            running = sum(t.push.cell == tag and t.state == r.PUSHED for t in state.tasks.tasks.values())
+        counts["queued"] -= running
+        counts["running"] = running
+        return counts
+
+    def _count(self, cell: str, what: str, change: int) -> None:
+        counts = self._cells.get(cell)
+        if counts is None:
+            counts = self._cells[cell] = {}
+        counts[what] = counts.get(what, 0) + change
+
+    def on_output(self, callback: Callable[[OutputEvent], None]) -> None:
+        self._on_output = callback
+
+    def on_notice(self, callback: Callable[[str, str, str], None]) -> None:
+        self._on_notice = callback
+
+    def notice(self, cell: str, kind: str, text: str) -> None:
+        self._on_notice(cell, kind, text)
+
+    # ------------------------------------------------------------------------------------------ what the runtime reports
+
+    def _effect(self, effect: Effect) -> None:
+        if isinstance(effect, r.Finished):
+            self._finished(effect)
+        elif isinstance(effect, r.JudgeException):
+            self._judge(effect)
+        elif isinstance(effect, r.Unhandled):
+            self._on_notice(effect.cell, "unhandled", effect.failure.traceback or effect.failure.message)
+        elif isinstance(effect, r.ActorKnown):
+            naming = self._naming.get(effect.actor)
+            if naming is not None:
+                self.questions.settle(naming, effect)
+        elif isinstance(effect, r.Notice):
+            self._on_notice(effect.cell, effect.kind, effect.text)
+
+    def _finished(self, done: r.Finished) -> None:
+        push = done.task.push
+        outcome = {"DONE": "done", "FAILED": "failed", "CANCELLED": "cancelled"}[done.state]
+        self._count(push.cell, "queued", -1)
+        self._count(push.cell, outcome, 1)
+        state = "FINISHED" if done.state == "DONE" else done.state
+        self.trace_log.add(
+            trace.TraceRecord(
+                "task", push.task, push.name, state, push.cell, done.task.parent, done.node, done.worker, push.attempt,
+                done.task.submitted_ns, 0, done.started_ns, done.ended_ns, time.time_ns(), done.cpu_ns,
+                [h.object for h in done.task.needs or []], push.returns,
+            )  # fmt: skip
+        )
+
+    def _judge(self, effect: r.JudgeException) -> None:
+        """Only here can the exception be loaded; the machine waits for the verdict."""
+        task, failure = effect.task, effect.values[0].failure
+        assert failure is not None
+        wanted = task.retry_types
+        if isinstance(wanted, tuple):
+            error = error_of(failure)
+            retry = isinstance(error, wanted) or isinstance(getattr(error, "cause", None), wanted)
+        else:
+            retry = bool(wanted)
+        self.runtime.step(r.RetryDecided(task.id, task.push.attempt, retry, effect.values))
+
+    def _message(self, message: m.Message) -> None:
+        if isinstance(message, m.Output):
+            where = (message.cell, message.task, message.name, message.pid, message.node)
+            self._on_output(OutputEvent(*where, stream=message.stream, text=message.text, dropped=message.dropped))
+        elif isinstance(message, m.Display):
+            shown = OutputEvent(message.cell, message.task, "", 0, b"", mime=message.data, metadata=message.metadata)
+            self._on_output(msgspec.structs.replace(shown, transient=message.transient, update=message.update))
+        elif isinstance(message, m.FlushTrace):
+            self.send_trace()
+        else:
+            self.questions.answered(message)
+            self.on_unclaimed(message)
+
+    def send_trace(self) -> None:
+        """Give the head what it has not been told."""
+        batch = self.trace_log.take_unsent()
+        if batch:
+            me = self.runtime.me
+            self.runtime.post(self.runtime.state.calls.head, m.TraceBatch(me.process, me.node, batch))
+
+
+def _no_actor() -> None:
+    raise TypeError("exit_actor called on a non-actor worker: it ends the actor that calls it, so call it in an actor's method")
+

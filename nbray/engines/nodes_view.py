@@ -1,0 +1,73 @@
+"""The cluster and its objects as dictionaries, in Ray's form where Ray has one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nbray.owner.records import PUSHED, OwnedObject, OwnedTask
+from nbray.owner.runtime import Runtime
+from nbray.refs import ObjectRef
+from nbray.sched.resources import to_floats
+
+
+def node(info: dict[str, Any]) -> dict[str, Any]:
+    """One node, from the head's answer."""
+    return {
+        "NodeID": info["node"].hex(),
+        "Alive": info["alive"],
+        "NodeManagerAddress": info["host"],
+        "NodeManagerHostname": info["host"],
+        "NodeManagerPid": info["pid"],
+        "Resources": to_floats(info["total"]),
+        "Available": to_floats(info["available"]),
+        "Labels": dict(info["labels"]),
+        "IsHead": info["is_head"],
+        "Gateway": info["gateway"],
+        "ObjectStoreBytes": info["store_bytes"],
+        "ObjectStoreUsed": info["store_used"],
+        "Queued": [{"resources": to_floats(q["amounts"]), "count": q["count"], "why": q["why"]} for q in info["queued"]],
+    }
+
+
+def object_facts(ref: ObjectRef[Any], obj: OwnedObject | None, task: OwnedTask | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {"object_id": ref.hex(), "task_id": ref.task_id().hex(), "state": "PENDING", "size": None, "node": None}
+    if task is not None:
+        facts |= {"name": task.push.name, "cell": task.push.cell, "task_state": task.state}
+    if obj is None or obj.value is None:
+        return facts
+    value = obj.value
+    if value.failure is not None:
+        facts |= {"state": "FAILED", "error": value.failure.kind}
+    elif value.location is not None:
+        facts |= {"state": "READY", "size": value.location.size, "node": value.location.node.hex()}
+    else:
+        facts |= {"state": "READY", "size": len(value.inline or b"")}
+    facts |= {"local_references": obj.count, "borrowers": len(obj.holders or {}), "cell": obj.cell or facts.get("cell", "")}
+    return facts
+
+
+def objects(runtime: Runtime) -> list[dict[str, Any]]:
+    """Every object that this process owns or borrows."""
+    with runtime.locked() as state:
+        return [
+            object_facts(ObjectRef(obj.id, obj.owner, None), obj, state.tasks.tasks.get(obj.id[:16]))
+            for obj in state.objects.objects.values()
+        ]
+
+
+def live_tasks(runtime: Runtime) -> list[dict[str, Any]]:
+    """What this process submitted and has not finished, in the trace's form."""
+    with runtime.locked() as state:
+        return [
+            {
+                "kind": "task",
+                "id": task.id.hex(),
+                "name": task.push.name,
+                "state": "RUNNING" if task.state == PUSHED else task.state,
+                "cell": task.push.cell,
+                "attempt": task.push.attempt,
+                "submitted_ns": task.submitted_ns,
+                "parent": task.parent.hex(),
+            }
+            for task in state.tasks.tasks.values()
+        ]

@@ -1,0 +1,255 @@
+"""Actors as their callers see them: where each one lives now, and the calls on their way to it.
+
+    UNKNOWN -- WatchActor --> PENDING -> ALIVE -> RESTARTING -> ALIVE ... -> DEAD      (the head says which)
+
+Calls of one caller begin in the order in which they were made: a call whose arguments are not ready holds back those behind
+it. Each life of the actor (epoch) counts a caller's calls from 0, and the receiver starts them in that order.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from nbray.ids import ActorId, Address, ProcessId, object_id
+from nbray.machine import Effect, Send
+from nbray.owner import obituary
+from nbray.owner.objects import ObjectTable
+from nbray.owner.records import PUSHED, QUEUED, ActorClient, ActorKnown, Called, OwnedObject, OwnedTask
+from nbray.owner.tasks import TaskTable
+from nbray.wire.messages import (
+    ActorRejected,
+    ActorUpdate,
+    CancelTask,
+    Failure,
+    PushCall,
+    RegisterActor,
+    ReleaseActor,
+    TaskDone,
+    Value,
+    WatchActor,
+)
+from nbray.wire.values import checksum
+
+NOTHING = Value(inline=b"\x80\x05N.", crc=checksum(b"\x80\x05N."))  #: the pickle of None
+
+
+class CallTable:
+    """Steps actors and calls; appends effects to `out`."""
+
+    def __init__(self, me: Address, objects: ObjectTable, tasks: TaskTable, out: list[Effect]) -> None:
+        self.me = me
+        self.head = Address(b"", b"")
+        self.objects = objects
+        self.tasks = tasks
+        self.out = out
+        self.actors: dict[ActorId, ActorClient] = {}
+        self._known: dict[ProcessId, set[bytes]] = {}
+        self._creating: dict[ActorId, tuple[OwnedTask, RegisterActor]] = {}
+
+    def client(self, actor: ActorId, class_name: str) -> ActorClient:
+        client = self.actors.get(actor)
+        if client is None:
+            client = self.actors[actor] = ActorClient(actor, class_name)
+        return client
+
+    # ------------------------------------------------------------------------------------------ creation
+
+    def create(self, task: OwnedTask, register: RegisterActor, line: str) -> None:
+        """The creation task's object stands for the actor: its count is the count of handles."""
+        client = self.client(task.id, register.spec.class_name)
+        client.owned = client.watched = True
+        client.state = "PENDING"
+        self._creating[task.id] = (task, register)
+        self.tasks.tasks[task.id] = task
+        self.objects.own(object_id(task.id), task.push.cell, line).seen = True
+        self.tasks.pin_arguments(task)
+        if task.missing == 0:
+            self.tasks.arguments_ready(task)
+
+    def route(self, task: OwnedTask, now: float) -> None:
+        """A creation or a call has its arguments."""
+        creating = self._creating.get(task.id)
+        if creating is None:
+            assert isinstance(task.push, PushCall)
+            self._advance(self.actors[task.push.actor])
+            return
+        task.state = QUEUED
+        register = creating[1]
+        spec = msgspec.structs.replace(register.spec, dependencies=self.tasks.resolved(task))
+        # The arguments stay pinned while the actor may be started again; whoever made it counts for them.
+        self.out.append(Send(self.head, msgspec.structs.replace(register, spec=spec)))
+
+    # ------------------------------------------------------------------------------------------ calls
+
+    def call(self, event: Called, line: str) -> None:
+        task = event.task
+        client = self.client(event.actor, event.class_name)
+        self.tasks.tasks[task.id] = task
+        for index in range(task.push.returns):
+            self.objects.own(object_id(task.id, index), task.push.cell, line)
+        if client.state == "DEAD":
+            assert client.failure is not None
+            self.tasks.fail(task, obituary.actor_call_lost(task, client.failure, begun=False))
+            return
+        if not client.watched:
+            client.watched = True
+            self.out.append(Send(self.head, WatchActor(client.actor, self.me)))
+        client.queue.append(task)
+        self.tasks.pin_arguments(task)
+        if task.missing == 0:
+            self.tasks.arguments_ready(task)
+
+    def _advance(self, client: ActorClient) -> None:
+        """Send the calls at the front of the queue that have their arguments."""
+        if client.state != "ALIVE":
+            return
+        assert client.address is not None
+        while client.queue:
+            task = client.queue[0]
+            if task.missing and task.state != "CANCELLED" and task.id in self.tasks.tasks:
+                return
+            client.queue.popleft()
+            if task.id not in self.tasks.tasks:
+                continue  # cancelled, or failed by an argument
+            known = self._known.setdefault(client.address.process, set())
+            self.tasks.introduce(client.address, known, b"")
+            changes = {"epoch": client.epoch, "sequence": client.sequence}
+            if task.needs:
+                changes["dependencies"] = self.tasks.resolved(task)
+            push = task.push = msgspec.structs.replace(task.push, **changes)
+            client.sequence += 1
+            client.running[task.id] = task
+            task.state = PUSHED
+            self.out.append(Send(client.address, push))
+
+    def done(self, event: TaskDone, now: float) -> None:
+        """A call's report. Late ones (an old epoch, a cancelled call) were dropped by the caller of this."""
+        task = self.tasks.tasks[event.task]
+        assert isinstance(task.push, PushCall)
+        client = self.actors[task.push.actor]
+        client.running.pop(task.id, None)
+        address = client.address or self.me
+        if event.borrows:
+            self.objects.pass_on(event.borrows, Address(address.node, event.worker))
+        self.tasks.take_values(event, task, address.node)
+
+    def retry(self, task: OwnedTask) -> None:
+        """An exception that the call may repeat: to the end of the queue, as a new call."""
+        assert isinstance(task.push, PushCall)
+        client = self.actors[task.push.actor]
+        client.running.pop(task.id, None)
+        if task.retry_exceptions > 0:
+            task.retry_exceptions -= 1
+        task.push = msgspec.structs.replace(task.push, attempt=task.push.attempt + 1)
+        task.state = "WAITING"
+        client.queue.append(task)
+        self._advance(client)
+
+    def cancel(self, task: OwnedTask, recursive: bool) -> None:
+        task.cancelled = True
+        assert isinstance(task.push, PushCall)
+        client = self.actors[task.push.actor]
+        if task.state == PUSHED and client.address is not None:
+            self.out.append(Send(client.address, CancelTask(task.id, recursive)))
+        elif task.state != PUSHED:
+            self.tasks.fail(task, obituary.cancelled(task))
+            self._advance(client)
+
+    def fail_early(self, task: OwnedTask, failure: Failure) -> None:
+        """An argument failed: the task, the call, or the actor that was to be made of it."""
+        if task.id in self._creating:
+            self.tasks.tasks.pop(task.id, None)
+            self.died(self.actors[task.id], failure)
+            return
+        self.tasks.fail(task, failure)
+        if isinstance(task.push, PushCall):
+            self._advance(self.actors[task.push.actor])
+
+    # ------------------------------------------------------------------------------------------ the head's word
+
+    def rejected(self, event: ActorRejected) -> None:
+        client = self.actors.get(event.actor)
+        if client is not None and client.state != "DEAD":
+            self.died(client, Failure("ActorDiedError", message=event.reason, fields={"actor": event.actor.hex()}))
+
+    def updated(self, event: ActorUpdate) -> None:
+        client = self.actors.get(event.actor)
+        if client is None or client.state == "DEAD" or event.epoch < client.epoch:
+            return
+        self.out.append(ActorKnown(event.actor, event.state))
+        client.state = event.state
+        if event.state == "ALIVE":
+            if event.epoch != client.epoch:
+                self._lose_running(client, final=False)
+                client.epoch, client.sequence = event.epoch, 0
+            client.address = event.address
+            self._created(client, NOTHING)
+            self._advance(client)
+        elif event.state == "RESTARTING":
+            self._lose_running(client, final=False)
+        elif event.state == "DEAD":
+            self.died(client, event.failure or Failure("ActorDiedError", message=f"the actor {client.class_name} is dead"))
+
+    def died(self, client: ActorClient, failure: Failure) -> None:
+        client.state, client.failure = "DEAD", failure
+        self._created(client, Value(failure=failure))
+        self._lose_running(client, final=True)
+        queue, client.queue = list(client.queue), type(client.queue)()
+        for task in queue:
+            if task.id in self.tasks.tasks:
+                self.tasks.fail(task, obituary.actor_call_lost(task, failure, begun=False))
+        creating = self._creating.pop(client.actor, None)
+        if creating is not None:
+            self.tasks.unpin(creating[0])
+
+    def _created(self, client: ActorClient, value: Value) -> None:
+        creating = self._creating.get(client.actor)
+        obj = self.objects.objects.get(object_id(client.actor))
+        self.tasks.tasks.pop(client.actor, None)
+        if creating is not None:
+            creating[0].state = "DONE"
+        if client.owned and obj is not None and obj.value is None:
+            self.objects.set_value(obj, value)
+
+    def _lose_running(self, client: ActorClient, final: bool) -> None:
+        """The life that these calls were sent to is over: again in the next, or failed."""
+        if client.address is not None:
+            self._known.pop(client.address.process, None)
+        lost, client.running = list(client.running.values()), {}
+        for task in reversed(lost):
+            if task.cancelled:
+                self.tasks.fail(task, obituary.cancelled(task))
+            elif not final and task.retries != 0:
+                if task.retries > 0:
+                    task.retries -= 1
+                task.push = msgspec.structs.replace(task.push, attempt=task.push.attempt + 1)
+                task.state = "WAITING"
+                client.queue.appendleft(task)
+            else:
+                self.tasks.fail(task, self._call_lost(client, task, final))
+
+    def _call_lost(self, client: ActorClient, task: OwnedTask, final: bool) -> Failure:
+        if final and client.failure is not None:
+            return obituary.actor_call_lost(task, client.failure, begun=True)
+        message = f"The actor is restarting: {client.class_name} lost its process while {task.push.name} ran, and the call has no retries left"
+        unavailable = Failure("ActorUnavailableError", message=message, fields={"actor": client.actor.hex()})
+        return obituary.actor_call_lost(task, unavailable, begun=True)
+
+    def object_freed(self, obj: OwnedObject) -> None:
+        """No handle is left: the actor ends after its pending calls."""
+        client = self.actors.get(obj.id[:16])
+        if client is None or not client.owned or obj.id != object_id(client.actor):
+            return
+        if client.state != "DEAD":
+            self.out.append(Send(self.head, ReleaseActor(client.actor)))
+
+    def cluster_gone(self, failure: Failure) -> None:
+        for client in self.actors.values():
+            if client.state != "DEAD":
+                self.died(client, failure)
+
+    def check(self) -> None:
+        for client in self.actors.values():
+            for task in client.running.values():
+                assert task.state == PUSHED, task.id.hex()
+            assert client.state == "ALIVE" or not client.running, client.class_name

@@ -1,0 +1,404 @@
+"""Objects that this process owns or borrows: their values, who holds them, and when they are free.
+
+    owner      PENDING -- set_value --> INLINE | STORED | FAILED -- every count zero --> freed
+               STORED -- last copy lost --> PENDING (its task runs again) or FAILED (ObjectLostError)
+    borrower   unknown -- AskValue, TellValue --> as the owner says -- count zero --> RemoveBorrower
+
+Counting across processes is described at `AddBorrower` in wire/messages.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from nbray.ids import Address, NodeId, ObjectId, ProcessId, task_of
+from nbray.machine import Effect, Send
+from nbray.owner.records import OwnedObject, OwnedTask, Ready, Unhandled
+from nbray.wire.messages import (
+    AddBorrower,
+    AskValue,
+    CopyMade,
+    Failure,
+    FetchObject,
+    FreeObjects,
+    Held,
+    Location,
+    ObjectPinned,
+    ObjectUnavailable,
+    RemoveBorrower,
+    ReportMissing,
+    TellValue,
+    Unpin,
+    Value,
+    WatchProcess,
+)
+
+
+class ObjectTable:
+    """Steps objects; appends effects to `out`. Tasks are told of values through `value_arrived`, of losses through `rerun`."""
+
+    def __init__(self, me: Address, out: list[Effect]) -> None:
+        self.me = me
+        self.out = out
+        self.objects: dict[ObjectId, OwnedObject] = {}
+        self.late = 0  #: messages about objects that are gone: normal, counted
+        self._watching: set[ProcessId] = set()
+        self._dead: set[ProcessId] = set()
+        self._held_by: dict[ProcessId, set[ObjectId]] = {}  #: owner: which objects a process may hold
+        self._borrowed: dict[ProcessId, set[ObjectId]] = {}  #: borrower: which objects we have from an owner
+        self._viewed: dict[ObjectId, OwnedObject] = {}  #: let go, but views over their bytes are alive
+        self.value_arrived: Callable[[OwnedTask, OwnedObject], None]
+        self.rerun: Callable[[OwnedTask, OwnedObject], bool]
+        self.freed: Callable[[OwnedObject], None]
+
+    # ------------------------------------------------------------------------------------------ making and holding
+
+    def is_mine(self, object_id: ObjectId) -> bool:
+        return object_id[:8] == self.me.process
+
+    def own(self, object_id: ObjectId, cell: str, line: str, task: OwnedTask | None = None) -> OwnedObject:
+        obj = OwnedObject(object_id, self.me, cell=cell, line=line, task=task)
+        self.objects[object_id] = obj
+        return obj
+
+    def receive(self, object_id: ObjectId, owner: Address, credits: int = 0) -> OwnedObject:
+        """One more hold of this process on a reference that came from elsewhere."""
+        obj = self.objects.get(object_id)
+        if obj is not None:
+            obj.count += 1
+            obj.credits += credits
+            return obj
+        obj = OwnedObject(object_id, owner, credits=credits)
+        self.objects[object_id] = obj
+        if (before := self._viewed.pop(object_id, None)) is not None:
+            obj.views, obj.pinned, obj.value = before.views, before.pinned, before.value
+            return obj
+        if owner.process == self.me.process:
+            # A reference of ours came back after its object was freed: it was hidden from the count, in a pickle out of band.
+            obj.value = Value(failure=Failure("ObjectFreedError", message=f"the object {object_id.hex()} was freed: no counted reference to it was left"))
+        elif owner.process in self._dead:
+            obj.value = self._owner_died(object_id, owner)
+        else:
+            self._borrowed.setdefault(owner.process, set()).add(object_id)
+        return obj
+
+    def hold(self, object_id: ObjectId) -> None:
+        self.objects[object_id].count += 1
+
+    def drop(self, object_ids: Iterable[ObjectId]) -> None:
+        objects = self.objects
+        for object_id in object_ids:
+            obj = objects.get(object_id)
+            if obj is None:
+                self.late += 1
+                continue
+            obj.count -= 1
+            if obj.count == 0 and not obj.holders:
+                self._let_go(obj)
+
+    def _let_go(self, obj: OwnedObject) -> None:
+        """Nobody holds it. A pending object of ours is let go when its value comes."""
+        if obj.owner.process == self.me.process:
+            if obj.value is None:
+                return
+            if obj.value.failure is not None and not obj.seen:
+                self.out.append(Unhandled(obj.value.failure, obj.cell))
+            if obj.copies:
+                for node in obj.copies:
+                    self.out.append(Send(Address(node, node), FreeObjects([obj.id])))
+        else:
+            self._borrowed.get(obj.owner.process, set()).discard(obj.id)
+            if obj.credits and obj.owner.process not in self._dead:
+                self.out.append(Send(obj.owner, RemoveBorrower([obj.id], [obj.credits], self.me.process)))
+        del self.objects[obj.id]
+        self._unpin(obj)
+        if obj.views:
+            self._viewed[obj.id] = obj
+        self.freed(obj)
+        if obj.value is not None and obj.value.contains:
+            self.drop([h.object for h in obj.value.contains])
+
+    def _unpin(self, obj: OwnedObject) -> None:
+        if obj.pinned is not None and obj.views == 0:
+            obj.pinned = None
+            self.out.append(Send(Address(self.me.node, self.me.node), Unpin(self.me.process, [obj.id])))
+
+    def views_released(self, object_ids: Iterable[ObjectId]) -> None:
+        """Views died. The object may have been let go before its last view: then only the pin is left to give back."""
+        for object_id in object_ids:
+            obj = self.objects.get(object_id) or self._viewed[object_id]
+            obj.views -= 1
+            self._unpin(obj)
+            if not obj.views:
+                self._viewed.pop(object_id, None)
+
+    # ------------------------------------------------------------------------------------------ values
+
+    def set_value(self, obj: OwnedObject, value: Value, counted: bool = True) -> None:
+        """The value of `obj` is known. `counted`: the sender counted us for what the value contains."""
+        obj.value = value
+        obj.asked = False
+        if value.contains:
+            for held in value.contains:
+                self.receive(held.object, held.owner, 1 if counted and held.owner.process != self.me.process else 0)
+        if value.location is not None:
+            if obj.copies is None:
+                obj.copies = set()
+            obj.copies.add(value.location.node)
+        if obj.readers:
+            readers, obj.readers = obj.readers, None
+            for reader in readers:
+                self._tell(obj, reader)
+        if obj.dependents:
+            dependents, obj.dependents = obj.dependents, None
+            obj.seen = True
+            for task in dependents:
+                self.value_arrived(task, obj)
+        if obj.watched:
+            self._progress(obj)
+        if obj.count == 0 and not obj.holders and obj.id in self.objects:
+            self._let_go(obj)
+
+    def want(self, object_id: ObjectId, local: bool) -> None:
+        obj = self.objects[object_id]
+        obj.watched = True
+        obj.wanted_local = obj.wanted_local or local
+        obj.seen = True
+        self._progress(obj)
+
+    def ask(self, obj: OwnedObject) -> None:
+        """A borrower wants to be told the value, once."""
+        if obj.value is None and not obj.asked and obj.owner.process != self.me.process:
+            obj.asked = True
+            self._watch(obj.owner)
+            self.out.append(Send(obj.owner, AskValue(obj.id, self.me)))
+
+    def _progress(self, obj: OwnedObject) -> None:
+        value = obj.value
+        if value is None:
+            self.ask(obj)
+            return
+        if value.location is not None and obj.wanted_local and obj.pinned is None:
+            if not obj.fetching:
+                obj.fetching = True
+                fetch = FetchObject(obj.id, obj.owner, self.me.process, value.location)
+                self.out.append(Send(Address(self.me.node, self.me.node), fetch))
+            return
+        obj.watched = obj.wanted_local = False
+        self.out.append(Ready(obj.id))
+
+    def pinned(self, event: ObjectPinned) -> None:
+        obj = self.objects.get(event.object)
+        if obj is None or obj.pinned is not None:
+            self.out.append(Send(Address(self.me.node, self.me.node), Unpin(self.me.process, [event.object])))
+            if obj is None:
+                self.late += 1
+                return
+        else:
+            obj.pinned = (event.offset, event.size)
+        obj.fetching = False
+        if obj.watched:
+            self._progress(obj)
+        else:
+            self._unpin(obj)  # nobody waits any more: an interrupted get
+
+    def unavailable(self, event: ObjectUnavailable) -> None:
+        obj = self.objects.get(event.object)
+        if obj is None or obj.value is None or obj.value.location is None:
+            self.late += 1
+            return
+        obj.fetching = False
+        if not event.lost:
+            self._forget_value(obj)
+            self.set_value(obj, Value(failure=Failure("ObjectFetchTimedOutError", message=event.reason)), counted=False)
+        elif self.is_mine(obj.id):
+            self.copy_lost(obj, obj.value.location.node, event.reason)
+        else:
+            node = obj.value.location.node
+            self._forget_value(obj)
+            obj.asked = True
+            self.out.append(Send(obj.owner, ReportMissing(obj.id, node, self.me)))
+
+    def _forget_value(self, obj: OwnedObject) -> None:
+        value, obj.value = obj.value, None
+        if value is not None and value.contains:
+            self.drop([h.object for h in value.contains])
+
+    def copy_lost(self, obj: OwnedObject, node: NodeId, reason: str) -> None:
+        """The copy at `node` is gone: use another, make it again, or fail."""
+        value = obj.value
+        if value is None or value.location is None:
+            return
+        copies = obj.copies or set()
+        copies.discard(node)
+        if copies:
+            other = min(copies)
+            obj.value = Value(location=Location(other, value.location.size, other), contains=value.contains)
+        else:
+            self._forget_value(obj)
+            if obj.task is None or not self.rerun(obj.task, obj):
+                where = f"made at {obj.line}, " if obj.line else ""
+                message = f"the object {obj.id.hex()} is lost: {where}its only copy was on node {node.hex()[:4]} ({reason})"
+                self.set_value(obj, Value(failure=Failure("ObjectLostError", message=message)), counted=False)
+            return
+        self._readers_again(obj)
+
+    def _readers_again(self, obj: OwnedObject) -> None:
+        readers, obj.readers = obj.readers or [], None
+        for reader in readers:
+            self._tell(obj, reader)
+        if obj.watched:
+            self._progress(obj)
+
+    def copy_made(self, event: CopyMade) -> None:
+        obj = self.objects.get(event.object)
+        if obj is None:
+            self.out.append(Send(Address(event.node, event.node), FreeObjects([event.object])))
+        elif obj.copies is not None:
+            obj.copies.add(event.node)
+
+    # ------------------------------------------------------------------------------------------ other processes
+
+    def _tell(self, obj: OwnedObject, reader: Address) -> None:
+        assert obj.value is not None
+        obj.seen = True
+        self.pass_on(obj.value.contains, reader)
+        self.out.append(Send(reader, TellValue(obj.id, obj.value)))
+
+    def asked(self, event: AskValue) -> None:
+        obj = self.objects.get(event.object)
+        if obj is None:
+            self.late += 1
+            gone = Failure("ObjectFreedError", message=f"the object {event.object.hex()} was freed by its owner")
+            self.out.append(Send(event.reader, TellValue(event.object, Value(failure=gone))))
+        elif obj.value is not None:
+            self._tell(obj, event.reader)
+        elif obj.readers is None:
+            obj.readers = [event.reader]
+        else:
+            obj.readers.append(event.reader)
+
+    def missing(self, event: ReportMissing) -> None:
+        obj = self.objects.get(event.object)
+        if obj is None:
+            self.asked(AskValue(event.object, event.reader))
+            return
+        if obj.readers is None:
+            obj.readers = []
+        obj.readers.append(event.reader)
+        value = obj.value
+        if value is None:
+            return
+        if value.location is not None and value.location.node == event.node:
+            self.copy_lost(obj, event.node, "a reader found it gone")
+        else:
+            self._readers_again(obj)
+
+    def told(self, event: TellValue) -> None:
+        obj = self.objects.get(event.object)
+        if obj is None or obj.value is not None:
+            self.late += 1
+            self.give_back(event.value.contains)
+            return
+        self.set_value(obj, event.value)
+
+    def give_back(self, contains: Iterable[Held]) -> None:
+        """We were counted for references that we have no use for."""
+        for held in contains:
+            if held.owner.process != self.me.process:
+                self.out.append(Send(held.owner, RemoveBorrower([held.object], [1], self.me.process)))
+
+    def pass_on(self, contains: list[Held], to: Address) -> None:
+        """Count `to` as a holder of these references, before they are sent to it."""
+        elsewhere: dict[Address, list[ObjectId]] = {}
+        for held in contains:
+            if held.owner.process == to.process:
+                continue
+            if held.owner.process == self.me.process:
+                self._count(held.object, to, 1)
+            else:
+                elsewhere.setdefault(held.owner, []).append(held.object)
+        for owner, objects in elsewhere.items():
+            self.out.append(Send(owner, AddBorrower(objects, to)))
+
+    def _count(self, object_id: ObjectId, holder: Address, change: int) -> None:
+        obj = self.objects.get(object_id)
+        if obj is None or holder.process in self._dead:
+            self.late += 1
+            return
+        if obj.holders is None:
+            obj.holders = {}
+        count = obj.holders.get(holder.process, 0) + change
+        if count:
+            obj.holders[holder.process] = count
+            self._held_by.setdefault(holder.process, set()).add(object_id)
+            self._watch(holder)
+        else:
+            obj.holders.pop(holder.process, None)
+            self._held_by.get(holder.process, set()).discard(object_id)
+            if obj.count == 0 and not obj.holders:
+                self._let_go(obj)
+
+    def borrower_added(self, event: AddBorrower) -> None:
+        for object_id in event.objects:
+            self._count(object_id, event.borrower, 1)
+
+    def borrower_removed(self, event: RemoveBorrower) -> None:
+        # The address is needed only to watch a new holder, and this one is leaving.
+        for object_id, count in zip(event.objects, event.counts, strict=True):
+            self._count(object_id, Address(self.me.node, event.borrower), -count)
+
+    def credited(self, object_ids: Iterable[ObjectId]) -> None:
+        """A submitter counts us once more for each of these: our TaskDone said that we keep them."""
+        for object_id in object_ids:
+            obj = self.objects.get(object_id)
+            if obj is not None:
+                obj.credits += 1
+
+    def _watch(self, other: Address) -> None:
+        if other.process not in self._watching and other.process != self.me.process:
+            self._watching.add(other.process)
+            self.out.append(Send(Address(other.node, other.node), WatchProcess(other.process, self.me)))
+
+    # ------------------------------------------------------------------------------------------ deaths
+
+    def process_died(self, process: ProcessId) -> None:
+        if process in self._dead:
+            return
+        self._dead.add(process)
+        for object_id in self._held_by.pop(process, set()):
+            obj = self.objects.get(object_id)
+            if obj is not None and obj.holders:
+                obj.holders.pop(process, None)
+                if obj.count == 0 and not obj.holders:
+                    self._let_go(obj)
+        for object_id in self._borrowed.pop(process, set()):
+            obj = self.objects.get(object_id)
+            if obj is not None and obj.value is None:
+                self.set_value(obj, self._owner_died(object_id, obj.owner), counted=False)
+
+    def _owner_died(self, object_id: ObjectId, owner: Address) -> Value:
+        task = int.from_bytes(task_of(object_id)[8:], "big")
+        message = f"the object {object_id.hex()} cannot be had: its owner, process {owner} (its submission {task}), has died"
+        return Value(failure=Failure("OwnerDiedError", message=message))
+
+    def node_died(self, node: NodeId, reason: str) -> None:
+        for obj in list(self.objects.values()):
+            if obj.owner.node == node and obj.owner.process != self.me.process:
+                self.process_died(obj.owner.process)
+            if node == self.me.node:
+                obj.pinned, obj.fetching = None, False
+            if obj.copies and node in obj.copies and self.is_mine(obj.id):
+                self.copy_lost(obj, node, reason)
+
+    def check(self) -> None:
+        for obj in self.objects.values():
+            assert obj.count >= 0, (obj.id.hex(), obj.count)
+            assert not (obj.holders and 0 in obj.holders.values()), obj.id.hex()
+            assert obj.views >= 0, obj.id.hex()
+            assert obj.pinned is None or obj.value is not None
+            if obj.value is not None:
+                known = [obj.value.inline is not None, obj.value.location is not None, obj.value.failure is not None]
+                assert sum(known) == 1, (obj.id.hex(), obj.value)
+            elif not self.is_mine(obj.id):
+                assert not obj.watched or obj.asked, f"{obj.id.hex()} is watched and nobody was asked"

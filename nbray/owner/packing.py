@@ -1,0 +1,126 @@
+"""Arguments and values into payloads: references counted, large parts put into the store, culprits named."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from nbray.config import INLINE_LIMIT
+from nbray.refs import ObjectRef
+from nbray.serializability import path_to_culprit
+from nbray.wire.messages import Held
+from nbray.wire.values import ArgRef, Pickled, checksum, dumps
+
+#: In place of the pickle of (args, kwargs): they are the value of dependency 0, because they are too large for a message.
+ARGUMENTS_ARE_AN_OBJECT = b"\x02"
+
+
+class Packed(NamedTuple):
+    """The arguments of one task. `kept` are references made on the way, alive until the task holds them itself."""
+
+    payload: bytes
+    crc: int
+    needs: list[Held] | None
+    contains: list[Held]
+    kept: list[ObjectRef[Any]]
+
+
+NO_ARGUMENTS = Packed(b"", 0, None, [], [])
+
+
+class Packer:
+    """Pickles for one process. `put` stores a pickled value and returns its reference."""
+
+    def __init__(self, put: Callable[[Pickled, list[Held]], ObjectRef[Any]]) -> None:
+        self._put = put
+        self._local = threading.local()
+
+    def lend(self, ref: ObjectRef[Any]) -> None:
+        """A reference is being pickled. In a pickle of the user's own nobody counts it: it keeps nothing alive."""
+        lent: dict[bytes, Held] | None = getattr(self._local, "lent", None)
+        if lent is not None:
+            lent[ref._id] = Held(ref._id, ref._owner)
+
+    def dumps(self, value: Any, what: str, name: str) -> tuple[Pickled, list[Held]]:
+        """Pickle `value`; also the references inside. Raises TypeError naming the path to what does not pickle."""
+        before = getattr(self._local, "lent", None)
+        lent: dict[bytes, Held] = {}
+        self._local.lent = lent
+        try:
+            return dumps(value), list(lent.values())
+        except Exception as error:
+            path = path_to_culprit(value, name)
+            raise TypeError(f"Could not serialize the {what}: {path} does not pickle ({type(error).__name__}: {error})") from error
+        finally:
+            self._local.lent = before
+
+    def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> Packed:
+        """Pickle (args, kwargs) with the references at top level set apart."""
+        if not args and not kwargs:
+            return NO_ARGUMENTS
+        needs: dict[bytes, int] = {}
+        held: list[Held] = []
+
+        def stand_in(ref: ObjectRef[Any]) -> ArgRef:
+            index = needs.get(ref._id)
+            if index is None:
+                index = needs[ref._id] = len(held)
+                held.append(Held(ref._id, ref._owner))
+            return ArgRef(index)
+
+        args = tuple([stand_in(a) if type(a) is ObjectRef else a for a in args])
+        if kwargs:
+            kwargs = {k: stand_in(v) if type(v) is ObjectRef else v for k, v in kwargs.items()}
+        what = f"argument of {name}"
+        pickled, contains = self.dumps((args, kwargs), what, "(args, kwargs)")
+        if pickled.size <= INLINE_LIMIT:
+            payload = pickled.payload()
+            return Packed(payload, checksum(payload), held or None, contains, [])
+        return self._large(args, kwargs, what, stand_in, held)
+
+    def _large(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], what: str, stand_in: Callable[[ObjectRef[Any]], ArgRef], held: list[Held]
+    ) -> Packed:
+        """Over the limit: each large argument becomes an object of its own, and if that is not enough, all of them one."""
+        kept: list[ObjectRef[Any]] = []
+        made: dict[int, ObjectRef[Any]] = {}  # the same object twice in one call is stored once
+
+        def set_apart(value: Any, name: str) -> Any:
+            if type(value) in (ArgRef, int, float, bool, type(None)):
+                return value
+            ref = made.get(id(value))
+            if ref is None:
+                pickled, inner = self.dumps(value, what, name)
+                if pickled.size <= INLINE_LIMIT:
+                    return value
+                ref = made[id(value)] = self._put(pickled, inner)
+                kept.append(ref)
+            return stand_in(ref)
+
+        args = tuple([set_apart(a, f"args[{i}]") for i, a in enumerate(args)])
+        kwargs = {k: set_apart(v, f"kwargs[{k!r}]") for k, v in kwargs.items()}
+        pickled, contains = self.dumps((args, kwargs), what, "(args, kwargs)")
+        if pickled.size <= INLINE_LIMIT:
+            payload = pickled.payload()
+            return Packed(payload, checksum(payload), held, contains, kept)
+        # Very many arguments. Their stand-ins count from 1: dependency 0 is the pickle of all of them.
+        whole = self._put(pickled, contains)
+        needs = [Held(whole._id, whole._owner), *held]
+        return Packed(ARGUMENTS_ARE_AN_OBJECT, checksum(ARGUMENTS_ARE_AN_OBJECT), needs, [], [*kept, whole])
+
+
+def unpack(payload: bytes, load: Callable[[int], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """(args, kwargs) in a worker. `load(i)` gives the value of dependency i; `load(-1)` the unpickled payload."""
+    if not payload:
+        return (), {}
+    if payload == ARGUMENTS_ARE_AN_OBJECT:
+        args, kwargs = load(0)
+        first = 1
+    else:
+        args, kwargs = load(-1)
+        first = 0
+    args = tuple([load(a.index + first) if type(a) is ArgRef else a for a in args])
+    if kwargs:
+        kwargs = {k: load(v.index + first) if type(v) is ArgRef else v for k, v in kwargs.items()}
+    return args, kwargs

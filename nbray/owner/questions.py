@@ -1,0 +1,77 @@
+"""Questions to the head, and their answers: names of actors, lists, key-value."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from typing import Any
+
+from nbray.exceptions import HeadUnavailableError, RaySystemError
+from nbray.owner.runtime import Runtime
+from nbray.wire.messages import ActorFound, ActorRejected, Answer, Ask, Message
+
+#: A head that does not answer for this long is not going to: it does nothing that takes time.
+ANSWER_S = 30.0
+
+
+class Question:
+    """One that was asked. `answer` is None until it came."""
+
+    __slots__ = ("answer", "gate", "request")
+
+    def __init__(self, request: int) -> None:
+        self.request = request
+        self.gate = threading.Lock()
+        self.gate.acquire()
+        self.answer: Any = None
+
+
+class Questions:
+    """Requests of this process that wait for an answer, by number."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._open: dict[int, Question] = {}
+        self._numbers = itertools.count(1)
+
+    def open(self) -> Question:
+        question = Question(next(self._numbers))
+        self._open[question.request] = question
+        return question
+
+    def wait(self, question: Question) -> Any:
+        """The answer. Raises HeadUnavailableError after ANSWER_S; interruptible."""
+        try:
+            if not question.gate.acquire(timeout=ANSWER_S) or question.answer is None:
+                raise HeadUnavailableError(f"the head did not answer within {ANSWER_S:g} s; `nbray status` shows whether it lives")
+        finally:
+            self._open.pop(question.request, None)
+        return question.answer
+
+    def ask(self, what: str, arguments: dict[str, Any]) -> Any:
+        """Ask the head and wait. Raises RaySystemError with its words when it refuses."""
+        question = self.open()
+        runtime = self._runtime
+        runtime.post(runtime.state.calls.head, Ask(question.request, runtime.me, what, arguments))
+        answer = self.wait(question)
+        if answer.error:
+            raise RaySystemError(f"the head refused {what!r}: {answer.error}")
+        return answer.result
+
+    def answered(self, message: Message) -> None:
+        """From the I/O thread."""
+        if isinstance(message, Answer | ActorFound | ActorRejected):
+            question = self._open.get(message.request)
+            if question is not None:
+                self.settle(question, message)
+
+    def settle(self, question: Question, answer: Any) -> None:
+        if question.answer is None:
+            question.answer = answer
+            question.gate.release()
+
+    def abandon(self) -> None:
+        """The head is gone: nobody answers."""
+        for question in list(self._open.values()):
+            if question.answer is None:
+                question.gate.release()

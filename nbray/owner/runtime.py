@@ -1,0 +1,351 @@
+"""The shell around an owner: one lock, one mailbox, the threads that receive and that tidy up. It decides nothing.
+
+    user threads      step(event) under the lock, send what comes out themselves
+    nbray-io          receives messages; steps; tells waiters
+    nbray-lifeline    blocks on the daemon's lifeline; its end of file wakes nbray-io
+    nbray-tidy        runs callbacks, and drains dropped references of an otherwise idle process
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from nbray.exceptions import HeadUnavailableError
+from nbray.ids import Address, ObjectId, ProcessId
+from nbray.machine import Effect, Send, Tick
+from nbray.owner import records as r
+from nbray.owner.guard import InterruptGuard
+from nbray.owner.state import OwnerState
+from nbray.owner.store_client import StoreClient
+from nbray.owner.waiting import Waiter, WaitList
+from nbray.store.arena import Arena
+from nbray.wire import lifeline
+from nbray.wire.mailbox import Mailbox
+from nbray.wire.messages import ActorRejected, Failure, Message, RegionLoaned, StoreFull, Value, Welcome
+
+#: Dropped references of an idle process are collected this long, then released together.
+TIDY_S = 0.05
+
+
+class Runtime:
+    """An owner with its mailbox. `engines/native.py` gives it the port's face; `worker/` adds an executor."""
+
+    def __init__(self, process: ProcessId, role: str, job: str = "", namespace: str = "") -> None:
+        self.process = process
+        self.role = role
+        self.job_name = job
+        self.namespace = namespace
+        self.me = Address(b"\0" * 8, process)
+        self.lock = threading.Lock()
+        self.state = OwnerState(self.me)
+        self.guard = InterruptGuard()
+        self.waiting = WaitList()
+        self.welcome: Welcome | None = None
+        self.directory = ""
+        self.store: StoreClient
+        self.attached = threading.Event()
+        self.closing = False
+        self.why_gone = ""
+        self.on_message: Callable[[Message], None] = lambda _m: None  #: messages that are not the owner's
+        self.on_effect: Callable[[Effect], None] = lambda _e: None  #: effects that are not Send or Ready; outside the lock
+        self.on_lost: Callable[[str], None] = lambda _why: None  #: our node is gone; from nbray-io
+        self.on_block: Callable[[], None] = lambda: None  #: a thread of this process is about to wait for objects
+        self.on_unblock: Callable[[], None] = lambda: None
+        self._mailbox: Mailbox | None = None
+        self._line: socket.socket | None = None
+        self._line_ended = False
+        self._dropped: deque[ObjectId] = deque()
+        self._released: deque[ObjectId] = deque()
+        self._tidy_due = False
+        self._chores: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    # ------------------------------------------------------------------------------------------ attaching
+
+    def attach(self, directory: str) -> None:
+        """Join the node whose runtime directory this is. Raises ConnectionError with what to do about it."""
+        hello = lifeline.hello(self.role, self.process, job=self.job_name, namespace=self.namespace)
+        # The mailbox is bound before Hello: whoever hears of this process may write to it at once. The node's id is not known
+        # before Welcome, and is only needed to tell local peers from others.
+        mailbox = Mailbox(Address(b"", self.process), directory)
+        try:
+            line, welcome, arena_fd = lifeline.connect(directory, hello)
+        except BaseException:
+            mailbox.close()
+            raise
+        mailbox.settle(welcome.node)
+        self.me = Address(welcome.node, self.process)
+        with self.lock:
+            self._mailbox, self._line, self._line_ended = mailbox, line, False
+            self.welcome, self.directory = welcome, directory
+            mailbox.wake()  # connects us to ourselves while the directory exists
+            self.store = StoreClient(Arena(arena_fd, welcome.arena_bytes), welcome.node, self.process, self.post)
+            self._send(self.state.handle(r.Attached(welcome.node, welcome.head), time.monotonic()))
+        self.attached.set()
+        self._start(f"nbray-lifeline-{directory[-6:]}", lambda: self._watch(line, mailbox))
+        if len(self._threads) == 1:
+            self._start("nbray-io", self._receive)
+            self._start("nbray-tidy", self._tidy)
+
+    def _start(self, name: str, target: Callable[[], None]) -> None:
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _watch(self, line: socket.socket, mailbox: Mailbox) -> None:
+        """Nothing is ever said on a lifeline after Welcome: whatever ends this wait is the node's end, or ours."""
+        with contextlib.suppress(OSError):
+            line.recv(1)
+        line.close()
+        with self.lock:
+            if self._mailbox is mailbox:
+                self._line_ended = True
+                mailbox.wake()
+
+    # ------------------------------------------------------------------------------------------ stepping
+
+    def step(self, event: Any) -> None:
+        """Give the machine one fact, from any thread, and carry out what it orders."""
+        self.guard.enter()
+        try:
+            with self.lock:
+                rest = self._step(event)
+        finally:
+            self.guard.leave()
+        for effect in rest:
+            self._carry_out(effect)
+
+    def _step(self, event: Any) -> list[Effect]:
+        now = time.monotonic()
+        if self._dropped or self._released:
+            self._drain(now)
+        return self._send(self.state.handle(event, now))
+
+    def _send(self, effects: list[Effect]) -> list[Effect]:
+        """Send at once; return the rest, for after the lock."""
+        rest: list[Effect] = []
+        mailbox = self._mailbox
+        for effect in effects:
+            if type(effect) is Send:
+                if mailbox is not None:
+                    mailbox.send(effect.to, effect.message)
+            elif type(effect) is r.Ready:
+                obj = self.state.objects.objects.get(effect.object)
+                failed = obj is not None and obj.value is not None and obj.value.failure is not None
+                for callback in self.waiting.ready(effect.object, failed):
+                    self._chores.put(callback)
+            else:
+                rest.append(effect)
+        return rest
+
+    def _carry_out(self, effect: Effect) -> None:
+        self.on_effect(effect)
+
+    def _drain(self, now: float) -> None:
+        dropped, released = self._dropped, self._released
+        if released:
+            views = [released.popleft() for _ in range(len(released))]
+            self._chore_effects(self._send(self.state.handle(r.ViewsReleased(views), now)))
+        if dropped:
+            gone = [dropped.popleft() for _ in range(len(dropped))]
+            self._chore_effects(self._send(self.state.handle(r.Dropped(gone), now)))
+
+    def _chore_effects(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            self._chores.put(lambda e=effect: self._carry_out(e))  # type: ignore[misc]
+
+    def post(self, to: Address, message: Message) -> None:
+        """Send a message that no machine decided on: questions, loans, output."""
+        self.guard.enter()
+        try:
+            with self.lock:
+                if self._mailbox is not None:
+                    self._mailbox.send(to, message)
+        finally:
+            self.guard.leave()
+
+    # ------------------------------------------------------------------------------------------ references
+
+    def forget(self, object_id: ObjectId) -> None:
+        """A reference was collected. Runs anywhere, also inside the lock: no lock is taken here."""
+        self._dropped.append(object_id)
+        if not self._tidy_due:
+            self._tidy_due = True
+            self._chores.put(self._settle)
+
+    def released(self, object_id: ObjectId) -> None:
+        """A view over pinned bytes died. As `forget`."""
+        self._released.append(object_id)
+        if not self._tidy_due:
+            self._tidy_due = True
+            self._chores.put(self._settle)
+
+    def _settle(self) -> None:
+        """On nbray-tidy: let more come, then release what no step has released meanwhile."""
+        gate = threading.Lock()
+        gate.acquire()
+        gate.acquire(timeout=TIDY_S)
+        self._tidy_due = False
+        if self._dropped or self._released:
+            self.step(r.Dropped([]))
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """Run `function` on nbray-tidy."""
+        self._chores.put(function)
+
+    # ------------------------------------------------------------------------------------------ waiting
+
+    def wait_for(self, object_ids: list[ObjectId], count: int, timeout_s: float | None, local: bool, eager: bool) -> bool:
+        """Wait until `count` of the distinct `object_ids` are ready (`eager`: or one has failed). False after the timeout."""
+        self.guard.enter()
+        try:
+            with self.lock:
+                now = time.monotonic()
+                missing = [o for o in object_ids if not self.is_ready(o, local)]
+                count -= len(object_ids) - len(missing)
+                if count <= 0 or (eager and any(self.has_failed(o) for o in object_ids)):
+                    return True
+                waiter = Waiter(count, eager)
+                for object_id in missing:
+                    self.waiting.add(object_id, waiter)
+                rest = self._send(self.state.handle(r.Wanted(missing, local), now))
+        finally:
+            self.guard.leave()
+        for effect in rest:
+            self._carry_out(effect)
+        done = False
+        self.on_block()
+        try:
+            done = waiter.wait(timeout_s)
+        finally:
+            self.on_unblock()
+            if not done or waiter.missing:
+                with self.lock:
+                    self.waiting.remove(missing, waiter)
+        return done
+
+    def is_ready(self, object_id: ObjectId, local: bool) -> bool:
+        """Under the lock: whether a `get` of it would not wait."""
+        obj = self.state.objects.objects.get(object_id)
+        if obj is None or obj.value is None:
+            return False
+        return obj.value.location is None or not local or obj.pinned is not None
+
+    def has_failed(self, object_id: ObjectId) -> bool:
+        obj = self.state.objects.objects.get(object_id)
+        return obj is not None and obj.value is not None and obj.value.failure is not None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[OwnerState]:
+        """The machine, for looking at it."""
+        self.guard.enter()
+        try:
+            with self.lock:
+                yield self.state
+        finally:
+            self.guard.leave()
+
+    def value_of(self, object_id: ObjectId) -> tuple[Value, memoryview | None] | None:
+        """The value of an object; with its bytes, as a view that pins them, where they are in the store. None when it is no longer
+        ready: another thread's last view went between the wait and this."""
+        with self.locked() as state:
+            obj = state.objects.objects[object_id]
+            obj.seen = True
+            value = obj.value
+            if value is None or (value.location is not None and obj.pinned is None):
+                return None
+            if obj.pinned is None:
+                return value, None
+            offset, size = obj.pinned
+            obj.views += 1
+        return value, self.store.arena.pinned_view(offset, size, lambda: self.released(object_id))
+
+    def on_ready(self, object_id: ObjectId, callback: Callable[[], None]) -> None:
+        with self.locked() as state:
+            if not self.is_ready(object_id, local=True):
+                self.waiting.add(object_id, callback)
+                rest = self._send(state.handle(r.Wanted([object_id]), time.monotonic()))
+                self._chore_effects(rest)
+                return
+        self._chores.put(callback)
+
+    # ------------------------------------------------------------------------------------------ threads
+
+    def _receive(self) -> None:
+        while not self.closing:
+            mailbox = self._mailbox
+            if mailbox is None:
+                if not self.attached.wait(timeout=1.0):
+                    continue
+                continue
+            deadline = self.state.next_deadline()
+            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+            message = mailbox.receive(timeout) if timeout != 0.0 else None
+            if message is not None:
+                self._take(message)
+            elif self._line_ended:
+                self._lose(mailbox)
+            elif deadline is not None and time.monotonic() >= deadline:
+                self.step(Tick())
+
+    def _take(self, message: Message) -> None:
+        if self.state.takes(message):
+            self.step(message)
+            if isinstance(message, ActorRejected):
+                self.on_message(message)  # whoever asked for the name waits as well
+        elif isinstance(message, RegionLoaned | StoreFull):
+            self.store.answered(message)
+        else:
+            self.on_message(message)
+
+    def _lose(self, mailbox: Mailbox) -> None:
+        """Our node's daemon is gone, and with it every process and object on the node."""
+        self.attached.clear()
+        node = self.me.node
+        self.store.end()
+        with self.lock:
+            self._mailbox = None
+            self._line_ended = False
+        mailbox.close(linger=False)
+        if self.closing:
+            return
+        self.why_gone = f"the daemon of node {node.hex()[:4]} ended"
+        self.step(r.NodeLost(node, Failure("NodeDiedError", message=self.why_gone, fields={"node": node.hex()})))
+        self.on_lost(self.why_gone)
+
+    def _tidy(self) -> None:
+        while (chore := self._chores.get()) is not None:
+            chore()
+
+    def wait_attached(self, timeout_s: float = 15.0) -> None:
+        """API calls wait here while a new cluster is started. Raises HeadUnavailableError."""
+        if not self.attached.is_set() and not self.attached.wait(timeout_s):
+            raise HeadUnavailableError(f"{self.why_gone or 'the cluster is gone'}, and no other could be started; call nbray.init() again")
+
+    def close(self) -> None:
+        """Leave the node. Idempotent; from any thread but ours."""
+        if self.closing:
+            return
+        self.closing = True
+        with self.lock:
+            mailbox, self._mailbox = self._mailbox, None
+            if mailbox is not None:
+                mailbox.wake()
+        if self._line is not None:
+            with contextlib.suppress(OSError):
+                self._line.shutdown(socket.SHUT_RDWR)
+        self._chores.put(None)
+        self.attached.set()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(timeout=5)
+        if mailbox is not None:
+            mailbox.close()
+        self.guard.uninstall()

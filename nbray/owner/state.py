@@ -1,0 +1,200 @@
+"""The owner: what a process that runs user code knows and decides about what it submitted and put. Pure.
+
+One machine from three tables: objects (objects.py), tasks and leases (tasks.py), actors and calls (calls.py). This file says
+which event goes where; docs/architecture.md has the states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nbray.ids import Address, NodeId, TaskId, object_id, task_of
+from nbray.machine import Effect, Send, Tick
+from nbray.owner import records as r
+from nbray.owner.calls import CallTable
+from nbray.owner.objects import ObjectTable
+from nbray.owner.records import OwnedObject, OwnedTask
+from nbray.owner.tasks import TaskTable
+from nbray.wire import messages as m
+
+
+class OwnerState:
+    """`handle(event, now)` for every owner: drivers and workers alike."""
+
+    def __init__(self, me: Address) -> None:
+        self.me = me
+        self._out: list[Effect] = []
+        self._judged: dict[TaskId, m.TaskDone] = {}  #: reports that wait for the shell's word on their exception
+        self.objects = ObjectTable(me, self._out)
+        self.tasks = TaskTable(me, self.objects, self._out)
+        self.calls = CallTable(me, self.objects, self.tasks, self._out)
+        self.objects.value_arrived = self.tasks.value_arrived
+        self.objects.rerun = self.tasks.rerun
+        self.objects.freed = self._freed
+        self.tasks.route_call = self.calls.route
+        self.tasks.fail_early = self.calls.fail_early
+        o, t, c = self.objects, self.tasks, self.calls
+        self._handlers: dict[type, Callable[[Any, float], object]] = {
+            # this process
+            r.Submitted: lambda e, now: t.submit(e.task, e.job_cell_line, now),
+            r.ActorCreated: lambda e, now: c.create(e.task, e.register, ""),
+            r.Called: lambda e, now: c.call(e, ""),
+            r.WasPut: lambda e, now: self._put(e),
+            r.Received: lambda e, now: o.receive(e.object, e.owner, e.credits),
+            r.Dropped: lambda e, now: o.drop(e.objects),
+            r.ViewsReleased: lambda e, now: o.views_released(e.objects),
+            r.Wanted: lambda e, now: [o.want(x, e.local) for x in e.objects],
+            r.ValueTold: lambda e, now: self._value_told(e),
+            r.Passed: lambda e, now: o.pass_on(e.held, e.to),
+            r.Reported: lambda e, now: o.credited(e.objects),
+            r.CancelAsked: lambda e, now: self._cancel(e),
+            r.CellCancelled: lambda e, now: self._cancel_cell(e),
+            r.RetryDecided: self._retry_decided,
+            r.NodeLost: lambda e, now: self._node_lost(e),
+            r.Attached: lambda e, now: self._attached(e),
+            Tick: lambda e, now: t.tick(now),
+            # leases and workers
+            m.TaskDone: self._task_done,
+            m.TasksReturned: t.returned,
+            m.LeaseGranted: t.lease_granted,
+            m.LeaseRedirected: t.lease_redirected,
+            m.LeaseWaiting: lambda e, now: t.lease_waiting(e),
+            m.LeaseRefused: lambda e, now: t.lease_refused(e),
+            m.LeaseRecalled: lambda e, now: t.lease_recalled(e),
+            m.LeaseLost: t.lease_lost,
+            # objects
+            m.ObjectPinned: lambda e, now: o.pinned(e),
+            m.ObjectUnavailable: lambda e, now: o.unavailable(e),
+            m.CopyMade: lambda e, now: o.copy_made(e),
+            m.AskValue: lambda e, now: o.asked(e),
+            m.TellValue: lambda e, now: o.told(e),
+            m.AddBorrower: lambda e, now: o.borrower_added(e),
+            m.RemoveBorrower: lambda e, now: o.borrower_removed(e),
+            m.ReportMissing: lambda e, now: o.missing(e),
+            m.CancelObject: lambda e, now: self._cancel(r.CancelAsked(e.object, e.force, e.recursive)),
+            m.ProcessDied: lambda e, now: self._process_died(e.death),
+            m.NodeDied: lambda e, now: self._node_died(e.node, e.reason),
+            # actors
+            m.ActorUpdate: lambda e, now: c.updated(e),
+            m.ActorRejected: lambda e, now: c.rejected(e),
+        }
+
+    def handle(self, event: Any, now: float) -> list[Effect]:
+        """Step. Events are this package's records and the messages addressed to owners."""
+        self._handlers[type(event)](event, now)
+        effects = self._out.copy()
+        self._out.clear()
+        return effects
+
+    def takes(self, event: Any) -> bool:
+        """Whether this machine has a handler for the event."""
+        return type(event) in self._handlers
+
+    def next_deadline(self) -> float | None:
+        return self.tasks.next_deadline()
+
+    # ------------------------------------------------------------------------------------------ tasks
+
+    def _task_done(self, event: m.TaskDone, now: float) -> None:
+        task = self.tasks.done(event, now)
+        if task is None:
+            return
+        if event.retriable and task.retry_exceptions and not task.cancelled and event.values[0].failure is not None:
+            self._out.append(r.JudgeException(task, event.values))
+            self._judged[task.id] = event
+        else:
+            self._finish(event, task, now)
+        self.tasks.pump_after(task)
+
+    def _finish(self, event: m.TaskDone, task: OwnedTask, now: float) -> None:
+        if task.shape is None:
+            self.calls.done(event, now)
+        else:
+            self.tasks.take_values(event, task, self.me.node)
+
+    def _retry_decided(self, event: r.RetryDecided, now: float) -> None:
+        done = self._judged.pop(event.task, None)
+        task = self.tasks.tasks.get(event.task)
+        if done is None or task is None or task.push.attempt != event.attempt:
+            return
+        if not event.retry or task.cancelled:
+            self._finish(done, task, now)
+        elif task.shape is None:
+            self.calls.retry(task)
+        else:
+            self.tasks.retry_exception(task)
+        self.tasks.pump_after(task)
+
+    def _cancel(self, event: r.CancelAsked) -> None:
+        task = self.tasks.tasks.get(task_of(event.object))
+        if task is not None:
+            self._cancel_task(task, event.force, event.recursive)
+            return
+        obj = self.objects.objects.get(event.object)
+        if obj is not None and not self.objects.is_mine(obj.id) and obj.value is None:
+            self._out.append(Send(obj.owner, m.CancelObject(obj.id, event.force, event.recursive)))
+
+    def _cancel_task(self, task: OwnedTask, force: bool, recursive: bool) -> None:
+        if task.shape is not None:
+            self.tasks.cancel(task, force, recursive)
+        elif isinstance(task.push, m.PushCall):
+            self.calls.cancel(task, recursive)
+
+    def _cancel_cell(self, event: r.CellCancelled) -> None:
+        for task in list(self.tasks.tasks.values()):
+            if (event.cell and task.push.cell == event.cell) or (event.parent and task.parent == event.parent):
+                self._cancel_task(task, event.force, recursive=True)
+
+    # ------------------------------------------------------------------------------------------ objects
+
+    def _put(self, event: r.WasPut) -> None:
+        obj = self.objects.own(event.object, "", event.line)
+        obj.seen = True
+        self.objects.set_value(obj, event.value, counted=False)
+
+    def _value_told(self, event: r.ValueTold) -> None:
+        obj = self.objects.receive(event.object, event.owner)
+        if obj.value is None:
+            # Held by the submitter until the task is done, what it contains too: nobody counted us for that.
+            self.objects.set_value(obj, event.value, counted=False)
+
+    def _freed(self, obj: OwnedObject) -> None:
+        if obj.task is not None:
+            self.tasks.object_freed(obj)
+        if obj.id[16:] == b"\0\0\0\0":
+            self.calls.object_freed(obj)
+
+    # ------------------------------------------------------------------------------------------ deaths
+
+    def _process_died(self, death: m.Death) -> None:
+        self.objects.process_died(death.process)
+        self.tasks.worker_died(death)
+
+    def _node_died(self, node: NodeId, reason: str) -> None:
+        self.objects.node_died(node, reason)
+        self.tasks.node_gone(node, reason)
+
+    def _node_lost(self, event: r.NodeLost) -> None:
+        """Our own node: nothing can be asked until `Attached`."""
+        self.tasks.attached = False
+        self.calls.cluster_gone(event.failure)
+        self._node_died(event.node, event.failure.message)
+
+    def _attached(self, event: r.Attached) -> None:
+        self.me = Address(event.node, self.me.process)
+        self.objects.me = self.tasks.me = self.calls.me = self.me
+        self.calls.head = event.head
+        self.tasks.attached = True
+        self.tasks.pump_all()
+
+    def actor_object(self, actor: bytes) -> OwnedObject | None:
+        return self.objects.objects.get(object_id(actor))
+
+    def check(self) -> None:
+        self.objects.check()
+        self.tasks.check()
+        self.calls.check()
+
+
+__all__ = ["OwnerState"]

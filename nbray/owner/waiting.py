@@ -1,0 +1,62 @@
+"""Threads that wait for objects: `get`, `wait` and callbacks, woken by the owner's `Ready`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+
+from nbray.ids import ObjectId
+
+
+class Waiter:
+    """Waits for `count` of several objects. Made, told and left under the runtime's lock; waited on without it."""
+
+    __slots__ = ("_eager", "_gate", "failed", "missing")
+
+    def __init__(self, count: int, eager: bool) -> None:
+        """`eager`: the first failure ends the wait."""
+        self._eager = eager
+        self.missing = count
+        self.failed = False
+        self._gate = threading.Lock()
+        self._gate.acquire()
+
+    def tell(self, failed: bool) -> None:
+        """One object is ready."""
+        self.missing -= 1
+        self.failed = self.failed or (failed and self._eager)
+        if (self.missing == 0 or self.failed) and self._gate.locked():
+            self._gate.release()
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Whether the wait ended in time. Interruptible: a lock's acquire handles signals in the main thread."""
+        return self._gate.acquire(timeout=-1 if timeout_s is None else max(0.0, min(timeout_s, threading.TIMEOUT_MAX)))
+
+
+class WaitList:
+    """Who waits for which object. Under the runtime's lock."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[ObjectId, list[Waiter | Callable[[], None]]] = {}
+
+    def add(self, object_id: ObjectId, waiter: Waiter | Callable[[], None]) -> None:
+        self._waiting.setdefault(object_id, []).append(waiter)
+
+    def remove(self, object_ids: Iterable[ObjectId], waiter: Waiter) -> None:
+        """An interrupted or timed-out wait is forgotten."""
+        for object_id in object_ids:
+            waiters = self._waiting.get(object_id)
+            if waiters is not None and waiter in waiters:
+                waiters.remove(waiter)
+                if not waiters:
+                    del self._waiting[object_id]
+
+    def ready(self, object_id: ObjectId, failed: bool) -> list[Callable[[], None]]:
+        """Tell the waiters; the callbacks are returned, to be called without the lock."""
+        callbacks = []
+        for waiter in self._waiting.pop(object_id, ()):
+            if isinstance(waiter, Waiter):
+                waiter.tell(failed)
+            else:
+                callbacks.append(waiter)
+        return callbacks

@@ -1,0 +1,399 @@
+"""Runs tasks: loads functions and arguments, calls user code in the main thread, stores and reports results. Decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import cloudpickle
+import msgspec
+
+from nbray import ids
+from nbray.engines.native import NativeEngine
+from nbray.engines.port import RuntimeFacts
+from nbray.exceptions import RayTaskError
+from nbray.ids import Address, FunctionId, object_id
+from nbray.machine import Effect
+from nbray.owner import records as r
+from nbray.owner.packing import unpack
+from nbray.wire import messages as m
+from nbray.wire.failures import failure_of
+from nbray.wire.values import loads, verified
+from nbray.worker import state as w
+from nbray.worker.actor import ActorExit, LiveActor
+from nbray.worker.output import Source
+
+_Push = m.PushTask | m.PushCall
+
+
+class Current(msgspec.Struct):
+    """The task that a thread (or an asyncio task) of this worker runs."""
+
+    push: _Push | None
+    cancelled: bool = False
+    amounts: dict[str, int] = {}
+
+
+class Executor:
+    """The main thread's loop, and the shell of worker.state."""
+
+    def __init__(self, engine: NativeEngine) -> None:
+        self.engine = engine
+        self.runtime = engine.runtime
+        self.state = w.WorkerState(self.runtime.me)
+        self.actor: LiveActor | None = None
+        self.current: contextvars.ContextVar[Current | None] = contextvars.ContextVar("nbray_task", default=None)
+        self.running: dict[ids.TaskId, Current] = {}
+        self.namespace = ""
+        self.flush_output: Callable[[], None] = lambda: None
+        self._idle = Current(None)
+        self._main = threading.get_ident()
+        self._in_main: Current | None = None  #: what the main thread runs, while it may be interrupted
+        self._runs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._definitions: dict[FunctionId, m.DefineFunction] = {}
+        self._functions: dict[FunctionId, Any] = {}
+        self.exit_code: int | None = None
+        signal.signal(signal.SIGINT, self._interrupted)
+
+    # ------------------------------------------------------------------------------------------ stepping
+
+    def step(self, event: Any) -> list[Effect]:
+        """Step worker.state under the runtime's lock; sends leave at once, the rest is returned."""
+        runtime = self.runtime
+        runtime.guard.enter()
+        try:
+            with runtime.lock:
+                return runtime._send(self.state.handle(event, 0.0))
+        finally:
+            runtime.guard.leave()
+
+    def take(self, message: m.Message) -> None:
+        """A message that is not the owner's. From the I/O thread."""
+        if isinstance(message, m.DefineFunction):
+            self._definitions[message.function] = message
+        elif isinstance(message, m.DefineJob):
+            self._join_job(message)
+        elif isinstance(message, m.StartActor):
+            self.state.is_actor = True
+            self._runs.put(lambda: self._become(message))
+        elif self.state.takes(message):
+            self.carry_out(self.step(message))
+
+    def carry_out(self, effects: list[Effect]) -> None:
+        """From any thread: what must run in the main thread is queued for it."""
+        for effect in effects:
+            if isinstance(effect, w.Run):
+                self._schedule(effect.push)
+            elif isinstance(effect, w.FetchArguments):
+                self._fetch(effect.push)
+            elif isinstance(effect, w.Interrupt):
+                self._interrupt(effect)
+            elif isinstance(effect, w.Refuse):
+                self._refuse(effect)
+            elif isinstance(effect, w.Exit):
+                if self.actor is not None:
+                    self.actor.stop_loop()
+                self._runs.put(None)
+
+    def _schedule(self, push: _Push) -> None:
+        if self.actor is not None and isinstance(push, m.PushCall) and self.actor.schedule is not None:
+            self.actor.schedule(push)
+        else:
+            self._runs.put(lambda: self.execute(push))
+
+    def serve(self) -> None:
+        """The main thread's life. Returns when the worker is to exit."""
+        while True:
+            try:
+                job = self._runs.get()
+                if job is None:
+                    return
+                job()
+            except ActorExit:
+                return
+            except KeyboardInterrupt:
+                continue  # meant for a task that ended meanwhile
+
+    def _join_job(self, message: m.DefineJob) -> None:
+        self.engine.job = message.job
+        self.engine.runtime.namespace = message.namespace
+        self.runtime.state.tasks.job = message.job.process
+        self.runtime.state.tasks.introduction = message
+        self._runs.put(lambda: enter_job(message))
+
+    # ------------------------------------------------------------------------------------------ arguments
+
+    def _fetch(self, push: _Push) -> None:
+        """The submitter holds the dependencies until the task reports; here they are borrowed until then."""
+        missing = []
+        for dependency in push.dependencies:
+            self.runtime.step(r.ValueTold(dependency.object, dependency.owner, dependency.value))
+            if dependency.value.location is not None:
+                missing.append(dependency.object)
+        if not missing:
+            self.carry_out(self.step(w.ArgumentsReady(push.task)))
+            return
+        left = [len(missing)]
+
+        def arrived() -> None:
+            left[0] -= 1
+            if not left[0]:
+                self.carry_out(self.step(w.ArgumentsReady(push.task)))
+
+        for object_ in missing:
+            self.runtime.on_ready(object_, arrived)
+
+    def arguments(self, push: _Push) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        payload = push.args
+
+        def load(index: int) -> Any:
+            if index < 0:
+                return loads(verified(payload, push.crc, f"the arguments of {push.name}"))
+            return self.engine.get([self.engine.receive(push.dependencies[index].object, push.dependencies[index].owner)], None)[0]
+
+        return unpack(payload, load)
+
+    def function(self, function: FunctionId) -> Any:
+        loaded = self._functions.get(function)
+        if loaded is None:
+            definition = self._definitions[function]
+            loaded = cloudpickle.loads(verified(definition.payload, definition.crc, f"the function {definition.name}"))
+            self._functions[function] = loaded
+        return loaded
+
+    # ------------------------------------------------------------------------------------------ running
+
+    def begin(self, push: _Push) -> Current:
+        """The calling thread or asyncio task runs `push` from now on."""
+        current = Current(push)
+        self.running[push.task] = current
+        self.current.set(current)
+        return current
+
+    def execute(self, push: _Push) -> None:
+        """Run one task or call in the calling thread and report it."""
+        current = Current(push)
+        self.running[push.task] = current
+        token = self.current.set(current)
+        started = time.time_ns()
+        cpu = time.process_time_ns()
+        try:
+            with self.engine.cell(push.cell):
+                values, retriable = self._outcome(push, current)
+        finally:
+            self.current.reset(token)
+            self.running.pop(push.task, None)
+        self.report(push, values, started, retriable, time.process_time_ns() - cpu)
+
+    def _outcome(self, push: _Push, current: Current) -> tuple[list[m.Value], bool]:
+        """The values of the task's returns, or its failure; whether the failure was an exception of the user's code."""
+        try:
+            if isinstance(push, m.PushTask):
+                call = self.function(push.function)
+            else:
+                assert self.actor is not None
+                call = self.actor.method(push.method)
+            args, kwargs = self.arguments(push)
+            if self.actor is None:
+                self._in_main = current
+            result = call(*args, **kwargs)
+            self._in_main = None
+            del args, kwargs
+            return self.stored(push, result), False
+        except BaseException as error:
+            self._in_main = None
+            return self.failed(push, current, error)
+
+    def failed(self, push: _Push, current: Current, error: BaseException) -> tuple[list[m.Value], bool]:
+        """What an exception comes to. Ends the worker for exits."""
+        if isinstance(error, ActorExit | SystemExit):
+            self._leave(push, error)
+        if current.cancelled and isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+            message = f"{push.name} (task {push.task.hex()}) was cancelled while it ran"
+            return [m.Value(failure=m.Failure("TaskCancelledError", message=message, fields={"task": push.task.hex()}))], False
+        names: dict[str, Any] = {}
+        if self.actor is not None:
+            names = {"actor_repr": self.actor.title(), "actor_id": self.actor.id.hex()}
+        failure = failure_of(
+            error, name=push.name, pid=self.engine.pid, node=self.runtime.me.node, task=push.task, attempt=push.attempt, **names
+        )
+        return [m.Value(failure=failure)], not isinstance(error, RayTaskError) or error.cause is not None
+
+    def _leave(self, push: _Push, error: BaseException) -> None:
+        """`exit_actor()` and `sys.exit()`: the process ends, and with it the call."""
+        self.flush_output()
+        if self.actor is not None:
+            reason = "exit_actor" if isinstance(error, ActorExit) else f"sys.exit({getattr(error, 'code', None)!r})"
+            node = Address(self.runtime.me.node, self.runtime.me.node)
+            self.runtime.post(node, m.ActorExiting(self.actor.id, self.actor.epoch, reason))
+            self.exit_code = 0
+        else:
+            code = getattr(error, "code", None)
+            self.exit_code = code if isinstance(code, int) else int(code is not None)
+        self._runs.put(None)
+        raise ActorExit
+
+    def stored(self, push: _Push, result: Any) -> list[m.Value]:
+        """The result as values. Raises what pickling raises, with the path to the culprit."""
+        if push.returns == 0:
+            return []
+        if push.returns == 1:
+            results = [result]
+        else:
+            results = _several(push, result)
+        values = []
+        for index, each in enumerate(results):
+            pickled, contains = self.engine._packer.dumps(each, f"return value of {push.name}", "result")
+            if contains:
+                self.runtime.step(r.Passed(contains, push.owner))
+            values.append(self.engine.sealed(object_id(push.task, index), push.owner, pickled, contains))
+        return values
+
+    def report(self, push: _Push, values: list[m.Value], started: int, retriable: bool, cpu: int) -> None:
+        """Send the result after everything the task printed, then go on."""
+        self.flush_output()
+        borrows: list[m.Held] = []
+        if push.dependencies or push.contains:
+            borrows = self._still_held(push)
+        me = self.runtime.me.process
+        done = m.TaskDone(push.task, push.attempt, me, values, started, time.time_ns(), borrows, retriable, cpu)
+        self.runtime.post(push.owner, done)
+        self.carry_out(self.step(w.Ran(push.task)))
+
+    def _still_held(self, push: _Push) -> list[m.Held]:
+        """References from the arguments that outlive the task here: the submitter counts us for them."""
+        candidates = {h.object: h for h in push.contains}
+        for dependency in push.dependencies:
+            candidates.update({h.object: h for h in dependency.value.contains})
+        self.runtime.step(r.Dropped([d.object for d in push.dependencies]))
+        with self.runtime.locked() as state:
+            held = [h for o, h in candidates.items() if o in state.objects.objects and h.owner.process != self.runtime.process]
+        if held:
+            self.runtime.step(r.Reported([h.object for h in held]))
+        return held
+
+    def _refuse(self, effect: w.Refuse) -> None:
+        now = time.time_ns()
+        value = m.Value(failure=effect.failure)
+        for_dependencies = [d.object for d in effect.push.dependencies]
+        if for_dependencies:
+            self.runtime.step(r.Dropped(for_dependencies))
+        done = m.TaskDone(effect.push.task, effect.push.attempt, self.runtime.me.process, [value], now, now)
+        self.runtime.post(effect.push.owner, done)
+
+    # ------------------------------------------------------------------------------------------ interrupting
+
+    def _interrupt(self, effect: w.Interrupt) -> None:
+        current = self.running.get(effect.push.task)
+        if current is None:
+            return
+        current.cancelled = True
+        if effect.recursive:
+            self.runtime.step(r.CellCancelled(parent=effect.push.task))
+        if self.actor is not None and isinstance(effect.push, m.PushCall):
+            self.actor.cancel(effect.push.task)
+        else:
+            signal.pthread_kill(self._main, signal.SIGINT)
+
+    def _interrupted(self, _number: int, _frame: Any) -> None:
+        """SIGINT in the main thread: only for the task that was cancelled, and only inside its own code."""
+        current = self._in_main
+        if current is not None and current.cancelled:
+            raise KeyboardInterrupt
+
+    # ------------------------------------------------------------------------------------------ actors
+
+    def _become(self, message: m.StartActor) -> None:
+        spec = message.spec
+        node = Address(self.runtime.me.node, self.runtime.me.node)
+        push = m.PushTask(
+            spec.actor, message.epoch, spec.class_id, 0, spec.args, spec.crc, spec.owner, spec.job, spec.cell,
+            f"{spec.class_name}.__init__", spec.dependencies, spec.contains,
+        )  # fmt: skip
+        self.engine.job = spec.job
+        current = Current(push)
+        token = self.current.set(current)
+        try:
+            cls = cloudpickle.loads(verified(spec.class_payload, spec.class_crc, f"the class {spec.class_name}"))
+            for dependency in spec.dependencies:
+                self.runtime.step(r.ValueTold(dependency.object, dependency.owner, dependency.value))
+            args, kwargs = self.arguments(push)
+            self.actor = LiveActor(self, spec, message.epoch, cls)
+            self.actor.build(args, kwargs)
+        except BaseException as error:
+            self._failed_init(message, push, error)
+            return
+        finally:
+            self.current.reset(token)
+        self.runtime.post(node, m.ActorStarted(spec.actor, message.epoch, self.runtime.me, self.engine.pid))
+        self.carry_out(self.step(w.BecameActor(spec.actor, message.epoch, self.actor.concurrency)))
+        self.actor.live()
+
+    def _failed_init(self, message: m.StartActor, push: m.PushTask, error: BaseException) -> None:
+        self.flush_output()
+        spec = message.spec
+        node = Address(self.runtime.me.node, self.runtime.me.node)
+        if isinstance(error, ActorExit):
+            self.runtime.post(node, m.ActorExiting(spec.actor, message.epoch, "exit_actor in __init__"))
+        else:
+            failure = failure_of(
+                error, name=push.name, pid=self.engine.pid, node=self.runtime.me.node, task=push.task, attempt=message.epoch,
+                actor_repr=spec.class_name, actor_id=spec.actor.hex(),
+            )  # fmt: skip
+            self.runtime.post(node, m.ActorFailed(spec.actor, message.epoch, failure))
+        self._runs.put(None)
+
+    def end(self) -> None:
+        """Leave `serve` after what is queued. From any thread."""
+        self._runs.put(None)
+
+    # ------------------------------------------------------------------------------------------ who runs here
+
+    def source(self) -> Source:
+        current = self.current.get() or next(reversed(self.running.values()), None) or self._idle
+        if current.push is None:
+            return Source("", b"\0" * 16, "worker" if self.actor is None else self.actor.title(), self.engine.job)
+        name = current.push.name if self.actor is None else self.actor.title()
+        return Source(current.push.cell, current.push.task, name, current.push.job)
+
+    def facts(self) -> RuntimeFacts:
+        current = self.current.get() or self._in_main or self._idle
+        welcome = self.runtime.welcome
+        assert welcome is not None
+        push, actor = current.push, self.actor
+        return RuntimeFacts(
+            self.engine.job.process, self.runtime.me.node, self.runtime.process, self.runtime.namespace, welcome.session,
+            push.task if push else None, push.name if push else None, actor.id if actor else None, actor.name if actor else None,
+            current.amounts, push.attempt if push else 0, current.cancelled, actor is not None and actor.epoch > 0,
+        )  # fmt: skip
+
+
+def _several(push: _Push, result: Any) -> list[Any]:
+    if inspect.isgenerator(result):
+        result = list(result)
+    try:
+        results = list(result)
+    except TypeError:
+        raise ValueError(f"{push.name} was to return {push.returns} values, and returned one {type(result).__name__}") from None
+    if len(results) != push.returns:
+        raise ValueError(f"{push.name} was to return {push.returns} values (num_returns), and returned {len(results)}")
+    return results
+
+
+def enter_job(message: m.DefineJob) -> None:
+    """Where the driver's modules are, this worker finds them too."""
+    for entry in reversed(message.path):
+        if entry not in sys.path:
+            sys.path.insert(0, entry)
+    if os.path.isdir(message.directory):
+        os.chdir(message.directory)
+

@@ -1,0 +1,72 @@
+"""A worker's life, from the fork on: mailbox, Hello, run what is sent, leave in order."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+from nbray import session
+from nbray.engines.native import NativeEngine
+from nbray.ids import Address
+from nbray.owner.runtime import Runtime
+from nbray.worker import state as w
+from nbray.worker.actor import ActorExit
+from nbray.worker.boot import WorkerBoot
+from nbray.worker.executor import Executor
+from nbray.worker.output import OutputSender
+
+
+def run(boot: WorkerBoot) -> NoReturn:
+    """Be the worker that `boot` describes. Never returns; an exit code other than 0 is a crash."""
+    code = 1
+    try:
+        code = _live(boot)
+    except BaseException:  # noqa: BLE001 -- whatever it is, it belongs in the log, and the process ends
+        traceback.print_exc(file=sys.__stderr__)
+    os._exit(code)
+
+
+def _live(boot: WorkerBoot) -> int:
+    runtime = Runtime(boot.process, "worker")
+    engine = NativeEngine(runtime, Address(boot.node, b"\0" * 8), is_driver=False)
+    session.set_current(engine)
+    executor = Executor(engine)
+    output = OutputSender(runtime.post, executor.source, boot.node)
+    executor.flush_output = output.flush
+    engine.facts_here = executor.facts
+    engine.show_here = output.display
+    engine.exit_here = lambda: _exit_actor(executor)
+    engine.self_here = lambda: executor.actor.token() if executor.actor is not None else None
+    engine.on_unclaimed = executor.take
+    runtime.on_block = lambda: executor.carry_out(executor.step(w.Blocked()))
+    runtime.on_unblock = lambda: executor.carry_out(executor.step(w.Unblocked()))
+    runtime.on_lost = lambda _why: os._exit(1)  # the daemon is gone; the kernel may not have told us yet
+    output.install()
+    runtime.attach(boot.directory)
+    executor.state.me = runtime.me
+    executor.serve()
+    return _leave(executor, output)
+
+
+def _exit_actor(executor: Executor) -> None:
+    if executor.actor is None and not executor.state.is_actor:
+        raise TypeError("exit_actor called on a non-actor worker: it ends the actor that calls it, so call it in an actor's method")
+    raise ActorExit
+
+
+def _leave(executor: Executor, output: OutputSender) -> int:
+    """An orderly end: the actor's hook, atexit handlers, the last words."""
+    try:
+        if executor.actor is not None and executor.state.exiting:
+            executor.actor.farewell()
+        atexit._run_exitfuncs()
+    except Exception:  # noqa: BLE001 -- the user's hooks do not keep the process
+        traceback.print_exc()
+    output.flush()
+    with contextlib.suppress(OSError):
+        executor.runtime.close()
+    return executor.exit_code or 0

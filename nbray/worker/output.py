@@ -1,0 +1,137 @@
+"""What tasks print, sent to the driver under the cell it belongs to; and all of it in the worker's log file.
+
+Lines are collected for FLUSH_S at most and sent as one message, so that neither a flood nor a single print is late. Text of a task
+leaves before the task's result does.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from nbray.config import OUTPUT_LINES_PER_S
+from nbray.ids import Address
+from nbray.wire.messages import Display, Message, Output
+
+FLUSH_S = 0.05
+FLUSH_CHARACTERS = 64 * 1024
+LONGEST_LINE = 256 * 1024  #: characters sent of one line; the log file has the rest
+
+
+class Source(NamedTuple):
+    """Whose output it is."""
+
+    cell: str
+    task: bytes
+    name: str
+    driver: Address
+
+
+class TaskStream(io.TextIOBase):
+    """A worker's sys.stdout or sys.stderr."""
+
+    def __init__(self, stream: str, sender: OutputSender, log_fd: int) -> None:
+        super().__init__()
+        self._stream = stream
+        self._sender = sender
+        self._log_fd = log_fd
+
+    encoding = "utf-8"
+    errors = "replace"
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        """The log file: what C code and child processes write to."""
+        return self._log_fd
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        self._sender.write(self._stream, text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Text is sent within FLUSH_S and before the task's result: programs that flush each line need not wait for it."""
+
+
+class OutputSender:
+    """Collects text per source and stream, and sends it. Safe from any thread."""
+
+    def __init__(self, post: Callable[[Address, Message], None], source: Callable[[], Source], node: bytes) -> None:
+        self._post = post
+        self._source = source
+        self._node = node
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._pending: dict[tuple[Source, str], list[str]] = {}
+        self._characters = 0
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lines: dict[bytes, list[float]] = {}  #: per task: the second it counts, lines in it, lines left out
+
+    def install(self) -> None:
+        sys.stdout = TaskStream("stdout", self, 1)
+        sys.stderr = TaskStream("stderr", self, 2)
+
+    def write(self, stream: str, text: str) -> None:
+        if not text:
+            return
+        os.write(1 if stream == "stdout" else 2, text.encode("utf-8", "replace"))
+        source = self._source()
+        with self._lock:
+            self._pending.setdefault((source, stream), []).append(text)
+            self._characters += len(text)
+            full = self._characters > FLUSH_CHARACTERS
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="nbray-output", daemon=True)
+                self._thread.start()
+        if full:
+            self.flush()
+        else:
+            self._wake.set()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            time.sleep(FLUSH_S)
+            self._wake.clear()
+            self.flush()
+
+    def flush(self) -> None:
+        if not self._pending:
+            return
+        with self._lock:
+            pending, self._pending, self._characters = self._pending, {}, 0
+            for (source, stream), parts in pending.items():
+                text, dropped = self._limited(source.task, "".join(parts))
+                if text or dropped:
+                    what = Output(source.cell, source.task, source.name, self._pid, self._node, stream, text, dropped)
+                    self._post(source.driver, what)
+
+    def _limited(self, task: bytes, text: str) -> tuple[str, int]:
+        """At most OUTPUT_LINES_PER_S of a task; how many lines were left out."""
+        now = time.monotonic()
+        if len(self._lines) > 1000:
+            self._lines.clear()
+        window = self._lines.setdefault(task, [now, 0])
+        if now - window[0] >= 1:
+            window[0], window[1] = now, 0
+        lines = text.splitlines(keepends=True)
+        room = max(0, OUTPUT_LINES_PER_S - int(window[1]))
+        kept = lines[:room]
+        window[1] += len(kept)
+        kept = [line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ... [{len(line) - LONGEST_LINE} more]\n" for line in kept]
+        return "".join(kept), len(lines) - len(kept)
+
+    def display(self, data: dict[str, Any], metadata: dict[str, Any], transient: dict[str, Any], update: bool) -> None:
+        """A rich display of the calling task, after the text that it printed before."""
+        self.flush()
+        source = self._source()
+        self._post(source.driver, Display(source.cell, source.task, data, metadata, transient, update))

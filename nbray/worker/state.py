@@ -1,0 +1,271 @@
+"""The worker: what it was sent, what it runs, what it gives back. Pure.
+
+    arrived -> waiting for arguments -> ready -> running -> (Ran) gone
+       |____________ not begun ___________|
+              cancelled: never runs        recalled, or the running task blocks: returned to its owner
+
+A worker for tasks runs one at a time, in the order of arrival. An actor starts each caller's calls in order, up to its
+concurrency. A task that blocks in `get` gives back everything not begun: a pipelined child would wait for its own parent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from nbray.ids import ActorId, Address, ProcessId, TaskId
+from nbray.machine import Effect, Send
+from nbray.wire.messages import (
+    CancelTask,
+    ExitWorker,
+    Failure,
+    PushCall,
+    PushTask,
+    RecallTasks,
+    TasksReturned,
+    WorkerBlocked,
+    WorkerUnblocked,
+)
+
+
+class Sent(msgspec.Struct, gc=False):
+    """A task or call that is here and has not reported."""
+
+    push: PushTask | PushCall
+    ready: bool
+    running: bool = False
+    cancelled: bool = False
+
+
+# -- events of this process
+
+
+class ArgumentsReady(msgspec.Struct, gc=False):
+    task: TaskId
+
+
+class Ran(msgspec.Struct, gc=False):
+    """The task ended, and its report has been sent."""
+
+    task: TaskId
+
+
+class Blocked(msgspec.Struct, gc=False):
+    """A running task waits in `get` or `wait`."""
+
+
+class Unblocked(msgspec.Struct, gc=False):
+    pass
+
+
+class BecameActor(msgspec.Struct, gc=False):
+    """`__init__` returned: calls may start, `concurrency` at a time."""
+
+    actor: ActorId
+    epoch: int
+    concurrency: int
+
+
+# -- effects
+
+
+class FetchArguments(Effect, frozen=True, gc=False):
+    """Make the dependencies' bytes present; answer with ArgumentsReady."""
+
+    push: PushTask | PushCall
+
+
+class Run(Effect, frozen=True, gc=False):
+    push: PushTask | PushCall
+
+
+class Interrupt(Effect, frozen=True, gc=False):
+    """Ask the running task to stop."""
+
+    push: PushTask | PushCall
+    recursive: bool
+
+
+class Refuse(Effect, frozen=True, gc=False):
+    """Report the task as failed without running it."""
+
+    push: PushTask | PushCall
+    failure: Failure
+
+
+class Exit(Effect, frozen=True, gc=False):
+    reason: str
+
+
+class WorkerState:
+    """`handle(event, now)` of one worker."""
+
+    def __init__(self, me: Address) -> None:
+        self.me = me
+        self.tasks: dict[TaskId, Sent] = {}  #: in the order of arrival
+        self.concurrency = 1
+        self.running = 0
+        self.blocked = 0
+        self.actor: ActorId | None = None
+        self.epoch = -1
+        self.is_actor = False  #: from StartActor on; calls wait until BecameActor
+        self.exiting = ""
+        self.late = 0
+        self._out: list[Effect] = []
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            PushTask: self._arrived,
+            PushCall: self._called,
+            ArgumentsReady: self._arguments_ready,
+            Ran: self._ran,
+            CancelTask: self._cancel,
+            RecallTasks: self._recall,
+            Blocked: self._blocked,
+            Unblocked: self._unblocked,
+            BecameActor: self._became_actor,
+            ExitWorker: self._exit,
+        }
+
+    def handle(self, event: Any, now: float) -> list[Effect]:
+        del now  # nothing a worker decides depends on time
+        self._handlers[type(event)](event)
+        effects = self._out.copy()
+        self._out.clear()
+        return effects
+
+    def takes(self, event: Any) -> bool:
+        return type(event) in self._handlers
+
+    def next_deadline(self) -> float | None:
+        return None
+
+    # ------------------------------------------------------------------------------------------ arrivals
+
+    def _arrived(self, push: PushTask | PushCall) -> None:
+        if self.blocked and not self.is_actor:
+            self._out.append(Send(push.owner, TasksReturned(self.me.process, [push.task], blocked=True)))
+            return
+        sent = Sent(push, ready=not push.dependencies)
+        self.tasks[push.task] = sent
+        if not sent.ready:
+            self._out.append(FetchArguments(push))
+        self._start()
+
+    def _called(self, push: PushCall) -> None:
+        if push.actor != self.actor or push.epoch != self.epoch or self.exiting == "exit_actor":
+            why = f"{push.name} was sent to a life of the actor that is over (epoch {push.epoch}, now {self.epoch})"
+            self._out.append(Refuse(push, Failure("ActorDiedError", message=why, fields={"actor": push.actor.hex()})))
+            return
+        self._arrived(push)
+
+    def _arguments_ready(self, event: ArgumentsReady) -> None:
+        sent = self.tasks.get(event.task)
+        if sent is None:
+            self.late += 1
+            return
+        sent.ready = True
+        self._start()
+
+    def _became_actor(self, event: BecameActor) -> None:
+        self.actor, self.epoch, self.concurrency = event.actor, event.epoch, event.concurrency
+        self.is_actor = True
+        self._start()
+
+    # ------------------------------------------------------------------------------------------ running
+
+    def _start(self) -> None:
+        if self.running >= self.concurrency:
+            return
+        held_back: set[ProcessId] = set()
+        for sent in self.tasks.values():
+            if self.running >= self.concurrency:
+                return
+            if sent.running:
+                continue
+            caller = sent.push.owner.process
+            if not sent.ready:
+                if not self.is_actor:
+                    return
+                held_back.add(caller)  # this caller's later calls wait with it, other callers' do not
+            elif caller not in held_back:
+                sent.running = True
+                self.running += 1
+                self._out.append(Run(sent.push))
+
+    def _ran(self, event: Ran) -> None:
+        sent = self.tasks.pop(event.task, None)
+        if sent is None:
+            self.late += 1
+            return
+        self.running -= 1
+        self._start()
+        self._maybe_exit()
+
+    def _blocked(self, _event: Blocked) -> None:
+        self.blocked += 1
+        if self.blocked > 1:
+            return
+        self._out.append(Send(Address(self.me.node, self.me.node), WorkerBlocked(self.me.process)))
+        if not self.is_actor:
+            self._return([s for s in self.tasks.values() if not s.running], blocked=True)
+
+    def _unblocked(self, _event: Unblocked) -> None:
+        self.blocked -= 1
+        if not self.blocked:
+            self._out.append(Send(Address(self.me.node, self.me.node), WorkerUnblocked(self.me.process)))
+
+    # ------------------------------------------------------------------------------------------ giving back
+
+    def _recall(self, event: RecallTasks) -> None:
+        waiting = [s for s in self.tasks.values() if not s.running and s.push.owner.process == event.owner]
+        latest = waiting[-event.count :] if event.count else []
+        if latest:
+            self._return(latest, blocked=self.blocked > 0)
+            return
+        # Nothing left to give: the owner may ask again for what it sends from now on.
+        for sent in self.tasks.values():
+            if sent.push.owner.process == event.owner:
+                self._out.append(Send(sent.push.owner, TasksReturned(self.me.process, [], blocked=self.blocked > 0)))
+                return
+
+    def _return(self, sents: list[Sent], blocked: bool) -> None:
+        by_owner: dict[Address, list[TaskId]] = {}
+        if blocked:
+            # The owner of the running task pushes nothing more until it is done, so it is told also when it gets nothing back.
+            by_owner = {s.push.owner: [] for s in self.tasks.values() if s.running}
+        for sent in sents:
+            by_owner.setdefault(sent.push.owner, []).append(sent.push.task)
+            del self.tasks[sent.push.task]
+        for owner, tasks in by_owner.items():
+            self._out.append(Send(owner, TasksReturned(self.me.process, tasks, blocked)))
+
+    def _cancel(self, event: CancelTask) -> None:
+        sent = self.tasks.get(event.task)
+        if sent is None:
+            self.late += 1
+            return
+        sent.cancelled = True
+        if sent.running:
+            self._out.append(Interrupt(sent.push, event.recursive))
+            return
+        del self.tasks[event.task]
+        message = f"{sent.push.name} (task {event.task.hex()}) was cancelled before it began"
+        self._out.append(Refuse(sent.push, Failure("TaskCancelledError", message=message, fields={"task": event.task.hex()})))
+        self._start()
+        self._maybe_exit()
+
+    # ------------------------------------------------------------------------------------------ the end
+
+    def _exit(self, event: ExitWorker) -> None:
+        self.exiting = self.exiting or event.reason or "told to"
+        self._maybe_exit()
+
+    def _maybe_exit(self) -> None:
+        if self.exiting and not self.tasks:
+            self._out.append(Exit(self.exiting))
+
+    def check(self) -> None:
+        assert self.running == sum(s.running for s in self.tasks.values())
+        assert 0 <= self.running <= self.concurrency
+        assert self.blocked >= 0
