@@ -48,7 +48,7 @@ def capture(source: str, first: int = 2) -> Capture:
     tree = parse(code, source, first)
     walker = Walker()
     walker.block(tree.body)
-    shows = bool(tree.body) and isinstance(tree.body[-1], ast.Expr) and not DisplayHook.semicolon_at_end_of_expression(code)  # type: ignore[no-untyped-call]
+    shows = bool(tree.body) and isinstance(tree.body[-1], ast.Expr) and not DisplayHook.semicolon_at_end_of_expression(code)
     return Capture(
         code,
         tuple(walker.reads.values()),
@@ -65,7 +65,7 @@ def to_python(source: str, first: int = 2) -> str:
     lines = source.splitlines(keepends=True)
     # IPython drops leading empty lines; counted here, so that a traceback points at the line that the user sees.
     leading = next((i for i, line in enumerate(lines) if line.strip()), len(lines))
-    transform = TransformerManager().transform_cell  # type: ignore[no-untyped-call]
+    transform = TransformerManager().transform_cell
     return "\n" * (first - 1 + leading) + transform("".join(lines[leading:]))
 
 

@@ -21,6 +21,7 @@ import cloudpickle
 
 from nbray.refs import ObjectRef
 
+PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})
 #: Asked about every object that is not of a plain built-in type; a (kind, index) to send instead of it, or None.
 Swap = Callable[[Any], tuple[str, int] | None]
 
@@ -60,16 +61,29 @@ class Unpacker(pickle.Unpickler):
         if name == "entry" and module == __name__:
             return lambda kind, index: self._entries[kind][index]
         found = super().find_class(module, name)
-        if name == "_make_function" and self._namespace is not None and module.startswith("cloudpickle"):
-            return self._bound(found)
-        return found
+        if self._namespace is None or not module.startswith("cloudpickle"):
+            return found
+        if name == "_make_function":
+            return self._make_function(found)
+        return self._set_state(found) if name == "_function_setstate" else found
 
-    def _bound(self, make: Callable[..., types.FunctionType]) -> Callable[..., types.FunctionType]:
+    def _make_function(self, make: Callable[..., types.FunctionType]) -> Callable[..., types.FunctionType]:
         def make_function(code: types.CodeType, namespace: dict[str, Any], *rest: Any) -> types.FunctionType:
             at_home = namespace.get("__name__") == "__main__"
             return make(code, self._namespace if at_home else namespace, *rest)
 
         return make_function
+
+    def _set_state(self, set_state: Callable[..., None]) -> Callable[..., None]:
+        def function_set_state(function: types.FunctionType, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+            attributes, slots = state
+            if function.__globals__ is self._namespace:
+                # What the namespace has already is what the function means; its own copy came from another time.
+                missing = {name: value for name, value in slots["__globals__"].items() if name not in function.__globals__}
+                slots = {**slots, "__globals__": missing}
+            set_state(function, (attributes, slots))
+
+        return function_set_state
 
 
 def pack(value: Any, swap: Swap) -> bytes:
@@ -110,12 +124,12 @@ def _no_reference(obj: Any) -> tuple[str, int] | None:
     return ("reference", 0) if isinstance(obj, ObjectRef) else None
 
 
-def writable(value: Any) -> Any:
-    """`value`, with memory of its own wherever it is a read-only view of the store: an ordinary value.
+def at_home(value: Any, namespace: dict[str, Any]) -> Any:
+    """`value`, as if the notebook itself had made it: its functions see `namespace`, its arrays have memory of their own.
 
-    References inside stay the same objects. A value without such views is returned as it is.
+    References inside stay the same objects. A value with neither functions nor views of the store is returned as it is.
     """
-    if type(value) in {int, float, bool, str, bytes, type(None)} or isinstance(value, ObjectRef):
+    if type(value) in PLAIN or isinstance(value, ObjectRef):
         return value
     kept: list[ObjectRef[Any]] = []
     buffers: list[memoryview] = []
@@ -128,8 +142,9 @@ def writable(value: Any) -> Any:
 
     file = io.BytesIO()
     Packer(file, keep, lambda buffer: buffers.append(buffer.raw())).dump(value)
-    if not any(buffer.readonly for buffer in buffers):
+    defined_in_cell = isinstance(value, types.FunctionType | type) and getattr(value, "__module__", None) == "__main__"
+    if not defined_in_cell and not any(buffer.readonly for buffer in buffers):
         return value
     file.seek(0)
     # A bytearray is writable memory, and numpy takes it without another copy.
-    return Unpacker(file, {"reference": kept}, None, [bytearray(buffer) for buffer in buffers]).load()
+    return Unpacker(file, {"reference": kept}, namespace, [bytearray(buffer) for buffer in buffers]).load()

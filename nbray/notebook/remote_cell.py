@@ -191,7 +191,7 @@ def _results(
             try:
                 sizes[name] = pickled_size(namespace[name])
                 value = namespace[name]
-            except Exception as error:  # any class may refuse in its own way
+            except Exception as error:  # noqa: BLE001 -- any class may refuse in its own way
                 unpicklable[name] = why_not(namespace[name], name, error)
         values.append(value)
     shown, shown_size = _shippable(shown)
@@ -209,7 +209,7 @@ def _shippable(shown: Any) -> tuple[Any, int]:
         return None, 0
     try:
         return shown, pickled_size(shown)
-    except Exception:  # as above
+    except Exception:  # noqa: BLE001 -- as above
         return Unshippable(repr(shown)), 0
 
 

@@ -48,7 +48,7 @@ class CellShell:
         def value(found: re.Match[str]) -> str:
             try:
                 return str(eval(found[1] or found[2], self._namespace))  # the user's own expression
-            except Exception:  # `awk '{print $1}'` is no expression of ours
+            except Exception:  # noqa: BLE001 -- `awk '{print $1}'` is no expression of ours
                 return found[0]
 
         return EXPRESSION.sub(value, command)

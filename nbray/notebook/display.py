@@ -1,0 +1,131 @@
+"""What the notebook shows of nbray's own things: static HTML, everything in it escaped, and the same as text.
+
+No script, no style sheet: it must look right in a saved notebook, in light and dark, and read well without HTML.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from nbray import session
+from nbray.actors import ActorHandle
+from nbray.exceptions import RayError
+from nbray.refs import ObjectRef
+
+Bundle = dict[str, str]  #: mime type -> text
+MUTED = "color:var(--jp-ui-font-color2,#666)"
+COLOURS = {
+    "done": "var(--jp-success-color1,#2e7d32)",
+    "failed": "var(--jp-error-color1,#c62828)",
+    "cancelled": "var(--jp-warn-color1,#b26a00)",
+    "timed out": "var(--jp-warn-color1,#b26a00)",
+    "running": "var(--jp-brand-color1,#1565c0)",
+    "detached": "var(--jp-brand-color1,#1565c0)",
+}
+#: Never colour alone: each state has its sign.
+SIGNS = {"done": "✓", "failed": "✗", "cancelled": "■", "timed out": "■", "running": "▸", "detached": "▸"}
+
+
+def bytes_text(size: float) -> str:
+    """A size as people write it: `1.5 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration as people write it: `340 ms`, `2.1 s`, `3 min 20 s`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def count_text(number: int, noun: str) -> str:
+    """`1 task`, `2 tasks`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def line(state: str, parts: Sequence[str]) -> Bundle:
+    """The line under a cell: its state, then facts."""
+    text = f"{SIGNS[state]} {state} · " + " · ".join(parts)
+    facts = html.escape(" · ".join(parts))
+    return {
+        "text/plain": text,
+        "text/html": (
+            f'<div role="status" style="font-size:85%;{MUTED}"><span style="color:{COLOURS[state]}">{SIGNS[state]} {state}</span>'
+            f" · {facts}</div>"
+        ),
+    }
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> Bundle:
+    """A table with a title; `empty` is what to say when it has no rows."""
+    cells = [[str(value) for value in row] for row in rows]
+    if not cells:
+        return {"text/plain": f"{title}: {empty}", "text/html": f"<div><b>{html.escape(title)}</b>: {html.escape(empty)}</div>"}
+    widths = [max(len(row[i]) for row in [list(columns), *cells]) for i in range(len(columns))]
+    lines = ["  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip() for row in [columns, *cells]]
+    head = "".join(f'<th style="text-align:left">{html.escape(name)}</th>' for name in columns)
+    body = "".join("<tr>" + "".join(f'<td style="text-align:left">{html.escape(v)}</td>' for v in row) + "</tr>" for row in cells)
+    return {
+        "text/plain": "\n".join([title, *lines]),
+        "text/html": f"<table><caption>{html.escape(title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>",
+    }
+
+
+def facts(title: str, pairs: Mapping[str, object]) -> Bundle:
+    """A title and what is known under it."""
+    told = {name: str(value) for name, value in pairs.items()}
+    items = "".join(f"<div><span style='{MUTED}'>{html.escape(n)}</span> {html.escape(v)}</div>" for n, v in told.items())
+    return {
+        "text/plain": "\n".join([title, *(f"  {name}: {value}" for name, value in told.items())]),
+        "text/html": f"<div><b>{html.escape(title)}</b>{items}</div>",
+    }
+
+
+def reference_html(ref: ObjectRef[Any]) -> str:
+    """A reference: its id and what this process knows about it."""
+    engine = session.engine
+    known: Mapping[str, object] = {}
+    if engine is not None:
+        try:
+            known = engine.facts_of(ref)
+        except (RayError, KeyError) as error:  # of an earlier cluster
+            known = {"state": f"unknown here ({error})"}
+    told = " · ".join(f"{name} {_shown(name, value)}" for name, value in known.items() if value not in {None, ""})
+    return f"<code>ObjectRef({html.escape(ref.hex())})</code> <span style='{MUTED}'>{html.escape(told)}</span>"
+
+
+def actor_html(handle: ActorHandle) -> str:
+    """A handle: class and id."""
+    return f"<code>{html.escape(repr(handle))}</code>"
+
+
+def _shown(name: str, value: object) -> str:
+    if isinstance(value, bytes):
+        return value.hex()[:8]
+    return bytes_text(value) if name == "size" and isinstance(value, int) else str(value)
+
+
+FORMATTERS: dict[type, Any] = {ObjectRef: reference_html, ActorHandle: actor_html}
+
+
+def add_formatters(shell: Any) -> None:
+    formatter = shell.display_formatter.formatters["text/html"]
+    for kind, function in FORMATTERS.items():
+        formatter.for_type(kind, function)
+
+
+def remove_formatters(shell: Any) -> None:
+    formatter = shell.display_formatter.formatters["text/html"]
+    for kind, function in FORMATTERS.items():
+        if formatter.type_printers.get(kind) is function:
+            formatter.pop(kind)

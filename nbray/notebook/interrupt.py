@@ -1,0 +1,48 @@
+"""The stop button: what a cell submitted is cancelled, and the prompt is back at once.
+
+    first stop     the cell's tasks are asked to end: those that wait never run, those that run get KeyboardInterrupt
+    second stop    workers still busy with a task that was asked to end are killed
+
+The second stop usually comes in a later cell, because the first gave the prompt back; so the cells that were asked are
+remembered, and any later interrupt ends what is left of them.
+"""
+
+from __future__ import annotations
+
+from nbray.engines.port import Engine
+
+DETACH = "detach"
+
+
+class Interrupts:
+    """Which cells were asked to end. Belongs to the notebook's main thread."""
+
+    def __init__(self) -> None:
+        self._asked: dict[str, None] = {}
+
+    def stopped(self, engine: Engine, tags: list[str]) -> int:
+        """The user pressed stop while `tags` ran. Returns how many of their tasks that cancels."""
+        self.insist(engine)
+        cancelled = 0
+        for tag in tags:
+            cancelled += engine.cancel_cell(tag, force=False)
+            self._asked[tag] = None
+        return cancelled
+
+    def insist(self, engine: Engine) -> int:
+        """Kill the workers of tasks that were asked to end and have not. Returns how many tasks that were."""
+        killed = 0
+        for tag in list(self._asked):
+            if _unfinished(engine, tag):
+                killed += engine.cancel_cell(tag, force=True)
+            del self._asked[tag]
+        return killed
+
+    def forget(self) -> None:
+        """The cluster is another one."""
+        self._asked.clear()
+
+
+def _unfinished(engine: Engine, tag: str) -> int:
+    counts = engine.cell_counts(tag)
+    return counts.get("queued", 0) + counts.get("running", 0)
