@@ -65,8 +65,6 @@ FUNCTION_IMPORTS: dict[tuple[str, str], str] = {
 #: (importer, imported), a module or a package each: an import against the layers, and why it stands.
 UPWARD_IMPORTS: dict[tuple[str, str], str] = {
     ("node", "worker.boot"): "a record: what a node hands to a newborn worker",
-    ("node.daemon", "head"): "the first node's daemon hosts the head: it carries out the orders of both machines",
-    ("node.life", "head.state"): "the same daemon, where it comes to life",
 }
 
 LONGEST_MODULE = 600

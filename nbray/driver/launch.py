@@ -96,7 +96,7 @@ def start(settings: NodeSettings, timeout_s: float = START_S) -> Launched:
 
 def _read_until(fd: int, deadline: float) -> bytes:
     """Everything up to end of file; b"" if it does not come before `deadline`."""
-    parts = []
+    parts: list[bytes] = []
     while select.select([fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
         part = os.read(fd, 65536)
         if not part:

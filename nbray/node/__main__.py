@@ -33,7 +33,14 @@ def main() -> int:
 
     zygote = ZYGOTE
     while True:
-        stop = live(settings, zygote, started)
+        try:
+            stop = live(settings, zygote, started)
+        except Exception as error:
+            if not ready:
+                raise
+            # The starter shows these words to a person: what is wrong, without our stack.
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            return 1
         if not stop.rejoin:
             return 0
         zygote = spawn_zygote()

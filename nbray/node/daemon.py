@@ -13,13 +13,11 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from nbray import config
-from nbray.head.records import NodeGone, Persist
-from nbray.head.state import HeadState
 from nbray.ids import HEAD, Address
 from nbray.machine import Effect, IllegalTransition, Send, Tick
 from nbray.node import monitor
@@ -42,7 +40,7 @@ from nbray.store.orders import Fact, ProcessExited, RemoveSpilled, Restore, Send
 from nbray.store.spill import Spiller
 from nbray.store.transfer import move_chunk
 from nbray.wire.mailbox import Mailbox
-from nbray.wire.messages import Answer, Ask, ClusterView, DrainNode, FlushTrace, Message, NodeDied, ProcessDied
+from nbray.wire.messages import Answer, Ask, ClusterView, DrainNode, FlushTrace, Message, NodeInfo, ProcessDied
 
 #: Messages handled before the loop looks at anything else.
 BATCH = 512
@@ -52,10 +50,28 @@ LAST_WORDS_S = 0.02
 NODE_QUESTIONS = ("workers", "objects", "store")
 
 
+class Hosted(Protocol):
+    """The head as its node's daemon sees it: a machine whose effects need nothing but carrying out."""
+
+    resumed: list[Effect]
+
+    def handle(self, event: Any, now: float) -> list[Effect]: ...
+
+    def next_deadline(self) -> float | None: ...
+
+
+class Reach(Protocol):
+    """The network as the daemon sees it."""
+
+    def learn(self, nodes: Sequence[NodeInfo]) -> None: ...
+
+    def forget(self, process: bytes) -> None: ...
+
+
 class Daemon:
     """The machines of one node life and the loop around them. Built by `node/life.py`."""
 
-    def __init__(self, loop: Loop, directory: str, state: NodeState, ledger: Ledger, head: HeadState | None, arena: Arena) -> None:
+    def __init__(self, loop: Loop, directory: str, state: NodeState, ledger: Ledger, head: Hosted | None, arena: Arena) -> None:
         self.loop = loop
         self.state, self.ledger, self.head = state, ledger, head
         self.stopped: Stop | None = None
@@ -73,10 +89,9 @@ class Daemon:
         self._store_used = 0
         self._memory_due: float | None = None
         self._spiller: Spiller | None = None
-        self._persist: Callable[[list[Persist]], None] = lambda _: None
         self._start_worker: Callable[[bytes], None]
         self._signal_worker: Callable[[bytes, int], None]
-        self._learn: Callable[[Any], None] = lambda _: None
+        self._network: Reach | None = None
         self._carry: dict[type, Callable[[Any], None]] = {
             Send: lambda e: self.send(e.to, e.message),
             StartWorker: lambda e: self._start_worker(e.process),
@@ -95,16 +110,12 @@ class Daemon:
         start_worker: Callable[[bytes], None],
         signal_worker: Callable[[bytes, int], None],
         spill_directory: str,
-        persist: Callable[[list[Persist]], None] | None = None,
-        learn: Callable[[Any], None] | None = None,
+        network: Reach | None,
     ) -> None:
-        """What carries orders out. `persist` returns when its records are durable; `learn` takes each ClusterView's nodes."""
+        """What carries orders out. `network` is None where there are no other nodes."""
         self._start_worker, self._signal_worker = start_worker, signal_worker
         self._spiller = Spiller(self._arena, Path(spill_directory), self._spill_told)
-        if persist is not None:
-            self._persist = persist
-        if learn is not None:
-            self._learn = learn
+        self._network = network
 
     # -- running
 
@@ -112,6 +123,8 @@ class Daemon:
         """Until some event orders the end of this node; what is left to clean up is the caller's."""
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.on_signal(number, lambda name=number.name: self.tell_node(DrainNode(name)))  # type: ignore[misc]
+        if self.head is not None:
+            self._carry_all(self.head.resumed)
         self.tell_node(Begun())
         while self.stopped is None:
             busy = self.fetch_mail()
@@ -188,9 +201,6 @@ class Daemon:
     def _for_head(self, message: Message) -> None:
         if isinstance(message, Ask) and message.what in NODE_QUESTIONS:
             self._answer(message)
-        elif isinstance(message, NodeDied):
-            # A node that leaves in order says it of itself.
-            self.tell_head(NodeGone(message.node, message.reason))
         else:
             self.tell_head(message)
 
@@ -209,8 +219,8 @@ class Daemon:
 
     def tell_node(self, event: Any) -> None:
         self._step(self.state.handle, event)
-        if isinstance(event, ClusterView):
-            self._learn(event.nodes)
+        if isinstance(event, ClusterView) and self._network is not None:
+            self._network.learn(event.nodes)
 
     def tell_ledger(self, event: Any) -> None:
         self._step(self.ledger.handle, event)
@@ -235,6 +245,8 @@ class Daemon:
         """Any process of this node is gone: its pins, loans and mail."""
         self.tell_ledger(ProcessExited(process))
         self._mailbox.forget(process)
+        if self._network is not None:
+            self._network.forget(process)
 
     def left(self, process: bytes, role: str, pid: int) -> None:
         """The lifeline of a driver or viewer ended."""
@@ -255,16 +267,9 @@ class Daemon:
             # Some process said what cannot be. It is refused; the node serves the others.
             self._complain(str(wrong))
             return
-        if persists := [effect for effect in effects if isinstance(effect, Persist)]:
-            self._persist(persists)
-        self._carry_all(effect for effect in effects if not isinstance(effect, Persist))
+        self._carry_all(effects)
 
-    def carry_out(self, effects: list[Effect]) -> None:
-        """Effects that a machine had before it got its first event here."""
-        self._persist([effect for effect in effects if isinstance(effect, Persist)])
-        self._carry_all(effect for effect in effects if not isinstance(effect, Persist))
-
-    def _carry_all(self, effects: Iterable[Effect]) -> None:
+    def _carry_all(self, effects: list[Effect]) -> None:
         outermost = not self._local
         for effect in effects:
             self._carry[type(effect)](effect)

@@ -16,6 +16,8 @@ import msgspec
 from nbray.ids import ProcessId
 from nbray.worker.boot import WorkerBoot
 
+__all__ = ["DEFAULT_ENTRY", "ForkFailed", "Forked", "Prepare", "Ready", "Reaped", "Signal", "WorkerBoot", "Zygote"]
+
 #: A WorkerBoot is under 1 KiB plus three paths.
 PACKET_BYTES = 64 * 1024
 DEFAULT_ENTRY = "nbray.worker.main:run"

@@ -11,10 +11,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from nbray.head.state import HeadState
 from nbray.ids import HEAD, Address, new_process_id
-from nbray.machine import Effect
 from nbray.node.daemon import Daemon
+from nbray.node.forking import WorkerBoot
 from nbray.node.lifelines import Lifelines
 from nbray.node.loop import Loop
 from nbray.node.records import DriverHello, Phase, Stop, WorkerHello
@@ -24,8 +23,7 @@ from nbray.node.workers import Workers
 from nbray.store.arena import Arena, create_arena
 from nbray.store.ledger import Ledger
 from nbray.wire import lifeline, rundir
-from nbray.wire.messages import Hello, NodeInfo, Welcome
-from nbray.worker.boot import WorkerBoot
+from nbray.wire.messages import DrainNode, Hello, NodeInfo, Welcome
 
 #: Workers that were killed are gone within this time, or something holds them that we cannot end.
 END_S = 3.0
@@ -60,10 +58,9 @@ class _Node:
         self._open.callback(os.close, self._arena_fd)
         self._loop = Loop()
         self._open.callback(self._loop.close)
-        self._journal: Any = None
-        self._gateway: Any = None
-        self._head_address, gateway_address = self._join_or_found()
         self._session = settings.session or new_process_id().hex()
+        self._network: Any = None
+        self._head_address, gateway_address = self._join_or_found()
         info = NodeInfo(
             node=self.id,
             host=settings.host or platform.node(),
@@ -76,12 +73,11 @@ class _Node:
             store_bytes=has.store_bytes,
         )
         state = NodeState(info, self._head_address, embedded=not settings.keep)
-        head, resumed = self._head()
+        head = self._head()
         self._state = state
         arena = Arena(self._arena_fd, has.store_bytes)
         self._daemon = Daemon(self._loop, place.path, state, Ledger(self.id, has.store_bytes), head, arena)
         self._open.callback(self._daemon.close)
-        self._resumed = resumed
         self._workers = self._make_workers()
 
     @property
@@ -90,19 +86,34 @@ class _Node:
 
     def _join_or_found(self) -> tuple[Address, str]:
         """(the head's address, our gateway's address for others), after joining if this node joins."""
-        if self._settings.role == "head" and self._settings.network is None:
+        settings = self._settings
+        if settings.network is None:
+            if settings.role != "head":
+                raise ValueError(f"a node in the role {settings.role!r} needs network settings: whom to join, and the secret")
             return Address(self.id, HEAD), ""
-        raise ValueError("this daemon was asked to reach other machines, and was given no way to do it")
+        # Loaded only where there is a network: a local cluster has no use for it.
+        network = importlib.import_module("nbray.node.network").Network(
+            settings.network, self._place.path, self.id, lambda reason: self._loop.call_from_thread(lambda: self._cut_off(reason))
+        )
+        self._network = network
+        self._open.callback(network.close)
+        head = network.join()
+        bind = settings.network.bind
+        address = "" if bind is None else f"{settings.host or bind[0]}:{network.port}"
+        return Address(head if head is not None else self.id, HEAD), address
 
-    def _head(self) -> tuple[HeadState | None, list[Effect]]:
+    def _cut_off(self, reason: str) -> None:
+        self._daemon.tell_node(DrainNode(reason))
+
+    def _head(self) -> Any:
+        """The head, if it lives here. By name, because roles do not know each other; and a node that joins loads none."""
         if not self._is_head:
-            return None, []
-        if self._settings.state_path is None:
-            return HeadState(self._head_address, self._session), []
-        # Loaded only when there is a journal to keep: SQLite would be a good part of an embedded daemon's memory.
-        self._journal = importlib.import_module("nbray.head.journal").Journal(self._settings.state_path)
-        self._open.callback(self._journal.close)
-        return HeadState.restore(self._head_address, self._session, self._journal.load(), self._loop.now())
+            return None
+        host = importlib.import_module("nbray.head.host").HeadHost(
+            self._head_address, self._session, self._settings.state_path, self._loop.now()
+        )
+        self._open.callback(host.close)
+        return host
 
     def _make_workers(self) -> Workers:
         boot = WorkerBoot(
@@ -122,14 +133,13 @@ class _Node:
             start_worker=self._workers.start,
             signal_worker=self._workers.signal,
             spill_directory=self._place.spill,
-            persist=self._journal.write if self._journal is not None else None,
-            learn=self._gateway.learn if self._gateway is not None else None,
+            network=self._network,
         )
         self._lifelines = Lifelines(
             self._loop, self._place.path, self._arena_fd, admit=self._admit, joined=self._joined, lost=self._lost
         )
-        self._daemon.carry_out(self._resumed)
-        started(Started(self._place.path, os.getpid(), self.id, self._session))
+        port = self._network.port if self._network is not None else None
+        started(Started(self._place.path, os.getpid(), self.id, self._session, port))
         _write_to(f"{self._place.logs}/node.log")
         stop = self._daemon.run()
         print(f"stopping: {stop.reason}", file=sys.stderr, flush=True)

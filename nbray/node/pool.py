@@ -9,14 +9,13 @@ dying before their first task would be started for ever; START_DEATHS of them wi
 
 from __future__ import annotations
 
-import signal
 from collections import deque
 from collections.abc import Iterator
 
 from nbray import config
 from nbray.ids import Address, NodeId, ProcessId
 from nbray.machine import Effect, IllegalTransition, Send
-from nbray.node.records import KillWorker, Phase, StartWorker, Use, Worker
+from nbray.node.records import SIGKILL, KillWorker, Phase, StartWorker, Use, Worker
 from nbray.wire.messages import Death, ExitWorker
 
 
@@ -107,7 +106,7 @@ class WorkerPool:
         self._mark(worker, reason, now)
         worker.oom = worker.oom or oom
         worker.kill_at = None
-        out.append(KillWorker(worker.process, signal.SIGKILL))
+        out.append(KillWorker(worker.process, SIGKILL))
 
     def ask_to_end(self, worker: Worker, reason: str, now: float, patience_s: float | None, out: list[Effect]) -> None:
         """Let it finish what it was sent; after `patience_s` it is killed. None: it may take for ever."""

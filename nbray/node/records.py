@@ -10,6 +10,7 @@ from nbray.ids import ActorId, Address, ProcessId
 from nbray.machine import Effect
 from nbray.wire.messages import ActorSpec, Amounts, Death, RequestLease, Shape
 
+SIGKILL = 9
 ShapeKey = tuple[tuple[tuple[str, int], ...], str, bytes, bool, str]
 #: What a worker has been used for: (job, environment). One that has loaded a job's modules serves no other job.
 Use = tuple[bytes, str]

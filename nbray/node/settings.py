@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -11,6 +11,21 @@ from nbray.node import monitor
 from nbray.node.forking import DEFAULT_ENTRY
 from nbray.sched.resources import to_amounts
 from nbray.wire.messages import Amounts
+
+
+class NetworkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a gateway is told. The credentials are those of wire/auth.py."""
+
+    cluster: str
+    secret: bytes
+    server_public: bytes
+    source: str  #: the file or variable that the secret came from, for errors to name
+    role: str = "node"
+    bind: tuple[str, int] | None = None  #: where to listen (port 0: any); None: this node only dials out
+    join: tuple[str, int] | None = None  #: the gateway of the head to join; None: this is the head
+
+    def __repr__(self) -> str:
+        return f"NetworkSettings(cluster={self.cluster!r}, source={self.source!r}, bind={self.bind}, join={self.join}, secret=...)"
 
 
 class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,7 +43,7 @@ class NodeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: str = ""  #: what other nodes call this machine; "": its host name
     session: str = ""  #: of a head: the name of this cluster's life; "": a new one
     state_path: str | None = None  #: of a head: where its journal is; None: nothing outlives the process
-    network: dict[str, Any] | None = None  #: for the gateway; None: no TCP at all
+    network: NetworkSettings | None = None  #: None: no TCP at all
     entry: str = DEFAULT_ENTRY  #: what a forked worker runs
 
 
@@ -39,6 +54,7 @@ class Started(msgspec.Struct, frozen=True):
     pid: int
     node: bytes
     session: str
+    port: int | None = None  #: of the gateway, if it listens
 
 
 class Capacity(msgspec.Struct, frozen=True):

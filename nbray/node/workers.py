@@ -11,13 +11,12 @@ import msgspec
 
 from nbray.ids import NodeId, ProcessId
 from nbray.node import monitor
-from nbray.node.forking import Forked, ForkFailed, Ready, Reaped, Zygote
+from nbray.node.forking import Forked, ForkFailed, Ready, Reaped, WorkerBoot, Zygote
 from nbray.node.logs import tail, worker_log
 from nbray.node.loop import Loop
 from nbray.node.records import StartFailed, WorkerExited
 from nbray.node.spawn import spawn_zygote
 from nbray.wire.messages import Death
-from nbray.worker.boot import WorkerBoot
 
 #: A zygote that dies before it is ready is started this often, then no more: something is wrong with the installation.
 ZYGOTE_TRIES = 3
