@@ -117,10 +117,12 @@ class Directory:
             self.out.append(Send(event.asker, _found(event.request, self.live[actor].spec)))
             return
         elsewhere = sorted(namespace for namespace, name in self.names if name == event.name)
-        hint = f" There is one in namespace {elsewhere[0]!r}: pass namespace={elsewhere[0]!r}." if elsewhere else ""
+        hint = "It was never created with that name, or it has ended."
+        if elsewhere:
+            hint = f"There is one in namespace {elsewhere[0]!r}: pass namespace={elsewhere[0]!r}."
         reason = (
             f"Failed to look up actor with name {event.name!r}: no live actor has that name in "
-            f"namespace {event.namespace!r}.{hint} It was never created with that name, or it has ended."
+            f"namespace {event.namespace!r}. {hint}"
         )
         self.out.append(Send(event.asker, ActorRejected(NO_ACTOR, event.request, reason)))
 
@@ -253,8 +255,12 @@ class Directory:
             if record.spec.job.process == driver.process and not self._outlives_job(record):
                 self._end_with_owner(record, reason, now)
         self.strangers.owner_died(driver.process, reason)
+        for record in self.live.values():
+            record.watchers.pop(driver, None)
 
     def node_died(self, node: NodeId, reason: str, now: float) -> None:
+        for record in self.live.values():
+            record.watchers = {watcher: None for watcher in record.watchers if watcher.node != node}
         for record in self.placing.stranded(node):
             self._never(record, now)
         for record in [r for r in self.live.values() if r.spec.owner.node == node and not r.spec.detached]:
@@ -328,7 +334,7 @@ class Directory:
         if worker is None:
             return
         del self.hosts[worker.process]
-        self._end_owned(worker.process, f"(pid {pid}, {obituary.called(record)}) has ended", now)
+        self._end_owned(worker.process, f"has ended (pid {pid}, {obituary.called(record)})", now)
 
     def _end_owned(self, owner: ProcessId, reason: str, now: float) -> None:
         for actor in list(self.owned.get(owner, ())):

@@ -64,7 +64,7 @@ def _open(path: Path) -> sqlite3.Connection:
     advice = "Start the head with another --state file, or move this one away."
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-        # EXCLUSIVE: one head per file, seen at once; and no shared-memory index beside the log.
+        # The daemon may open it on another thread than the one that writes; never on two at once.
         db = sqlite3.connect(path, timeout=0.5, check_same_thread=False)
     except (OSError, sqlite3.Error) as error:
         raise JournalError(f"cannot open the head's state file {path}: {error}. {advice}") from error
@@ -82,6 +82,7 @@ def _prepare(db: sqlite3.Connection) -> None:
     def ask(statement: str) -> Any:
         return db.execute(statement).fetchone()
 
+    # One head per file, seen at once; and no shared-memory index beside the log.
     ask("pragma locking_mode = exclusive")
     ask("pragma journal_mode = wal")
     ask("pragma synchronous = full")

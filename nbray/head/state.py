@@ -195,9 +195,9 @@ class HeadState:
         self.watched.discard(death.process)
         job = self.jobs.get(death.process)
         if job is not None and not job.ended:
-            self._job_ended(job.driver, f"(pid {death.pid}) has ended", now)
+            self._job_ended(job.driver, f"has ended (pid {death.pid})", now)
             return
-        reason = f"(pid {death.pid}) has ended"
+        reason = f"has ended (pid {death.pid})"
         self._remember_gone(death.process, reason)
         self.directory.process_died(death, reason, now)
         self.directory.placing.retry(now)
@@ -230,7 +230,7 @@ class HeadState:
         self.directory.placing.retry(now)
 
     def _actor_lost(self, event: ActorLost, now: float) -> None:
-        self._remember_gone(event.death.process, f"(pid {event.death.pid}) has ended")
+        self._remember_gone(event.death.process, f"has ended (pid {event.death.pid})")
         self.watched.discard(event.death.process)
         self.directory.lost(event, now)
         self.directory.placing.retry(now, self.members.nodes.get(event.death.node))
