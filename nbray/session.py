@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,6 +10,9 @@ if TYPE_CHECKING:
 
 #: None until `init()` (or auto-init) in a driver; always set in a worker.
 engine: Engine | None = None
+
+#: Called with the new engine whenever it changes, before anything is submitted to it: a notebook attaches its output here.
+watchers: list[Callable[[Engine | None], None]] = []
 
 
 def current() -> Engine:
@@ -21,3 +25,5 @@ def current() -> Engine:
 def set_current(new: Engine | None) -> None:
     global engine  # noqa: PLW0603 -- the one
     engine = new
+    for watcher in list(watchers):
+        watcher(new)
