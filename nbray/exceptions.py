@@ -314,11 +314,11 @@ class ActorPlacementGroupRemoved(RayError):
     """The placement group of the actor was removed."""
 
 
-class ActorAlreadyExistsError(ValueError, RayError):
+class ActorAlreadyExistsError(RayError, ValueError):
     """An actor of that name exists already in the namespace."""
 
 
-class ActorHandleNotFoundError(ValueError, RayError):
+class ActorHandleNotFoundError(RayError, ValueError):
     """The handle belongs to a session that has ended; create the actor again."""
 
 
