@@ -25,6 +25,9 @@ from nbray.signatures import CallShape
 
 METHOD_OPTIONS = "__nbray_method_options__"
 
+#: What every actor answers to, carried out by its worker: it has started; run a function with the instance; end in order.
+BUILT_IN = ("__ray_ready__", "__ray_call__", "__ray_terminate__")
+
 
 class ActorClassInheritanceException(TypeError):
     """A class was derived from an actor class; derive from the plain class and decorate the result."""
@@ -49,7 +52,7 @@ class ActorClass:
     def __init__(self, cls: type, options: Mapping[str, Any]) -> None:
         """`options` are checked."""
         table = method_table(cls)
-        definition = Definition(cls, cls.__name__, "actor class", Prepared)
+        definition = Definition(cls, cls.__name__, "actor class")
         is_async = any(_is_async(f) for f in _functions(cls).values())
         self._settle(definition, options, msgspec.msgpack.encode(table), CallShape.of(cls), is_async)
         self.__module__, self.__doc__ = cls.__module__, cls.__doc__
@@ -166,46 +169,6 @@ def _functions(cls: type) -> dict[str, Any]:
 
 def _is_async(function: Any) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
-
-
-# ------------------------------------------------------------------------------------------------------- in the worker
-
-
-def _ready(_self: Any) -> bool:
-    return True
-
-
-def _call(self: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return function(self, *args, **kwargs)
-
-
-def _terminate(_self: Any) -> None:
-    session.current().exit_actor()
-
-
-#: Methods that every actor has: it has started; run a function with the instance; end after what was called before.
-BUILT_IN: dict[str, Callable[..., Any]] = {"__ray_ready__": _ready, "__ray_call__": _call, "__ray_terminate__": _terminate}
-
-
-class Prepared:
-    """Pickles a class so that it loads with the built-in methods: the user's class here stays as it was written."""
-
-    def __init__(self, cls: type) -> None:
-        self._cls = cls
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return prepare, (self._cls,)
-
-
-def prepare(cls: type) -> type:
-    """`cls` with the built-in methods; a subclass of the same name where it cannot be changed (built-in types)."""
-    missing = {name: function for name, function in BUILT_IN.items() if not hasattr(cls, name)}
-    try:
-        for name, function in missing.items():
-            setattr(cls, name, function)
-    except TypeError:
-        return type(cls.__name__, (cls,), {**missing, "__module__": cls.__module__, "__qualname__": cls.__qualname__})
-    return cls
 
 
 # ------------------------------------------------------------------------------------------------------- the handle

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from nbray import session
+from nbray import __version__, session
 from nbray.config import STORE_MAX
 from nbray.engines.port import Engine
 from nbray.exceptions import RaySystemError
@@ -66,13 +66,13 @@ class RayContext(Mapping[str, Any]):
         self._facts = dict(description)
         self.address_info: dict[str, Any] = {
             "address": self._facts.get("address"),
-            "node_id": self._facts.get("node_id"),
+            "node_id": self._facts.get("node"),
             "session_dir": self._facts.get("log_directory"),
             "webui_url": None,
         }
         self.dashboard_url = ""  #: there is no dashboard process
         self.python_version = "{}.{}.{}".format(*sys.version_info[:3])
-        self.nbray_version = self.ray_version = self._facts.get("version", "")
+        self.nbray_version = self.ray_version = __version__
 
     def __enter__(self) -> Self:
         return self

@@ -14,7 +14,7 @@ import threading
 import types
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import cloudpickle
@@ -33,10 +33,10 @@ _pickling = threading.local()
 class Definition:
     """`target` with its pickled form. In a process that received it, the target is loaded only if somebody asks."""
 
-    def __init__(self, target: Any, name: str, what: str, wrap: Callable[[Any], Any] | None = None) -> None:
-        """`what` is "remote function" or "actor class"; `wrap` makes of the target what is pickled in its stead."""
+    def __init__(self, target: Any, name: str, what: str) -> None:
+        """`what` is "remote function" or "actor class"."""
         self.name, self.what = name, what
-        self._target, self._wrap = target, wrap
+        self._target = target
         self._spec: FunctionSpec | None = None
         self._seen: tuple[int, ...] = ()
         self._kept: list[Any] = []  # what `_seen` are the ids of: alive, so that no id is used again
@@ -82,7 +82,7 @@ class Definition:
         busy: set[int] = _pickling.__dict__.setdefault("busy", set())
         busy.add(id(self))
         try:
-            payload = cloudpickle.dumps(self._wrap(self._target) if self._wrap else self._target, 5)
+            payload = cloudpickle.dumps(self._target, 5)
         except Exception as error:
             raise explain(f"the {self.what} {self.name}", self._target, self.name, error) from error
         finally:
@@ -107,11 +107,11 @@ class Definition:
     def __getstate__(self) -> dict[str, Any]:
         if id(self) in _pickling.__dict__.get("busy", ()):
             # The target refers to itself (recursion): the pickler that is at work knows it already.
-            return {"name": self.name, "what": self.what, "_target": self._target, "_wrap": self._wrap}
+            return {"name": self.name, "what": self.what, "_target": self._target}
         return {"name": self.name, "what": self.what, "_spec": self.spec()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state.get("_target"), state["name"], state["what"], state.get("_wrap"))  # type: ignore[misc]
+        self.__init__(state.get("_target"), state["name"], state["what"])  # type: ignore[misc]
         self._spec = state.get("_spec")
 
 

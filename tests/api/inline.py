@@ -62,7 +62,9 @@ class InlineEngine:
     def call_actor(self, actor: ActorToken, method: str, args: Any, kwargs: Any, options: CallOptions) -> list[ObjectRef[Any]]:
         self.called.append((method, options))
         instance = self.instances[actor.actor]
-        return self._run(f"{actor.class_name}.{method}", lambda: getattr(instance, method), args, kwargs, options.returns)
+        built_in = {"__ray_ready__": lambda: True, "__ray_call__": lambda function, *rest: function(instance, *rest)}
+        load = lambda: built_in.get(method) or getattr(instance, method)
+        return self._run(f"{actor.class_name}.{method}", load, args, kwargs, options.returns)
 
     def _run(self, name: str, load: Any, args: Any, kwargs: Any, returns: int) -> list[ObjectRef[Any]]:
         task = self._ids.next()

@@ -67,14 +67,6 @@ def test_every_actor_has_the_built_in_methods(engine: Any) -> None:
     assert nbray.get(counter.__ray_call__.remote(lambda self, x: self.count + x, 1)) == 10
 
 
-def test_the_users_class_is_not_changed() -> None:
-    class Plain:
-        pass
-
-    nbray.remote(Plain)
-    assert not hasattr(Plain, "__ray_ready__")
-
-
 def test_a_built_in_class_can_be_an_actor(engine: Any) -> None:
     actor = nbray.remote(dict).remote()
     assert nbray.get(actor.__ray_call__.remote(len)) == 0
