@@ -55,15 +55,15 @@ class Trace:
 
     def __init__(self) -> None:
         self.records: deque[TraceRecord] = deque(maxlen=config.TRACE_RECORDS)
-        self._unsent: deque[TraceRecord] = deque(maxlen=config.TRACE_RECORDS)
+        self.unsent: deque[TraceRecord] = deque(maxlen=config.TRACE_RECORDS)
 
     def add(self, record: TraceRecord) -> None:
         self.records.append(record)
-        self._unsent.append(record)
+        self.unsent.append(record)
 
     def take_unsent(self, most: int = 20_000) -> bytes:
         """Up to `most` records, encoded; empty bytes when there are none."""
-        batch = [self._unsent.popleft() for _ in range(min(most, len(self._unsent)))]
+        batch = [self.unsent.popleft() for _ in range(min(most, len(self.unsent)))]
         return _encode(batch) if batch else b""
 
 

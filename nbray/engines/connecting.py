@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Callable
-from typing import Any
 
 from nbray.driver import launch
 from nbray.driver.showing import Terminal
@@ -20,9 +18,6 @@ from nbray.exceptions import NodeStartError, RayError
 from nbray.ids import Address, new_process_id
 from nbray.owner.runtime import Runtime
 from nbray.wire import messages as m
-
-#: A driver gives the head its news this often, while there are any.
-TRACE_S = 1.0
 
 
 class Attachment:
@@ -34,7 +29,6 @@ class Attachment:
         self._directory = directory
         self._launched: launch.Launched | None = None
         self._closing = False
-        self._news = threading.Event()
 
     def attach(self) -> None:
         """Start what has to be started and join it. Raises NodeStartError, ConnectionError."""
@@ -77,18 +71,11 @@ class Attachment:
 
     def close(self) -> None:
         self._closing = True
-        self._news.set()
 
     def ended(self) -> None:
         """After the engine left: a cluster of our own ends with its last driver; see to it that it does."""
         if self._launched is not None:
             launch.stop(self._launched)
-
-    def report(self) -> None:
-        """Give the head the trace as it grows."""
-        while not self._news.wait(TRACE_S):
-            if self._engine.runtime.attached.is_set():
-                self._engine.send_trace()
 
 
 def absolute_path() -> list[str]:
@@ -134,7 +121,6 @@ def connect(
     engine.on_shutdown = attachment.close
     engine.after_shutdown = attachment.ended
     attachment.attach()
-    threading.Thread(target=attachment.report, name="nbray-trace", daemon=True).start()
     return engine
 
 
@@ -142,4 +128,4 @@ def _elsewhere(engine: NativeEngine, address: str) -> Attachment:
     raise NodeStartError(f"attaching to {address} is not wired yet")
 
 
-__all__ = ["Any", "connect"]
+__all__ = ["Attachment", "connect"]

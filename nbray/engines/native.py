@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,8 @@ from nbray.wire import messages as m
 from nbray.wire.failures import error_of
 from nbray.wire.values import Pickled, checksum, loads, verified
 
-NO_FUNCTION = b"\0" * 16
+#: The head is given the news this long after their first.
+TRACE_S = 1.0
 
 
 class NativeEngine:
@@ -48,6 +50,7 @@ class NativeEngine:
         self._shapes: dict[int, tuple[Any, m.Shape, str]] = {}
         self._cell: contextvars.ContextVar[str | None] = contextvars.ContextVar("nbray_cell", default=None)
         self._default_cell = ""
+        self._trace_armed = False
         self._cells: dict[str, dict[str, int]] = {}
         self._naming: dict[bytes, Question] = {}  #: actors whose name the head has not granted yet
         self._on_output: Callable[[OutputEvent], None] = lambda _event: None
@@ -322,6 +325,7 @@ class NativeEngine:
         return [nodes_view.node(info) for info in self.ask("nodes")]
 
     def trace(self) -> list[dict[str, Any]]:
+        self.send_trace()
         own = list(self.trace_log.records)
         for blob in self.questions.ask("trace", {}):
             own.extend(trace.decode_records(blob))
@@ -419,6 +423,9 @@ class NativeEngine:
                 [h.object for h in done.task.needs or []], push.returns,
             )  # fmt: skip
         )
+        if not self._trace_armed:
+            self._trace_armed = True
+            self._trace_later()
 
     def _judge(self, effect: r.JudgeException) -> None:
         """Only here can the exception be loaded; the machine waits for the verdict."""
@@ -439,14 +446,19 @@ class NativeEngine:
         elif isinstance(message, m.Display):
             shown = OutputEvent(message.cell, message.task, "", 0, b"", mime=message.data, metadata=message.metadata)
             self._on_output(msgspec.structs.replace(shown, transient=message.transient, update=message.update))
-        elif isinstance(message, m.FlushTrace):
-            self.send_trace()
         else:
             self.questions.answered(message)
             self.on_unclaimed(message)
 
+    def _trace_later(self) -> None:
+        """Batches: the first record of a quiet second arms a timer, so that an idle process does nothing."""
+        timer = threading.Timer(TRACE_S, self.send_trace)
+        timer.name, timer.daemon = "nbray-trace", True
+        timer.start()
+
     def send_trace(self) -> None:
         """Give the head what it has not been told."""
+        self._trace_armed = False
         batch = self.trace_log.take_unsent()
         if batch:
             me = self.runtime.me

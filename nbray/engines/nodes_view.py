@@ -13,7 +13,7 @@ from nbray.sched.resources import to_floats
 def node(info: dict[str, Any]) -> dict[str, Any]:
     """One node, from the head's answer."""
     return {
-        "NodeID": info["node"].hex(),
+        "NodeID": info["node_id"],
         "Alive": info["alive"],
         "NodeManagerAddress": info["host"],
         "NodeManagerHostname": info["host"],
@@ -25,6 +25,7 @@ def node(info: dict[str, Any]) -> dict[str, Any]:
         "Gateway": info["gateway"],
         "ObjectStoreBytes": info["store_bytes"],
         "ObjectStoreUsed": info["store_used"],
+        "DeathCause": info["death_cause"],
         "Queued": [{"resources": to_floats(q["amounts"]), "count": q["count"], "why": q["why"]} for q in info["queued"]],
     }
 

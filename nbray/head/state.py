@@ -33,7 +33,6 @@ from nbray.wire.messages import (
     Ask,
     Death,
     FindActor,
-    FlushTrace,
     Heartbeat,
     JobEnded,
     JobStarted,
@@ -54,8 +53,6 @@ __all__ = ["HeadState", "NodeGone", "Persist"]
 #: Ended jobs kept for the listing, and dead processes remembered to refuse what they said last.
 ENDED_KEPT = 1000
 GONE_KEPT = 10_000
-#: What processes have not yet sent of their trace has this long to arrive before the trace is given out.
-FLUSH_WAIT_S = 0.2
 
 
 class HeadState:
@@ -72,7 +69,6 @@ class HeadState:
         self.members = Members(address, session, self.out)
         self.directory = Directory(self.members, self.late, self.out)
         self.questions = Questions(self.members, self.directory, self.jobs, self.out)
-        self._flushing: list[tuple[float, Ask]] = []
         self._now = 0.0
         self._handlers: dict[type, Callable[[Any, float], object]] = {
             RegisterNode: lambda e, now: self._node_heard(e.info, now),
@@ -119,7 +115,6 @@ class HeadState:
             self.members.next_deadline(),
             self.directory.placing.next_deadline(),
             self.directory.strangers.next_deadline(self._now),
-            self._flushing[0][0] if self._flushing else None,
         ]
         return min((due for due in candidates if due is not None), default=None)
 
@@ -160,8 +155,6 @@ class HeadState:
             self._node_died(death.node, death.reason, now)
         self.directory.placing.remind(now)
         self.directory.strangers.expire({job.driver.process for job in self.jobs.values() if not job.ended}, now)
-        while self._flushing and self._flushing[0][0] <= now:
-            self._answer(self._flushing.pop(0)[1])
 
     # -- processes
 
@@ -238,13 +231,6 @@ class HeadState:
     # -- questions
 
     def _ask(self, event: Ask, now: float) -> None:
-        if event.what == "trace":
-            self.members.tell_all(FlushTrace(event.request))
-            self._flushing.append((now + FLUSH_WAIT_S, event))
-        else:
-            self._answer(event)
-
-    def _answer(self, event: Ask) -> None:
         try:
             answer = Answer(event.request, self.questions.answer(event.what, event.arguments))
         except BadQuestion as problem:

@@ -40,7 +40,7 @@ from nbray.store.orders import Fact, ProcessExited, RemoveSpilled, Restore, Send
 from nbray.store.spill import Spiller
 from nbray.store.transfer import move_chunk
 from nbray.wire.mailbox import Mailbox
-from nbray.wire.messages import Answer, Ask, ClusterView, DrainNode, FlushTrace, Message, NodeInfo, ProcessDied
+from nbray.wire.messages import Answer, Ask, ClusterView, DrainNode, Message, NodeInfo, ProcessDied
 
 #: Messages handled before the loop looks at anything else.
 BATCH = 512
@@ -195,7 +195,7 @@ class Daemon:
                 self.tell_ledger(ProcessExited(message.death.process))
             if self.state.handles(message):
                 self.tell_node(message)
-            elif not known and not isinstance(message, FlushTrace):
+            elif not known:
                 self._complain(f"a {type(message).__name__} came to a node, which has no use for it")
 
     def _for_head(self, message: Message) -> None:

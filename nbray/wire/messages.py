@@ -854,12 +854,6 @@ class TraceBatch(Message, frozen=True, array_like=True, tag=True, gc=False):
     records: Payload
 
 
-class FlushTrace(Message, frozen=True, array_like=True, tag=True, gc=False):
-    """head -> every process: send what you have now; answered by TraceBatch. Precedes the answer to Ask("trace")."""
-
-    request: int
-
-
 AnyMessage = Union[tuple(c for c in list(globals().values()) if isinstance(c, type) and issubclass(c, Message) and c is not Message)]  # type: ignore[valid-type]  # noqa: E501, UP007
 
 __all__ = [

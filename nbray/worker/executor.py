@@ -261,6 +261,8 @@ class Executor:
     def report(self, push: _Push, values: list[m.Value], started: int, retriable: bool, cpu: int) -> None:
         """Send the result after everything the task printed, then go on."""
         self.flush_output()
+        if self.engine.trace_log.unsent:
+            self.engine.send_trace()  # what it submitted is known before it is done
         borrows: list[m.Held] = []
         if push.dependencies or push.contains:
             borrows = self._still_held(push)
