@@ -524,6 +524,7 @@ class Ledger:
             self._drop(event)
             return
         self._dead.add(process)
+        self._withdraw(lambda want: isinstance(want, FetchObject) and want.process == process)
         for offset, size in self._loans.end(process):
             self._room.allocator.free(offset, size)
         self._loan_ended(process)
@@ -532,7 +533,6 @@ class Ledger:
             stored.pins -= count
             self._room.settle(stored)
         self._needs = [need for need in self._needs if need.loan is None or need.loan.process != process]
-        self._withdraw(lambda want: isinstance(want, FetchObject) and want.process == process)
         known = [*self._room.objects, *self._exchange.pulls, *self._unsealed.objects()]
         for object_ in known:
             if owner_of(object_) == process:

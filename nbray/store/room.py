@@ -119,16 +119,19 @@ class Room:
             self.allocator.free(stored.offset, stored.size)
             stored.offset = None
 
-    def press(self, wanted: int, now: float) -> None:
-        """Have at least `wanted` bytes on their way to disk, if there are as many that may go, and what exceeds SPILL_START."""
+    def press(self, needed: int, now: float) -> None:
+        """Write out what exceeds SPILL_START, and as much as it takes to have `needed` bytes for those who wait for room."""
         if now < self.spill_blocked_until:
             return
+        wanted = needed - self._clean_bytes - (self.allocator.size - self.allocator.used)
+        if needed and wanted <= 0 and not self._spilling_bytes:
+            wanted = needed  # enough is free, but not in one piece: go on until it is
         wanted = max(wanted, self.excess())
         while self._spilling_bytes < wanted and self._dirty:
             stored = self.objects[next(iter(self._dirty))]
             self._unlist(stored)
             stored.state = "SPILLING"
-            self._spilling_bytes += stored.size
+            self._spilling_bytes += aligned(stored.size)
             assert stored.offset is not None
             self._out.append(Spill(stored.id, stored.offset, stored.size, stored.name))
 
@@ -175,7 +178,7 @@ class Room:
             assert (id_ in self._dirty) == (idle and stored.primary and not stored.file)
             assert (id_ in self._clean) == (idle and (stored.file or not stored.primary))
             clean += aligned(stored.size) if id_ in self._clean else 0
-            spilling += stored.size if stored.state == "SPILLING" else 0
+            spilling += aligned(stored.size) if stored.state == "SPILLING" else 0
         assert clean == self._clean_bytes
         assert spilling == self._spilling_bytes
         assert len(self._clean) + len(self._dirty) <= len(self.objects)
@@ -190,7 +193,7 @@ class Room:
 
     def _spill_ended(self, stored: Stored) -> None:
         stored.state = "MEMORY"
-        self._spilling_bytes -= stored.size
+        self._spilling_bytes -= aligned(stored.size)
         self.settle(stored)
 
     def _unlist(self, stored: Stored) -> None:

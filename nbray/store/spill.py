@@ -76,7 +76,7 @@ class Spiller:
             self._require_room(order.size)
             self._files.add(order.name)
             return SpillDone(order.object, self._write(order))
-        except Exception as error:  # whatever it is: an order without an outcome would block a region for ever
+        except Exception as error:  # noqa: BLE001 -- an order without an outcome would block a region for ever
             self._unlink(order.name)
             full = isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT})
             return SpillFailed(order.object, self._explain("writing to", error), full)
@@ -106,7 +106,7 @@ class Spiller:
             self._read(order)
         except (Corrupt, FileNotFoundError) as error:
             return RestoreFailed(order.object, True, self._explain("reading from", error))
-        except Exception as error:  # as above
+        except Exception as error:  # noqa: BLE001 -- as above
             return RestoreFailed(order.object, False, self._explain("reading from", error))
         return RestoreDone(order.object)
 
