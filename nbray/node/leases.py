@@ -306,8 +306,8 @@ class LeaseDesk:
             # Once it is stuck, only an event can make someone's lease worth recalling.
             if (stuck := max(request.since, self._recalled_at) + config.RECALL_AFTER_S) > self._settled_at:
                 times.append(stuck)
-        if self.queue and self.ground.pool.room() <= 0:
-            times.append(self._cut_at + KNOT_S)
+        if self.queue and (again := self._cut_at + KNOT_S) > self._settled_at:
+            times.append(again)
         return min(times, default=None)
 
     def check(self) -> None:
