@@ -13,6 +13,7 @@ from nbray import session
 from nbray.engines.native import NativeEngine
 from nbray.ids import Address
 from nbray.owner.runtime import Runtime
+from nbray.worker import showing
 from nbray.worker import state as w
 from nbray.worker.actor import ActorExit
 from nbray.worker.boot import WorkerBoot
@@ -46,6 +47,7 @@ def _live(boot: WorkerBoot) -> int:
     runtime.on_unblock = lambda: executor.carry_out(executor.step(w.Unblocked()))
     runtime.on_lost = lambda _why: os._exit(1)  # the daemon is gone; the kernel may not have told us yet
     output.install()
+    showing.install(output.display)
     runtime.attach(boot.directory)
     executor.state.me = runtime.me
     executor.serve()

@@ -1,0 +1,110 @@
+"""Loading and unloading in a shell. Loading starts nothing: no cluster, no thread. Unloading leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from nbray import __version__, session
+from nbray.node.monitor import cpu_count, memory_limit
+from nbray.notebook import display
+from nbray.notebook.completion import make_matcher
+from nbray.notebook.current import Notebook
+from nbray.notebook.magics import NbrayMagics
+from nbray.notebook.told import CellSyntaxError
+
+ATTRIBUTE = "_nbray_extension"  #: of the shell: the loaded extension
+
+
+class Extension:
+    """What loading added to one shell, so that unloading can take exactly that away."""
+
+    def __init__(self, shell: Any) -> None:
+        self.shell = shell
+        self.notebook = Notebook(shell)
+        self.magics = NbrayMagics(shell, self.notebook)
+        self.matcher = make_matcher(self.notebook, self.magics)
+        self._replaced: dict[tuple[str, str], Any] = {}
+        self._handles_syntax = False
+
+    def load(self) -> None:
+        shell = self.shell
+        for kind, names in (("cell", ("remote",)), ("line", ("remote", "nbray"))):
+            for name in names:
+                self._replaced[kind, name] = shell.magics_manager.magics[kind].get(name)
+        shell.register_magics(self.magics)
+        shell.Completer.custom_matchers.append(self.matcher)
+        shell.events.register("pre_run_cell", self.pre_run_cell)
+        shell.events.register("post_run_cell", self.post_run_cell)
+        display.add_formatters(shell)
+        if not shell.custom_exceptions:  # somebody's own handler stays
+            shell.set_custom_exc((CellSyntaxError,), show_syntax_error)
+            self._handles_syntax = True
+        self.notebook.open()
+
+    def unload(self) -> None:
+        shell = self.shell
+        self.notebook.close()
+        if self._handles_syntax and shell.custom_exceptions == (CellSyntaxError,):
+            shell.set_custom_exc((), None)
+        display.remove_formatters(shell)
+        shell.events.unregister("post_run_cell", self.post_run_cell)
+        shell.events.unregister("pre_run_cell", self.pre_run_cell)
+        if self.matcher in shell.Completer.custom_matchers:
+            shell.Completer.custom_matchers.remove(self.matcher)
+        for (kind, name), replaced in self._replaced.items():
+            if replaced is None:
+                shell.magics_manager.magics[kind].pop(name, None)
+            else:
+                shell.magics_manager.magics[kind][name] = replaced
+        shell.magics_manager.registry.pop(type(self.magics).__name__, None)
+
+    # -- events: an exception in one of these would be printed under every cell
+
+    def pre_run_cell(self, _info: Any) -> None:
+        self.notebook.begin_cell()
+
+    def post_run_cell(self, result: Any) -> None:
+        self.notebook.end_cell(result.error_in_exec)
+
+
+def show_syntax_error(shell: Any, _kind: type, error: BaseException, _where: Any, tb_offset: int | None = None) -> list[str]:
+    """A SyntaxError of a %%remote cell, as IPython shows one of an ordinary cell: the line, and no way there."""
+    del tb_offset  # there are no frames to leave out
+    lines: list[str] = shell.SyntaxTB.structured_traceback(SyntaxError, error, [])
+    shell._showtraceback(SyntaxError, error, lines)
+    return lines
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext nbray`. A second load replaces the first."""
+    unload_ipython_extension(shell)
+    extension = Extension(shell)
+    extension.load()
+    setattr(shell, ATTRIBUTE, extension)
+    extension.notebook.begin_cell()  # the loading cell itself gets no pre_run_cell
+    extension.magics.subcommands._show(card())
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """`%unload_ext nbray`. The cluster, if there is one, keeps running: `nbray.shutdown()` ends it."""
+    extension = getattr(shell, ATTRIBUTE, None)
+    if extension is not None:
+        delattr(shell, ATTRIBUTE)
+        extension.unload()
+
+
+def card() -> display.Bundle:
+    """The one thing that loading shows: what there is, where numbers come from, what starts when. One line as text."""
+    cpus, memory = cpu_count().where, memory_limit().where
+    address = os.environ.get("NBRAY_ADDRESS") or os.environ.get("RAY_ADDRESS")
+    if session.engine is not None:
+        attached = f"attached to {session.engine.description().get('address')}"
+    elif address:
+        attached = f"attaches to {address} on first use"
+    else:
+        attached = "none yet: starts on first use"
+    parts = {"cluster": attached, "CPUs": cpus, "memory": memory, "help": "%%remote?"}
+    bundle = display.facts(f"nbray {__version__}", parts)
+    bundle["text/plain"] = f"nbray {__version__} · {attached} · {cpus} · {memory} · %%remote?"
+    return bundle

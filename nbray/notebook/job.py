@@ -1,0 +1,274 @@
+"""A cell that was sent: what it is doing, what came of it, and how to stop it. What `%%remote --bg` and `%nbray last` return.
+
+    running -> done | failed | cancelled | timed out        (detached: left alone by the stop button; it still ends as one of those)
+
+`settle` happens once, in whichever thread sees the last task end; `result` binds the outputs in the notebook, in the caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+import time
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple
+
+from nbray.engines.port import Engine
+from nbray.exceptions import GetTimeoutError, TaskCancelledError
+from nbray.notebook import display, told
+from nbray.notebook.plan import Chunk, Plan
+from nbray.notebook.remote_cell import Report
+from nbray.wire.failures import error_of
+
+
+class Failed(NamedTuple):
+    """One task or item that failed."""
+
+    item: int | None  #: its place in --each
+    error: BaseException
+
+
+class Job:
+    """The handle of a cell. `await job`, `job.result(timeout)`, `job.cancel()`, `job.status`, `job.errors`, `job.items()`."""
+
+    def __init__(self, plan: Plan, engine: Engine, tag: str, chunks: list[Chunk], sent_bytes: int) -> None:
+        self.plan, self.engine, self.tag, self.chunks, self.sent_bytes = plan, engine, tag, chunks, sent_bytes
+        self.label = plan.task_name
+        self.reports: list[Report | BaseException] = []
+        self.failures: list[Failed] = []
+        self.elapsed_s = 0.0
+        self.notes: list[str] = []
+        self.deliver: Callable[[Job], Any] = lambda _job: None  #: binds the outputs; the notebook sets it
+        self.on_settled: Callable[[Job], None] = lambda _job: None
+        self._begun = time.monotonic()
+        self._state = "running"
+        self._lock = threading.Lock()
+        self._settled: concurrent.futures.Future[None] = concurrent.futures.Future()
+        self._waiting = len(chunks)
+        self._timer: threading.Timer | None = None
+        self._shown: list[Any] = []  # the delivered value, once delivered
+
+    # -- what a user asks
+
+    @property
+    def status(self) -> str:
+        """running, done, failed, cancelled, timed out or detached."""
+        return self._state
+
+    def done(self) -> bool:
+        """Whether every task has ended."""
+        return self._settled.done()
+
+    @property
+    def errors(self) -> list[BaseException]:
+        """What failed, in the order of the items."""
+        return [failed.error for failed in self.failures]
+
+    def counts(self) -> dict[str, int]:
+        """How many of its tasks are queued, running, done, failed and cancelled."""
+        return self.engine.cell_counts(self.tag)
+
+    def cancel(self, force: bool = False) -> int:
+        """Stop what is left of it: `force` kills the workers. Returns how many tasks that was. Does not wait."""
+        return self.engine.cancel_cell(self.tag, force)
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait, bind the outputs in the notebook, and return the value of the last expression (of --each: a list).
+
+        Raises what the cell raised; GetTimeoutError after `timeout` seconds, and the cell goes on.
+        """
+        try:
+            self._settled.result(timeout)
+        except concurrent.futures.TimeoutError:
+            raise told.told(
+                GetTimeoutError(f"{self.label} has not ended after {timeout:g} s; it goes on, and job.cancel() stops it")
+            ) from None
+        return self.value()
+
+    def value(self) -> Any:
+        """The value of the settled job, its outputs bound. Raises what the cell raised."""
+        if self.failures:
+            raise self._error()
+        if not self._shown:
+            self._shown.append(self.deliver(self))
+        return self._shown[0]
+
+    def items(self) -> list[dict[str, Any] | BaseException]:
+        """Per item of --each (per cell otherwise): its outputs by name, or its error. What succeeded is always there."""
+        self._settled.result()
+        failed = {failure.item: failure.error for failure in self.failures}
+        found: list[dict[str, Any] | BaseException] = []
+        for chunk, report in zip(self.chunks, self.reports, strict=True):
+            if isinstance(report, BaseException):
+                found += [report] * len(chunk.items)
+                continue
+            columns = self.engine.get(chunk.refs[2:], None)
+            for i, item in enumerate(chunk.items):
+                values = [column[i] if self.plan.items is not None else column for column in columns]
+                found.append(failed.get(item) or dict(zip(self.plan.outputs, values, strict=True)))
+        return found
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._awaited().__await__()
+
+    async def _awaited(self) -> Any:
+        ended = asyncio.wrap_future(self._settled)
+        # Woken ten times a second: a kernel notices the stop button in an `await` only when its loop turns.
+        while not ended.done():
+            await asyncio.wait({ended}, timeout=0.1)
+        return self.value()
+
+    def __repr__(self) -> str:
+        return display.line(self._state, self.facts())["text/plain"]
+
+    def _repr_html_(self) -> str:
+        return display.line(self._state, self.facts())["text/html"]
+
+    # -- how it goes
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait in this thread, interruptibly; settles and returns True when every task ended within `timeout` seconds."""
+        refs = [chunk.report for chunk in self.chunks]
+        if refs:
+            _, pending = self.engine.wait(refs, len(refs), timeout, False)
+            if pending:
+                return False
+        self.settle()
+        return True
+
+    def watch(self, timeout: float | None) -> None:
+        """Settle by itself when the last task ends; cancel after `timeout` seconds."""
+        if timeout is not None:
+            self._timer = threading.Timer(timeout, self.expire)
+            self._timer.daemon = True
+            self._timer.start()
+        if not self.chunks:
+            self.settle()
+        for chunk in self.chunks:
+            self.engine.on_ready(chunk.report, self._one_ended)
+
+    def _one_ended(self) -> None:
+        with self._lock:
+            self._waiting -= 1
+            last = self._waiting == 0
+        if last:
+            # Not on the engine's own thread: fetching reports may wait for it.
+            threading.Thread(target=self.settle, name=f"nbray-{self.label}", daemon=True).start()
+
+    def expire(self) -> None:
+        """Its time is up."""
+        with self._lock:
+            if self._state == "running":
+                self._state = "timed out"
+        self.engine.cancel_cell(self.tag, False)
+
+    def detach(self) -> None:
+        """Leave it alone: it ends when it ends."""
+        with self._lock:
+            if self._state == "running":
+                self._state = "detached"
+        self.watch(None)
+
+    def settle(self) -> None:
+        """Take in how every task ended. Once; later calls do nothing."""
+        with self._lock:
+            if self._settled.done() or self.reports:
+                return
+            self.reports = self._fetched()
+        try:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._take_in()
+            self.on_settled(self)
+        finally:
+            self._settled.set_result(None)
+
+    def _take_in(self) -> None:
+        for chunk, report in zip(self.chunks, self.reports, strict=True):
+            if isinstance(report, BaseException):
+                self.failures += [Failed(item if self.plan.items is not None else None, report) for item in chunk.items]
+            else:
+                self.failures += [Failed(chunk.items[i], error_of(failure)) for i, failure in sorted(report.failures.items())]
+        self.elapsed_s = time.monotonic() - self._begun
+        self._state = self._ended_as()
+
+    def _fetched(self) -> list[Report | BaseException]:
+        refs = [chunk.report for chunk in self.chunks]
+        try:
+            return list(self.engine.get(refs, None))
+        except Exception:  # noqa: BLE001 -- a user's exception; below each is kept with its task
+            return [self._fetched_one(ref) for ref in refs]
+
+    def _fetched_one(self, ref: Any) -> Report | BaseException:
+        try:
+            report: Report = self.engine.get([ref], None)[0]
+        except Exception as error:  # noqa: BLE001 -- as above
+            return error
+        return report
+
+    def _ended_as(self) -> str:
+        if self._state == "timed out" and self.failures:
+            return "timed out"
+        if not self.failures:
+            return "done"
+        return "cancelled" if all(isinstance(failed.error, TaskCancelledError) for failed in self.failures) else "failed"
+
+    def _error(self) -> BaseException:
+        if self._state == "timed out":
+            return told.told(
+                GetTimeoutError(
+                    f"{self.label} did not end within --timeout {self.plan.options.timeout:g} s; "
+                    f"{display.count_text(len(self.failures), 'task')} cancelled"
+                )
+            )
+        genuine = [failed for failed in self.failures if not isinstance(failed.error, TaskCancelledError)]
+        first = (genuine or self.failures)[0]
+        if self.plan.items is None or first.item is None:
+            return told.remote(first.error)
+        name, total = (self.plan.options.each or ("item", ""))[0], len(self.plan.items)
+        kept = (
+            f"; the other {total - len(self.failures)} are kept: %nbray last, then .items()" if total > len(self.failures) else ""
+        )
+        return told.remote(
+            first.error,
+            f"{name} = {_short(self.plan.items[first.item])} (item {first.item} of --each) failed, "
+            f"{len(self.failures)} of {total} in all{kept}",
+        )
+
+    # -- how it reads
+
+    def facts(self) -> list[str]:
+        """The parts of its line."""
+        reports = [report for report in self.reports if isinstance(report, Report)]
+        parts = [self.label, self._tasks()]
+        if self._settled.done() or self.reports:
+            parts.append(display.seconds_text(self.elapsed_s))
+        else:
+            parts.append(f"since {display.seconds_text(time.monotonic() - self._begun)}")
+        if reports:
+            workers = {(report.node, report.pid) for report in reports}
+            one = reports[0]
+            nodes = len({report.node for report in reports})
+            parts.append(
+                f"worker {one.pid} on {one.host}"
+                if len(workers) == 1
+                else f"{len(workers)} workers on {one.host if nodes == 1 else display.count_text(nodes, 'node')}"
+            )
+        received = sum(sum(report.sizes.values()) + report.shown_size for report in reports)
+        parts.append(f"in {display.bytes_text(self.sent_bytes)}, out {display.bytes_text(received)}")
+        return parts
+
+    def _tasks(self) -> str:
+        total = len(self.chunks)
+        if self.plan.items is not None:
+            items = len(self.plan.items)
+            said = display.count_text(items, "item") + (f" in {display.count_text(total, 'task')}" if total != items else "")
+        else:
+            said = display.count_text(total, "task")
+        return f"{said}, {len(self.failures)} failed" if self.failures and self._state != "cancelled" else said
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,186 @@
+"""`%%remote`, `%remote EXPR` and `%nbray`: what IPython calls. They put the pieces together and decide nothing themselves."""
+
+from __future__ import annotations
+
+import linecache
+from typing import Any
+
+from IPython.core import magic_arguments
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
+
+from nbray.notebook import display, told
+from nbray.notebook.arguments import (
+    CellOptions,
+    cell_args,
+    data_args,
+    each_args,
+    options_of,
+    output_args,
+    parse,
+    place_args,
+    run_args,
+)
+from nbray.notebook.current import Notebook
+from nbray.notebook.inputs import sizes, unpicklable
+from nbray.notebook.interrupt import DETACH
+from nbray.notebook.job import Job
+from nbray.notebook.plan import Plan, make_plan, submit
+from nbray.notebook.results import deliver
+from nbray.notebook.stream import Message
+from nbray.notebook.subcommands import Subcommands
+
+
+@magics_class
+class NbrayMagics(Magics):  # type: ignore[misc]
+    """The magics of one notebook."""
+
+    def __init__(self, shell: Any, notebook: Notebook) -> None:
+        super().__init__(shell)
+        self.notebook = notebook
+        self.subcommands = Subcommands(notebook)
+
+    @magic_arguments.magic_arguments()
+    @data_args
+    @each_args
+    @place_args
+    @run_args
+    @output_args
+    @cell_args
+    @no_var_expand
+    @needs_local_scope
+    @cell_magic("remote")
+    def remote_cell(self, line: str, cell: str, local_ns: dict[str, Any] | None = None) -> Any:
+        """Run the cell on the cluster.
+
+        What it reads is taken from the notebook, what it assigns comes back, the value of its last expression is shown:
+        as in any cell. What it prints and displays appears under it, and the stop button stops it.
+
+            %%remote
+            model = fit(df)
+
+            %%remote --each seed=range(100) -o scores
+            scores = simulate(seed)
+
+            %%remote --bg --handle job --num-cpus 2
+            long_training()
+        """
+        given = parse(self.remote_cell, line)
+        return self._run(line, cell, options_of(given, self.notebook.configured), local_ns)
+
+    @no_var_expand
+    @needs_local_scope
+    @line_magic("remote")
+    def remote_line(self, line: str, local_ns: dict[str, Any] | None = None) -> Any:
+        """Evaluate one expression on the cluster: `%remote fit(df)`, `score = %remote model.score(X, y)`."""
+        if not line.strip():
+            raise UsageError("%remote takes an expression, as in %remote fit(df); %%remote runs a whole cell")
+        options = options_of({"outputs": ()}, self.notebook.configured)
+        return self._run("", line.rstrip().rstrip(";"), options, local_ns)
+
+    @no_var_expand
+    @line_magic("nbray")
+    def nbray(self, line: str) -> Any:
+        """Look at the cluster and steer it: `%nbray status`, and without a word what else there is."""
+        return self.subcommands.run(line)
+
+    # -- one cell
+
+    def _run(self, line: str, cell: str, options: CellOptions, local_ns: dict[str, Any] | None) -> Any:
+        notebook = self.notebook
+        namespace = notebook.namespace
+        visible = namespace if local_ns is None or local_ns is namespace else {**namespace, **local_ns}
+        plan = make_plan(line, cell, options, visible, notebook.label)
+        linecache.cache[plan.filename] = (len(plan.source), None, plan.source.splitlines(keepends=True), plan.filename)
+        if options.dry_run:
+            self._say_plan(plan)
+            return None
+        job = self._submit(plan, visible)
+        if options.background:
+            return self._leave_running(job)
+        self._wait(job)
+        try:
+            value = job.value()
+        finally:
+            self._close(job)
+        return value
+
+    def _submit(self, plan: Plan, visible: dict[str, Any]) -> Job:
+        notebook, options = self.notebook, plan.options
+        engine = notebook.engine()
+        tag = notebook.new_tag()
+        notebook.inputs.forget_rebound(notebook.namespace)
+        many = plan.items is not None and len(plan.items) > 1
+        notebook.router.open(tag, limit=options.max_output, badges=many, held=not options.stream)
+        try:
+            with engine.cell(tag):
+                chunks, packed = submit(plan, engine, notebook.inputs, visible)
+        except KeyboardInterrupt:
+            engine.cancel_cell(tag, False)
+            raise
+        job = Job(plan, engine, tag, chunks, packed.sent_bytes)
+        job.deliver = lambda settled: deliver(settled, notebook.namespace, notebook.inputs)
+        notebook.jobs.append(job)
+        if options.handle:
+            notebook.namespace[options.handle] = job
+        return job
+
+    def _leave_running(self, job: Job) -> Job:
+        view = job.plan.options.view == "line"
+        display_id = f"nbray-{job.tag}"
+        job.on_settled = lambda settled: self._finish(settled, display_id if view else None, update=True)
+        if view:
+            self._show(job, display_id, update=False)
+        job.watch(job.plan.options.timeout)
+        return job
+
+    def _wait(self, job: Job) -> None:
+        """Wait for a job that blocks. The stop button cancels it, or leaves it, and gives the prompt back."""
+        notebook, options = self.notebook, job.plan.options
+        try:
+            if not job.wait(options.timeout):
+                job.expire()
+                job.wait(None)
+        except KeyboardInterrupt:
+            notebook.stopped_in = notebook.tag
+            if options.on_interrupt == DETACH:
+                job.on_settled = lambda settled: self._finish(settled, None, update=False)
+                job.detach()
+                said = f"{job.label} goes on without the notebook waiting; %nbray last finds it"
+            else:
+                cancelled = notebook.interrupts.stopped(job.engine, [job.tag])
+                said = f"{job.label} stopped; tasks cancelled: {cancelled}. Stop again to kill workers that do not end"
+            raise told.told(KeyboardInterrupt(said)) from None
+
+    def _close(self, job: Job) -> None:
+        """After a job that blocked: what its tasks printed, then the line."""
+        self._finish(job, f"nbray-{job.tag}" if job.plan.options.view == "line" else None, update=False)
+
+    def _finish(self, job: Job, display_id: str | None, *, update: bool) -> None:
+        router = self.notebook.router
+        router.finish(job.tag)
+        for note in job.notes:
+            router.show(job.tag, Message("stream", {"name": "stderr", "text": f"nbray: {note}\n"}))
+        if display_id is not None:
+            self._show(job, display_id, update=update)
+
+    def _show(self, job: Job, display_id: str, *, update: bool) -> None:
+        content = {"data": display.line(job.status, job.facts()), "metadata": {}, "transient": {"display_id": display_id}}
+        self.notebook.router.show(job.tag, Message("update_display_data" if update else "display_data", content))
+
+    def _say_plan(self, plan: Plan) -> None:
+        try:
+            measured = sizes(plan.values, self.notebook.inputs.standing_for_values)
+        except Exception as error:  # noqa: BLE001 -- any class may refuse in its own way
+            raise told.told(unpicklable(plan.values, error)) from None
+        rows = [
+            (n, type(plan.values[n]).__name__, "in the cluster" if s is None else display.bytes_text(s))
+            for n, s in measured.items()
+        ]
+        inputs = display.table("inputs", ["name", "type", "size"], rows, "none")
+        tasks = display.count_text(1 if plan.items is None else len(plan.items), "task" if plan.items is None else "item")
+        outputs = display.facts(
+            "outputs", {"names": ", ".join(plan.outputs) or "none", "would run": tasks, "sent": "nothing (--dry-run)"}
+        )
+        for bundle in (inputs, outputs):
+            self.notebook.router.show(self.notebook.tag, Message("display_data", {"data": bundle, "metadata": {}, "transient": {}}))

@@ -1,0 +1,267 @@
+"""`%nbray WORD ...`: the cluster in text and tables, and the few verbs that steer it."""
+
+from __future__ import annotations
+
+import difflib
+import pathlib
+import shlex
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from IPython.core import magic_arguments
+from IPython.core.error import UsageError
+
+import nbray
+from nbray import session
+from nbray.exceptions import RayError
+from nbray.notebook import display
+from nbray.notebook.arguments import (
+    DEFAULTS,
+    NOT_CONFIGURABLE,
+    data_args,
+    option_names,
+    output_args,
+    parse,
+    place_args,
+    run_args,
+    unquoted,
+)
+from nbray.notebook.current import Notebook
+from nbray.notebook.job import Job
+from nbray.notebook.stream import Message
+
+SHOWN_ROWS = 50
+LOG_LINES = 40
+
+
+@magic_arguments.magic_arguments()
+@data_args
+@place_args
+@run_args
+@output_args
+@magic_arguments.argument("--reset", action="store_const", const=True, help="forget what was set")
+def config(_line: str) -> None:
+    """Set defaults for the options of %%remote in this notebook; without options, show them."""
+
+
+@magic_arguments.magic_arguments()
+@magic_arguments.argument("--address", type=unquoted, help="a running cluster; without one a local cluster starts")
+@magic_arguments.argument("--num-cpus", type=float, help="CPUs of the local cluster")
+@magic_arguments.argument("--num-gpus", type=float, help="GPUs of the local cluster")
+@magic_arguments.argument("--namespace", type=unquoted, help="where named actors live")
+def init(_line: str) -> None:
+    """Start a local cluster, or attach to one."""
+
+
+@magic_arguments.magic_arguments()
+@magic_arguments.argument("which", nargs="?", type=unquoted, help="a handle's variable, `all`, or nothing for the last job")
+@magic_arguments.argument("--force", action="store_true", help="kill the workers")
+def cancel(_line: str) -> None:
+    """Cancel a job of this notebook."""
+
+
+@magic_arguments.magic_arguments()
+@magic_arguments.argument("match", nargs="?", type=unquoted, help="part of a log file's name, such as a process id")
+@magic_arguments.argument("-n", "--lines", type=int, default=LOG_LINES, help="lines of each file's end")
+def logs(_line: str) -> None:
+    """Show the ends of the cluster's log files."""
+
+
+class Subcommands:
+    """The words after %nbray."""
+
+    def __init__(self, notebook: Notebook) -> None:
+        self.notebook = notebook
+        self.words: dict[str, tuple[Callable[[str], Any], str]] = {
+            "status": (self.status, "what this notebook is attached to, and what is free"),
+            "init": (self.init, "start or attach: --num-cpus N, --address A"),
+            "stop": (self.stop, "leave the cluster; a local one ends"),
+            "tasks": (self.tasks, "tasks, latest first"),
+            "actors": (self.actors, "actors and their states"),
+            "objects": (self.objects, "objects that this notebook holds references to"),
+            "cancel": (self.cancel, "cancel the last job, a handle, or all: [NAME|all] [--force]"),
+            "logs": (self.logs, "the ends of log files: [PART OF NAME] [-n LINES]"),
+            "last": (self.last, "the handle of the last %%remote cell"),
+            "config": (self.config, "defaults for the options of %%remote"),
+        }
+
+    def run(self, line: str) -> Any:
+        """Do what `line` says. Raises UsageError with the word that was probably meant."""
+        word, _, rest = line.strip().partition(" ")
+        if not word:
+            self._show(
+                display.table("%nbray", ["word", "what it does"], [(w, said) for w, (_, said) in self.words.items()], "none")
+            )
+            return None
+        found = self.words.get(word)
+        if found is None:
+            near = difflib.get_close_matches(word, self.words, n=1, cutoff=0.5)
+            hint = f"did you mean %nbray {near[0]}?" if near else f"there is: {', '.join(self.words)}"
+            raise UsageError(f"%nbray has no {word}; {hint}")
+        return found[0](rest.strip())
+
+    def options(self, word: str) -> list[str]:
+        """The options that a word takes, for completion."""
+        taking: dict[str, Any] = {"config": config, "init": init, "cancel": cancel, "logs": logs}
+        return option_names(taking[word]) if word in taking else []
+
+    # -- looking
+
+    def status(self, rest: str) -> None:
+        _nothing("status", rest)
+        engine = session.engine
+        if engine is None:
+            self._show(display.facts("nbray", {"attached to": "none yet: a local cluster starts on first use"}))
+            return
+        about = engine.description()
+        total, free = nbray.cluster_resources(), nbray.available_resources()
+        cpus_from = f" ({about['cpus_from']})" if about.get("cpus_from") else ""
+        pairs: dict[str, object] = {
+            "attached to": about.get("address"),
+            "session": about.get("session"),
+            "CPUs": f"{free.get('CPU', 0):g} of {total.get('CPU', 0):g} free{cpus_from}",
+        }
+        if total.get("GPU"):
+            pairs["GPUs"] = f"{free.get('GPU', 0):g} of {total['GPU']:g} free"
+        pairs["memory"] = display.bytes_text(total.get("memory", 0))
+        pairs["object store"] = display.bytes_text(total.get("object_store_memory", 0))
+        pairs["logs"] = about.get("log_directory")
+        self._show(display.facts("nbray", pairs))
+        nodes = engine.nodes()
+        rows = [(str(n["NodeID"])[:8], n.get("NodeManagerHostname", ""), "alive" if n.get("Alive") else "dead") for n in nodes]
+        self._show(display.table("nodes", ["node", "host", "state"], rows, "none"))
+        waiting = [(q["resources"], q["count"], q["why"]) for n in nodes for q in n.get("Queued", [])]
+        if waiting:
+            self._show(display.table("waiting", ["asks for", "tasks", "why"], waiting, "none"))
+
+    def tasks(self, rest: str) -> None:
+        _nothing("tasks", rest)
+        self._ask("tasks", ["task_id", "name", "state", "node_id", "worker_id"], latest_first=True)
+
+    def actors(self, rest: str) -> None:
+        _nothing("actors", rest)
+        self._ask("actors", ["actor_id", "class_name", "name", "state", "node_id", "pid"])
+
+    def objects(self, rest: str) -> None:
+        _nothing("objects", rest)
+        engine = session.engine
+        if engine is None:
+            self._show(display.table("objects", [], [], "no cluster yet"))
+            return
+        names: dict[Any, list[str]] = {}
+        for name, value in list(self.notebook.namespace.items()):
+            if isinstance(value, nbray.ObjectRef) and not name.startswith("_"):
+                names.setdefault(value, []).append(name)
+        rows = []
+        for ref in list(engine.references())[:SHOWN_ROWS]:
+            known = engine.facts_of(ref)
+            size = known.get("size")
+            rows.append(
+                (ref.hex()[-12:], ", ".join(names.get(ref, [])), known.get("state", ""), display.bytes_text(size) if size else "")
+            )
+        self._show(display.table("objects", ["object", "variables", "state", "size"], rows, "this notebook holds no references"))
+
+    def logs(self, rest: str) -> None:
+        given = parse(logs, rest)
+        engine = session.engine
+        if engine is None:
+            raise UsageError("there is no cluster yet, so there are no logs; it starts on first use, or with %nbray init")
+        directory = pathlib.Path(str(engine.description().get("log_directory")))
+        files = sorted(directory.glob("**/*.log")) if directory.is_dir() else []
+        chosen = [path for path in files if given.get("match", "") in path.name]
+        if not chosen:
+            near = ", ".join(path.name for path in files) or "none"
+            raise UsageError(f"no log file in {directory} matches {given.get('match', '')!r}; there is: {near}")
+        for path in chosen:
+            self._show(display.facts(str(path), {}))
+            text = "\n".join(path.read_text(errors="replace").splitlines()[-given["lines"] :])
+            self._say(text + "\n" if text else "(empty)\n")
+
+    def last(self, rest: str) -> Job:
+        _nothing("last", rest)
+        if not self.notebook.jobs:
+            raise UsageError("there is no job yet: %%remote over a cell makes one")
+        return self.notebook.jobs[-1]
+
+    # -- steering
+
+    def init(self, rest: str) -> Any:
+        given = parse(init, rest)
+        context = nbray.init(**given)
+        self.notebook.engine()
+        return context
+
+    def stop(self, rest: str) -> None:
+        _nothing("stop", rest)
+        if session.engine is None:
+            self._say("nbray: there is no cluster to stop\n")
+            return
+        nbray.shutdown()
+        self._say("nbray: stopped\n")
+
+    def cancel(self, rest: str) -> None:
+        given = parse(cancel, rest)
+        which, force = given.get("which"), bool(given.get("force"))
+        if which == "all":
+            jobs = [job for job in self.notebook.jobs if not job.done()]
+        elif which is None:
+            jobs = [self.last("")]
+        else:
+            value = self.notebook.namespace.get(which)
+            if not isinstance(value, Job):
+                raise UsageError(f"{which} is not the handle of a job; %%remote --handle {which} would keep one there")
+            jobs = [value]
+        cancelled = sum(job.cancel(force) for job in jobs)
+        self._say(f"nbray: tasks cancelled: {cancelled}\n")
+
+    def config(self, rest: str) -> None:
+        given = parse(config, rest)
+        own = sorted(NOT_CONFIGURABLE & set(given))
+        if own:
+            raise UsageError(f"{', '.join(own)} belongs to one cell, so it has no default; give it with %%remote")
+        configured = self.notebook.configured
+        if given.pop("reset", False):
+            configured.clear()
+        configured.update(given)
+        rows = [
+            (name.replace("_", "-"), configured.get(name, getattr(DEFAULTS, name)), "set here" if name in configured else "default")
+            for name in DEFAULTS.__dataclass_fields__
+            if name not in NOT_CONFIGURABLE
+        ]
+        self._show(display.table("defaults of %%remote", ["option", "value", "from"], rows, "none"))
+
+    # -- showing
+
+    def _ask(self, what: str, columns: Sequence[str], *, latest_first: bool = False) -> None:
+        if session.engine is None:
+            self._show(display.table(what, [], [], "no cluster yet"))
+            return
+        try:
+            found: list[dict[str, Any]] = list(session.engine.ask(what))
+        except RayError as error:
+            raise UsageError(f"%nbray {what}: {error}") from None
+        if latest_first:
+            found.reverse()
+        rows = [[_cell(entry.get(column)) for column in columns] for entry in found[:SHOWN_ROWS]]
+        self._show(display.table(what, columns, rows, "none"))
+        if len(found) > SHOWN_ROWS:
+            self._say(f"… {len(found) - SHOWN_ROWS:,} more; nbray.state lists them all\n")
+
+    def _show(self, bundle: display.Bundle) -> None:
+        content = {"data": bundle, "metadata": {}, "transient": {}}
+        self.notebook.router.show(self.notebook.tag, Message("display_data", content))
+
+    def _say(self, text: str) -> None:
+        self.notebook.router.show(self.notebook.tag, Message("stream", {"name": "stdout", "text": text}))
+
+
+def _nothing(word: str, rest: str) -> None:
+    if rest:
+        raise UsageError(f"%nbray {word} takes nothing after it, and there is {shlex.quote(rest)}")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    text = value.hex() if isinstance(value, bytes) else str(value)
+    return text if len(text) <= 40 else f"{text[:8]}…{text[-12:]}"
