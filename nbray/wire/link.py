@@ -37,7 +37,7 @@ RETRY_BYTES_PER_S = 8 * 2**20  #: time for what is in flight to get through befo
 OPEN_MIN_S, OPEN_MAX_S = 0.1, 2.0
 GAP_MIN_S = 0.02  #: a gap younger than this (or than a round trip) may be mere reordering
 
-Parts = tuple["bytes | memoryview", ...]
+Parts = tuple[Any, ...]  #: bytes, or frames of the carrier that are passed on without a copy; `len` is their size
 
 
 class Packet(msgspec.Struct, frozen=True, gc=False):

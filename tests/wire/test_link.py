@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -210,7 +211,7 @@ def test_a_message_waits_until_the_peer_is_heard_of_and_is_asked_for_with_backof
         asked.append(network.now)
         network.wires["b"].clear()
         network.advance(network.ends["a"].next_deadline() - network.now)  # type: ignore[operator]
-    gaps = [round(b - a, 3) for a, b in zip(asked, asked[1:], strict=False)]
+    gaps = [round(b - a, 3) for a, b in itertools.pairwise(asked)]
     assert gaps == [0.1, 0.2, 0.4]
     assert network.wires["b"][0].kind == OPEN
 
