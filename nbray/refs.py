@@ -101,8 +101,8 @@ class ObjectRef(Generic[T]):
         return f"ObjectRef({self._id.hex()})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        session.current().lend(self)  # type: ignore[attr-defined]  # the pickler's engine counts the copy that leaves
-        return receive_ref, (self._id, tuple(self._owner))
+        owner = session.current().lend(self)  # type: ignore[attr-defined]  # the pickler's engine counts the copy that leaves
+        return receive_ref, (self._id, tuple(owner))
 
     def index(self) -> int:
         """Which of its task's return values this is."""

@@ -46,7 +46,7 @@ class NativeEngine:
         self.trace_log = trace.Trace()
         self.questions = Questions(runtime)
         self._ids = TaskIds(runtime.process)
-        self._packer = Packer(self._put_pickled)
+        self._packer = Packer(self._put_pickled, self._owner_of)
         self._shapes: dict[int, tuple[Any, m.Shape, str]] = {}
         self._cell: contextvars.ContextVar[str | None] = contextvars.ContextVar("nbray_cell", default=None)
         self._default_cell = ""
@@ -152,7 +152,7 @@ class NativeEngine:
         contains = packed.contains
         if actor.alive is not None:
             # The call holds the actor until it has reported: a handle dropped after its last call does not cut it short.
-            contains = [*contains, m.Held(actor.alive._id, actor.alive._owner)]
+            contains = [*contains, m.Held(actor.alive._id, self._owner_of(actor.alive))]
         push = m.PushCall(
             task_id, 0, actor.actor, 0, 0, method, options.returns, packed.payload, packed.crc, runtime.me, self.job,
             self.current_cell(), options.name or f"{actor.class_name}.{method}", [], contains, None, options.group,
@@ -295,8 +295,11 @@ class NativeEngine:
             task = state.tasks.tasks.get(ref._id[:16])
             return nodes_view.object_facts(ref, obj, task)
 
-    def lend(self, ref: ObjectRef[Any]) -> None:
-        self._packer.lend(ref)
+    def lend(self, ref: ObjectRef[Any]) -> Address:
+        return self._packer.lend(ref)
+
+    def _owner_of(self, ref: ObjectRef[Any]) -> Address:
+        return self.runtime.me if ref._owner.process == self.runtime.process else ref._owner
 
     def receive(self, id_: bytes, owner: Address) -> ObjectRef[Any]:
         self.runtime.step(r.Received(id_, owner))

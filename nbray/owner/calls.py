@@ -116,6 +116,8 @@ class CallTable:
             changes = {"epoch": client.epoch, "sequence": client.sequence}
             if task.needs:
                 changes["dependencies"] = self.tasks.resolved(task)
+            if task.push.owner.node != self.me.node:
+                task.push = self.tasks.readdressed(task.push)
             push = task.push = msgspec.structs.replace(task.push, **changes)
             client.sequence += 1
             client.running[task.id] = task

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from nbray.config import INLINE_LIMIT
+from nbray.ids import Address
 from nbray.refs import ObjectRef
 from nbray.serializability import path_to_culprit
 from nbray.wire.messages import Held
@@ -32,15 +33,19 @@ NO_ARGUMENTS = Packed(b"", 0, None, [], [])
 class Packer:
     """Pickles for one process. `put` stores a pickled value and returns its reference."""
 
-    def __init__(self, put: Callable[[Pickled, list[Held]], ObjectRef[Any]]) -> None:
+    def __init__(self, put: Callable[[Pickled, list[Held]], ObjectRef[Any]], owner: Callable[[ObjectRef[Any]], Address]) -> None:
+        """`owner(ref)` is where its owner is now: our own node may be another than when the reference was made."""
         self._put = put
+        self._owner = owner
         self._local = threading.local()
 
-    def lend(self, ref: ObjectRef[Any]) -> None:
+    def lend(self, ref: ObjectRef[Any]) -> Address:
         """A reference is being pickled. In a pickle of the user's own nobody counts it: it keeps nothing alive."""
+        owner = self._owner(ref)
         lent: dict[bytes, Held] | None = getattr(self._local, "lent", None)
         if lent is not None:
-            lent[ref._id] = Held(ref._id, ref._owner)
+            lent[ref._id] = Held(ref._id, owner)
+        return owner
 
     def dumps(self, value: Any, what: str, name: str) -> tuple[Pickled, list[Held]]:
         """Pickle `value`; also the references inside. Raises TypeError naming the path to what does not pickle."""
@@ -66,7 +71,7 @@ class Packer:
             index = needs.get(ref._id)
             if index is None:
                 index = needs[ref._id] = len(held)
-                held.append(Held(ref._id, ref._owner))
+                held.append(Held(ref._id, self._owner(ref)))
             return ArgRef(index)
 
         args = tuple([stand_in(a) if type(a) is ObjectRef else a for a in args])
@@ -106,7 +111,7 @@ class Packer:
             return Packed(payload, checksum(payload), held, contains, kept)
         # Very many arguments. Their stand-ins count from 1: dependency 0 is the pickle of all of them.
         whole = self._put(pickled, contains)
-        needs = [Held(whole._id, whole._owner), *held]
+        needs = [Held(whole._id, self._owner(whole)), *held]
         return Packed(ARGUMENTS_ARE_AN_OBJECT, checksum(ARGUMENTS_ARE_AN_OBJECT), needs, [], [*kept, whole])
 
 

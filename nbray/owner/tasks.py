@@ -44,6 +44,7 @@ from nbray.wire.messages import (
     LeaseRefused,
     LeaseWaiting,
     Message,
+    PushCall,
     PushTask,
     RecallTasks,
     RequestLease,
@@ -191,6 +192,8 @@ class TaskTable:
         push = task.push
         if task.needs:
             push = task.push = msgspec.structs.replace(push, dependencies=self.resolved(task))
+        if push.owner.node != self.me.node:
+            push = task.push = self.readdressed(push)
         worker = lease.worker
         known = self._known.get(worker.process)
         if known is None:
@@ -205,6 +208,11 @@ class TaskTable:
         task.lease = lease
         task.state = PUSHED
         self.out.append(Send(worker, push))
+
+    def readdressed(self, push: PushTask | PushCall) -> PushTask | PushCall:
+        """It was submitted under a node that is gone: its report comes to where we are now."""
+        job = self.me if push.job.process == self.me.process else push.job
+        return msgspec.structs.replace(push, owner=self.me, job=job)
 
     def introduce(self, worker: Address, known: set[bytes], function: FunctionId) -> None:
         """Tell a worker what it must know before its first task of this function."""
