@@ -1,0 +1,34 @@
+"""Programs as their authors wrote them for Ray, run against nbray: `import nbray as ray`, sizes scaled to two cores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+
+import pytest
+
+import nbray as ray
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Two CPUs for the whole module, or what the module says in CLUSTER."""
+    ray.init(**getattr(request.module, "CLUSTER", {"num_cpus": 2}))
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def most_at_once() -> Callable[[str], int]:
+    """How many tasks of a name, begun since the test began, ran at the same time: from the timeline, not from a stopwatch."""
+    began_us = time.time() * 1e6
+
+    def count(name: str) -> int:
+        spans = [(e["ts"], e["ts"] + e["dur"]) for e in ray.timeline() if e["ph"] == "X" and e["name"] == name and e["ts"] >= began_us]
+        assert spans, f"no {name} in the timeline"
+        # At equal times an end comes before a start: tasks that follow each other do not overlap.
+        steps = sorted([(start, 1) for start, _ in spans] + [(end, -1) for _, end in spans])
+        return max(accumulate(step for _, step in steps))
+
+    return count
