@@ -36,6 +36,7 @@ class Launched(msgspec.Struct, frozen=True, dict=True):
     process: Any  #: subprocess.Popen[bytes]
     node: bytes
     session: str
+    port: int | None = None  #: of its gateway, if it listens
 
 
 def start_local(
@@ -91,7 +92,7 @@ def start(settings: NodeSettings, timeout_s: float = START_S) -> Launched:
         if not answer:
             raise NodeStartError(_why(process, said, timeout_s))
     words = msgspec.json.decode(answer, type=Started)
-    return Launched(words.directory, process, words.node, words.session)
+    return Launched(words.directory, process, words.node, words.session, words.port)
 
 
 def _read_until(fd: int, deadline: float) -> bytes:
