@@ -15,6 +15,10 @@ import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
+
+from nbray.notebook.magics import NbrayMagics
+from nbray.notebook.subcommands import Subcommands
 
 ROOT = Path(__file__).resolve().parent.parent
 MESSAGES = ROOT / "nbray" / "wire" / "messages.py"
@@ -169,6 +173,23 @@ def settings_table(source: str) -> list[str]:
     return table(["variable", "default", ""], rows)
 
 
+def magic_options_table() -> list[str]:
+    """The options of `%%remote`, as its parser has them."""
+    rows = []
+    for action in NbrayMagics.remote_cell.parser._actions:
+        value = "|".join(action.choices) if action.choices else action.metavar or ""
+        takes_value = action.nargs != 0
+        written = "/".join(action.option_strings) + (f" {value}" if takes_value else "")
+        rows.append([f"`{written}`", (action.help or "").replace("%%", "%")])
+    return table(["option", ""], rows)
+
+
+def subcommands_table() -> list[str]:
+    """The words after `%nbray`. Asking for them does nothing with a notebook, so none is needed."""
+    words = Subcommands(cast("Any", None)).words
+    return table(["", ""], [[f"`%nbray {word}`", said] for word, (_, said) in words.items()])
+
+
 def replace_part(page: str, name: str, lines: list[str]) -> str:
     """`page` with what stands between `<!-- name -->` and `<!-- end -->` replaced. Raises ValueError when it has no such part."""
     pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -181,6 +202,8 @@ def replace_part(page: str, name: str, lines: list[str]) -> str:
 
 def guide_page(page: str) -> str:
     """`docs/user-guide.md` with its generated parts as the code says now."""
+    page = replace_part(page, "magic-options", magic_options_table())
+    page = replace_part(page, "subcommands", subcommands_table())
     return replace_part(page, "settings", settings_table(CONFIG.read_text(encoding="utf-8")))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbconvert import HTMLExporter
+from traitlets.config import Config
 
 EXPECTED = "raises-exception"  #: the tag of a cell whose error is part of the story
 
@@ -70,28 +72,36 @@ def unexpected_successes(notebook: Any) -> list[str]:
     ]
 
 
+def execute(notebook: Any, directory: Path, timeout_s: int) -> str:
+    """Run every cell, printing as it goes; outputs go into `notebook`. Returns what went wrong, or nothing."""
+    # The kernel's sockets lie in a directory of its own, and no TCP port is opened. (A socket's path has at most 107 bytes.)
+    with tempfile.TemporaryDirectory(prefix="nb-") as sockets:
+        client = LiveClient(
+            notebook,
+            timeout=timeout_s,
+            kernel_name="python3",
+            # A saved widget is blank without its kernel and a network; what nbray saves is plain HTML.
+            store_widget_state=False,
+            resources={"metadata": {"path": str(directory)}},
+            on_cell_start=announce,
+            config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+        )
+        try:
+            client.execute()
+        except CellExecutionError as error:
+            return f"a cell failed with {error.ename}: {error.evalue}"
+        except (CellTimeoutError, DeadKernelError) as error:
+            return str(error)
+    if tame := unexpected_successes(notebook):
+        return f"this cell was to raise an error and did not: {tame[0]}"
+    return ""
+
+
 def run(path: Path, html: Path | None, timeout_s: int) -> int:
     """Run the notebook at `path`; return the exit status. The page is written after a failure too."""
     notebook = nbformat.read(path, as_version=4)
-    client = LiveClient(
-        notebook,
-        timeout=timeout_s,
-        kernel_name="python3",
-        # A saved widget is blank without its kernel and a network; what nbray saves is plain HTML.
-        store_widget_state=False,
-        resources={"metadata": {"path": str(path.parent)}},
-        on_cell_start=announce,
-    )
     began = time.monotonic()
-    problem = ""
-    try:
-        client.execute()
-    except CellExecutionError as error:
-        problem = f"a cell failed with {error.ename}: {error.evalue}"
-    except (CellTimeoutError, DeadKernelError) as error:
-        problem = str(error)
-    if not problem and (tame := unexpected_successes(notebook)):
-        problem = f"this cell was to raise an error and did not: {tame[0]}"
+    problem = execute(notebook, path.parent, timeout_s)
     if html is not None:
         html.parent.mkdir(parents=True, exist_ok=True)
         page, _ = HTMLExporter().from_notebook_node(notebook)
