@@ -359,11 +359,17 @@ class NativeEngine:
 
     @contextmanager
     def cell(self, tag: str) -> Iterator[None]:
-        token = self._cell.set(tag)
+        token = self.enter_cell(tag)
         try:
             yield
         finally:
-            self._cell.reset(token)
+            self.leave_cell(token)
+
+    def enter_cell(self, tag: str) -> contextvars.Token[str | None]:
+        return self._cell.set(tag)
+
+    def leave_cell(self, token: contextvars.Token[str | None]) -> None:
+        self._cell.reset(token)
 
     def set_default_cell(self, tag: str) -> None:
         self._default_cell = tag

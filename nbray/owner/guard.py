@@ -7,12 +7,14 @@ stay: each step looks, for the price of one C call, whether ours is still in fro
 
 from __future__ import annotations
 
+import _signal
 import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+_SIGINT = int(signal.SIGINT)
 _Handler = Callable[[int, FrameType | None], Any]
 
 
@@ -29,7 +31,8 @@ class InterruptGuard:
     def enter(self) -> None:
         if threading.get_ident() != self._main:
             return
-        if self._inside == 0 and signal.getsignal(signal.SIGINT) is not self._handler:
+        # The C function: signal.getsignal wraps its answer in an enum, which costs more than the whole step's locking.
+        if self._inside == 0 and _signal.getsignal(_SIGINT) is not self._handler:
             self._install()
         self._inside += 1
 

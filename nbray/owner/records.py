@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from nbray.ids import ActorId, Address, NodeId, ObjectId, ProcessId, TaskId
-from nbray.machine import Effect
+from nbray.machine import Effect, Send
 from nbray.wire.messages import Amounts, Death, Failure, Held, PushCall, PushTask, Shape, Value
 
 # -- states of a task (docs/architecture.md has the table)
@@ -294,6 +294,6 @@ class ActorKnown(Effect, frozen=True, gc=False):
 
 
 __all__ = [
-    "CANCELLED", "DONE", "FAILED", "PUSHED", "QUEUED", "WAITING", "Amounts", "Death",
+    "CANCELLED", "DONE", "FAILED", "PUSHED", "QUEUED", "WAITING", "Amounts", "Death", "Send",
     *(n for n, c in list(globals().items()) if isinstance(c, type) and c.__module__ == __name__),
 ]  # fmt: skip

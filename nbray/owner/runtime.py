@@ -27,7 +27,7 @@ from nbray.owner.store_client import StoreClient
 from nbray.owner.waiting import Waiter, WaitList
 from nbray.store.arena import Arena
 from nbray.wire import lifeline
-from nbray.wire.mailbox import Mailbox
+from nbray.wire.mailbox import Mailbox, MailboxDrained
 from nbray.wire.messages import ActorRejected, Failure, Message, RegionLoaned, StoreFull, Value, Welcome
 
 #: Dropped references of an idle process are collected this long, then released together.
@@ -56,6 +56,8 @@ class Runtime:
         self.on_message: Callable[[Message], None] = lambda _m: None  #: messages that are not the owner's
         self.on_effect: Callable[[Effect], None] = lambda _e: None  #: effects that are not Send or Ready; outside the lock
         self.on_lost: Callable[[str], None] = lambda _why: None  #: our node is gone; from nbray-io
+        self.flush_at: float | None = None  #: when nbray-io calls `on_flush`, unless it was done before
+        self.on_flush: Callable[[], None] = lambda: None
         self.on_block: Callable[[], None] = lambda: None  #: a thread of this process is about to wait for objects
         self.on_unblock: Callable[[], None] = lambda: None
         self._mailbox: Mailbox | None = None
@@ -132,10 +134,14 @@ class Runtime:
         """Send at once; return the rest, for after the lock."""
         rest: list[Effect] = []
         mailbox = self._mailbox
+        if len(effects) == 1 and type(effects[0]) is Send:
+            if mailbox is not None:
+                mailbox.send(effects[0].to, effects[0].message)
+            return rest
+        together: dict[Address, list[Message]] = {}
         for effect in effects:
             if type(effect) is Send:
-                if mailbox is not None:
-                    mailbox.send(effect.to, effect.message)
+                together.setdefault(effect.to, []).append(effect.message)
             elif type(effect) is r.Ready:
                 obj = self.state.objects.objects.get(effect.object)
                 failed = obj is not None and obj.value is not None and obj.value.failure is not None
@@ -143,6 +149,12 @@ class Runtime:
                     self._chores.put(callback)
             else:
                 rest.append(effect)
+        if mailbox is not None:
+            for to, messages in together.items():
+                if len(messages) == 1:
+                    mailbox.send(to, messages[0])
+                else:
+                    mailbox.send_all(to, messages)
         return rest
 
     def _carry_out(self, effect: Effect) -> None:
@@ -160,6 +172,11 @@ class Runtime:
     def _chore_effects(self, effects: list[Effect]) -> None:
         for effect in effects:
             self._chores.put(lambda e=effect: self._carry_out(e))  # type: ignore[misc]
+
+    def wake_io(self) -> None:
+        """Under the lock: nbray-io looks at its deadlines again."""
+        if self._mailbox is not None:
+            self._mailbox.wake()
 
     def post(self, to: Address, message: Message) -> None:
         """Send a message that no machine decided on: questions, loans, output."""
@@ -286,24 +303,49 @@ class Runtime:
                     continue
                 continue
             deadline = self.state.next_deadline()
+            if self.flush_at is not None and (deadline is None or self.flush_at < deadline):
+                deadline = self.flush_at
             timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
-            message = mailbox.receive(timeout) if timeout != 0.0 else None
-            if message is not None:
-                self._take(message)
+            try:
+                messages = mailbox.receive(timeout) if timeout != 0.0 else []
+            except MailboxDrained:
+                return
+            if messages:
+                self._take(messages)
             elif self._line_ended:
                 self._lose(mailbox)
             elif deadline is not None and time.monotonic() >= deadline:
+                if self.flush_at is not None:
+                    self.on_flush()
                 self.step(Tick())
 
-    def _take(self, message: Message) -> None:
-        if self.state.takes(message):
-            self.step(message)
-            if isinstance(message, ActorRejected):
-                self.on_message(message)  # whoever asked for the name waits as well
-        elif isinstance(message, RegionLoaned | StoreFull):
-            self.store.answered(message)
-        else:
-            self.on_message(message)
+    def _take(self, messages: list[Message]) -> None:
+        """Step the owner's messages of one frame under one lock; hand the others on in their order."""
+        mine: list[Message] = []
+        for message in messages:
+            if self.state.takes(message):
+                mine.append(message)
+                if not isinstance(message, ActorRejected):
+                    continue  # whoever asked for the name waits for its rejection as well
+            if mine:
+                self._step_all(mine)
+                mine = []
+            if isinstance(message, RegionLoaned | StoreFull):
+                self.store.answered(message)
+            else:
+                self.on_message(message)
+        if mine:
+            self._step_all(mine)
+
+    def _step_all(self, events: list[Message]) -> None:
+        with self.lock:
+            now = time.monotonic()
+            if self._dropped or self._released:
+                self._drain(now)
+            effects = [effect for event in events for effect in self.state.handle(event, now)]
+            rest = self._send(effects)
+        for effect in rest:
+            self._carry_out(effect)
 
     def _lose(self, mailbox: Mailbox) -> None:
         """Our node's daemon is gone, and with it every process and object on the node."""
@@ -328,6 +370,13 @@ class Runtime:
         """API calls wait here while a new cluster is started. Raises HeadUnavailableError."""
         if not self.attached.is_set() and not self.attached.wait(timeout_s):
             raise HeadUnavailableError(f"{self.why_gone or 'the cluster is gone'}, and no other could be started; call nbray.init() again")
+
+    def abandon(self) -> None:
+        """The process ends now: wait only for what has been sent to leave it. Nothing works afterwards."""
+        with self.lock:
+            mailbox, self._mailbox = self._mailbox, None
+        if mailbox is not None:
+            mailbox.drain()
 
     def close(self) -> None:
         """Leave the node. Idempotent; from any thread but ours."""

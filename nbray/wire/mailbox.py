@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
+from collections import deque
 
 import zmq
 
 from nbray.ids import Address, NodeId, ProcessId
-from nbray.wire.codec import ProtocolError, decode, encode
+from nbray.wire.codec import ProtocolError, decode_frame, encode, encode_batch
 from nbray.wire.messages import Message
 
 #: The name of the gateway's socket in the runtime directory.
@@ -23,6 +25,15 @@ IPC_FILTER_UID = 59
 WAKE = b""
 #: How long a closing process waits for its last messages to leave, in milliseconds.
 LINGER_MS = 1000
+#: Of one frame with several messages.
+BATCHED_BYTES = 16 * 1024
+BATCHED_MESSAGES = 256
+#: pyzmq's own `send` looks at flags that are never set here, for a third of the price of sending.
+_send = zmq.backend.Socket.send
+
+
+class MailboxDrained(Exception):  # noqa: N818 -- an end, not a mistake
+    """`drain` was called: nothing more is received."""
 
 
 class Mailbox:
@@ -41,6 +52,7 @@ class Mailbox:
         self._inbox.setsockopt(IPC_FILTER_UID, os.geteuid())
         self._inbox.bind(self._path(address.process))
         self._timeout_ms = -1
+        self._read: deque[Message] = deque()  #: of a frame that `receive_nowait` has begun
         self._outboxes: dict[ProcessId, zmq.Socket[bytes]] = {}
         self._node: NodeId = address.node
 
@@ -61,7 +73,28 @@ class Mailbox:
 
     def send(self, to: Address, message: Message) -> None:
         """Queue `message`; never blocks. To a process that is gone, it waits until `forget`."""
-        frame = encode(message)
+        self._post(to, encode(message))
+
+    def send_all(self, to: Address, batch: list[Message]) -> None:
+        """Queue several messages to one mailbox, as few frames. Large ones travel alone: a frame is bounded."""
+        small: list[Message] = []
+        for message in batch:
+            frame = encode(message)
+            if len(frame) > BATCHED_BYTES:
+                self._flush(to, small)
+                self._post(to, frame)
+            else:
+                small.append(message)
+                if len(small) >= BATCHED_MESSAGES:
+                    self._flush(to, small)
+        self._flush(to, small)
+
+    def _flush(self, to: Address, batch: list[Message]) -> None:
+        if batch:
+            self._post(to, encode_batch(batch) if len(batch) > 1 else encode(batch[0]))
+            batch.clear()
+
+    def _post(self, to: Address, frame: bytes) -> None:
         node, process = to
         if node != self._node:
             outbox = self._outboxes.get(b"")
@@ -72,7 +105,7 @@ class Mailbox:
         outbox = self._outboxes.get(process)
         if outbox is None:
             outbox = self._outboxes[process] = self._connect(self._path(process))
-        outbox.send(frame)
+        _send(outbox, frame)
 
     def wake(self) -> None:
         """Make a blocked `receive` of this mailbox return None. From any thread that holds the sending lock."""
@@ -81,8 +114,8 @@ class Mailbox:
             outbox = self._outboxes[self.address.process] = self._connect(self._path(self.address.process))
         outbox.send(WAKE)
 
-    def receive(self, timeout_s: float | None) -> Message | None:
-        """The next message, or None after `timeout_s` or `wake`. One thread only."""
+    def receive(self, timeout_s: float | None) -> list[Message]:
+        """The messages of the next frame; none after `timeout_s` or `wake`. One thread only."""
         timeout_ms = -1 if timeout_s is None else max(1, round(timeout_s * 1000))
         # Waking a little early is cheaper than a socket option per message.
         if timeout_ms != self._timeout_ms and not 0 < self._timeout_ms <= timeout_ms <= 2 * self._timeout_ms:
@@ -91,27 +124,30 @@ class Mailbox:
         try:
             frame = self._inbox.recv()
         except zmq.Again:
-            return None
+            return []
+        except zmq.ContextTerminated:
+            self._inbox.close(linger=0)
+            raise MailboxDrained from None
         return self._decoded(frame)
 
     def receive_nowait(self) -> Message | None:
         """The next message that is here already, or None. Skips what is no message."""
-        while True:
+        while not self._read:
             try:
                 frame = self._inbox.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return None
-            if (message := self._decoded(frame)) is not None:
-                return message
+            self._read.extend(self._decoded(frame))
+        return self._read.popleft()
 
-    def _decoded(self, frame: bytes) -> Message | None:
+    def _decoded(self, frame: bytes) -> list[Message]:
         if frame == WAKE:
-            return None
+            return []
         try:
-            return decode(frame)
+            return decode_frame(frame)
         except ProtocolError:
             self.rejected += 1
-            return None
+            return []
 
     @property
     def fd(self) -> int:
@@ -123,6 +159,17 @@ class Mailbox:
         outbox = self._outboxes.pop(process, None)
         if outbox is not None:
             outbox.close(linger=0)
+
+    def drain(self) -> None:
+        """Send what is queued, for at most LINGER_MS, while another thread may still be blocked in `receive`."""
+        for outbox in self._outboxes.values():
+            outbox.close(linger=LINGER_MS)
+        self._outboxes.clear()
+        # Ends a blocked receive with ContextTerminated, and returns when the outboxes are empty and the inbox is closed. In a
+        # thread of its own, because the caller may be the receiver.
+        term = threading.Thread(target=self._context.term, daemon=True)
+        term.start()
+        term.join(LINGER_MS / 1000)
 
     def close(self, linger: bool = True) -> None:
         """Send what is queued, for at most LINGER_MS (not at all without `linger`), and remove the inbox. Idempotent."""

@@ -43,15 +43,31 @@ def _live(boot: WorkerBoot) -> int:
     engine.exit_here = lambda: _exit_actor(executor)
     engine.self_here = lambda: executor.actor.token() if executor.actor is not None else None
     engine.on_unclaimed = executor.take
+    runtime.on_flush = executor.send_held
     runtime.on_block = lambda: executor.carry_out(executor.step(w.Blocked()))
     runtime.on_unblock = lambda: executor.carry_out(executor.step(w.Unblocked()))
     runtime.on_lost = lambda _why: os._exit(1)  # the daemon is gone; the kernel may not have told us yet
     output.install()
+    _exit_politely(executor, output)
     showing.install(output.display)
     runtime.attach(boot.directory)
     executor.state.me = runtime.me
     executor.serve()
     return _leave(executor, output)
+
+
+def _exit_politely(executor: Executor, output: OutputSender) -> None:
+    """`os._exit` in user code ends the process at once, but not before what was finished and printed earlier has left."""
+    worker, leave = os.getpid(), os._exit
+
+    def exit_after_sending(status: int) -> NoReturn:
+        if os.getpid() == worker:  # a child that user code forked has no mailbox
+            output.flush()
+            executor.send_held()
+            executor.runtime.abandon()
+        leave(status)
+
+    os._exit = exit_after_sending
 
 
 def _exit_actor(executor: Executor) -> None:

@@ -83,7 +83,9 @@ class OutputSender:
     def write(self, stream: str, text: str) -> None:
         if not text:
             return
-        os.write(1 if stream == "stdout" else 2, text.encode("utf-8", "replace"))
+        data = text.encode("utf-8", "replace")
+        os.write(1 if stream == "stdout" else 2, data)
+        text = data.decode("utf-8")  # half a surrogate pair is a str, and no message could carry it
         source = self._source()
         with self._lock:
             self._pending.setdefault((source, stream), []).append(text)

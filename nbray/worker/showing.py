@@ -7,6 +7,7 @@ because in a worker there is no shell that could show anything.
 from __future__ import annotations
 
 import builtins
+import importlib
 import importlib.abc
 import importlib.machinery
 import io
@@ -33,18 +34,23 @@ FORMS = {
 }
 
 
-class Handle:
-    """What `display(x, display_id=True)` returns: `update(y)` replaces what is shown."""
+def display_here() -> Any:
+    """The `display` of this process: a worker's, or IPython's in a notebook."""
+    found = getattr(builtins, "display", None)
+    return found if found is not None else importlib.import_module("IPython.display").display
 
-    def __init__(self, show: Callable[..., Any], display_id: str) -> None:
-        self._show = show
+
+class Handle:
+    """What `display(x, display_id=True)` returns: `update(y)` replaces what is shown. Works wherever it travels."""
+
+    def __init__(self, display_id: str) -> None:
         self.display_id = display_id
 
     def display(self, shown: Any, **options: Any) -> None:
-        self._show(shown, display_id=self.display_id, **options)
+        display_here()(shown, display_id=self.display_id, **options)
 
     def update(self, shown: Any, **options: Any) -> None:
-        self._show(shown, display_id=self.display_id, update=True, **options)
+        display_here()(shown, display_id=self.display_id, update=True, **options)
 
 
 def bundle(shown: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -79,10 +85,14 @@ def _form(shown: Any, method: str) -> Any:
         return None
 
 
-def make_display(send: Sender) -> Callable[..., Any]:
-    """`display` with IPython's signature, sending through `send`."""
+class TaskDisplay:
+    """`display` with IPython's signature, sending to the notebook. Pickled, it is the `display` of wherever it is loaded."""
 
-    def display(
+    def __init__(self, send: Sender) -> None:
+        self._send = send
+
+    def __call__(
+        self,
         *objects: Any,
         include: Sequence[str] | None = None,
         exclude: Sequence[str] | None = None,
@@ -105,15 +115,16 @@ def make_display(send: Sender) -> Callable[..., Any]:
                 data = {mime: form for mime, form in data.items() if mime in include}
             if exclude is not None:
                 data = {mime: form for mime, form in data.items() if mime not in exclude}
-            send(data, {**found, **(metadata or {})}, about, update)
-        return Handle(display, name) if name else None
+            self._send(data, {**found, **(metadata or {})}, about, update)
+        return Handle(name) if name else None
 
-    return display
+    def __reduce__(self) -> tuple[Any, ...]:
+        return display_here, ()
 
 
 def install(send: Sender) -> None:
     """Make `display` a builtin, as notebooks have it, and IPython's own when user code imports it."""
-    display = make_display(send)
+    display = TaskDisplay(send)
     builtins.display = display  # type: ignore[attr-defined]
 
     def publish(
