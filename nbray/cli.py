@@ -1,0 +1,497 @@
+"""The `nbray` command: start a cluster, join one, look at it, end what was started here.
+
+    nbray start --head ...        nbray status      nbray timeline
+    nbray start --address ...     nbray stop
+
+A failure is one line on stderr and exit code 1. What `start` began is noted beside the connection files, in a file per
+daemon that names its runtime directory; `stop` believes only the kernel about which process stands behind that directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime as dt
+import ipaddress
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+import nbray
+from nbray.driver import launch
+from nbray.driver.viewer import Viewer
+from nbray.exceptions import NodeStartError, RayError
+from nbray.node.settings import NetworkSettings, NodeSettings
+from nbray.sched.resources import to_floats
+from nbray.trace import as_dict, chrome_events, decode_records
+from nbray.wire import connection_file, lifeline, rundir
+from nbray.wire.connection_file import Connection, Found
+
+DEFAULT_PORT = 6379
+STOP_S = 10.0
+ADDRESS_VARIABLE = "NBRAY_ADDRESS"
+NO_DASHBOARD = "nbray has no dashboard process: see `nbray status`, or %nbray status in a notebook"
+BYTES = {"memory", "object_store_memory"}
+
+
+class Refusal(Exception):
+    """The command cannot be carried out; the text is for the person who typed it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments) or 0)
+    except NodeStartError as error:
+        # The daemon's last line is its own account; what is around it is for developers.
+        print(f"nbray: {str(error).splitlines()[-1].partition('Error: ')[2] or error}", file=sys.stderr)
+    except (Refusal, RayError, OSError, ValueError) as error:
+        print(f"nbray: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("nbray: interrupted", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nbray", description="Run ordinary Python on every core and machine you have.")
+    parser.add_argument("--version", action="version", version=f"nbray {nbray.__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    start = commands.add_parser("start", help="start a cluster on this machine (--head), or add this machine to one (--address)")
+    _start_arguments(start)
+    start.set_defaults(run=_start)
+
+    stop = commands.add_parser("stop", help="stop what `nbray start` started on this machine")
+    stop.add_argument("--force", "-f", action="store_true", help="kill at once instead of ending in order")
+    stop.set_defaults(run=_stop)
+
+    status = commands.add_parser("status", help="nodes, resources, and what waits and why")
+    status.set_defaults(run=_status)
+    timeline = commands.add_parser("timeline", help="write what ran where and when, for ui.perfetto.dev or chrome://tracing")
+    timeline.add_argument(
+        "-o", "--output", metavar="FILE", default="nbray-timeline.json", help="default: %(default)s; - is standard output"
+    )
+    timeline.set_defaults(run=_timeline)
+    for each in (status, timeline):
+        each.add_argument(
+            "--address",
+            metavar="ADDRESS",
+            help=f"host:port, a connection file or a runtime directory; default: ${ADDRESS_VARIABLE}, else what runs here",
+        )
+    return parser
+
+
+def _start_arguments(start: argparse.ArgumentParser) -> None:
+    which = start.add_mutually_exclusive_group(required=True)
+    which.add_argument("--head", action="store_true", help="start a new cluster here")
+    which.add_argument(
+        "--address", metavar="ADDRESS", help="join the cluster at host:port (with NBRAY_TOKEN), or of a connection file"
+    )
+    start.add_argument(
+        "--port", type=_port, help=f"port of this node's gateway; default: {DEFAULT_PORT} for a head, else any; 0: any"
+    )
+    start.add_argument(
+        "--node-ip-address",
+        metavar="HOST",
+        help="address to listen on; default: 127.0.0.1 for a head, else the one that faces the head",
+    )
+    start.add_argument("--listen-all", action="store_true", help="needed to listen on 0.0.0.0 or ::")
+    start.add_argument("--num-cpus", type=float, metavar="N")
+    start.add_argument("--num-gpus", type=float, metavar="N")
+    start.add_argument("--resources", type=_resources, default={}, metavar="JSON", help="""own resources: '{"disk": 2}'""")
+    start.add_argument("--labels", type=_labels, default={}, metavar="LABELS", help="k=v,k=v or JSON")
+    start.add_argument("--memory", type=int, metavar="BYTES")
+    start.add_argument("--object-store-memory", type=int, metavar="BYTES")
+    start.add_argument("--temp-dir", metavar="DIR", help="runtime root: sockets, logs, spilled objects; ours alone (0700)")
+    start.add_argument("--state", metavar="PATH", help="of a head: journal, so that a head started again with it carries on")
+    start.add_argument("--block", action="store_true", help="stay in the foreground; Ctrl-C stops the node")
+    start.add_argument("--disable-usage-stats", action="store_true", help="nbray has no usage statistics; accepted for Ray's sake")
+    start.add_argument("--include-dashboard", metavar="BOOL", help=argparse.SUPPRESS)
+    start.add_argument("--dashboard-host", help=argparse.SUPPRESS)
+    start.add_argument("--dashboard-port", help=argparse.SUPPRESS)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port")
+    return int(text)
+
+
+def _resources(text: str) -> dict[str, float]:
+    try:
+        return msgspec.json.decode(text, type=dict[str, float])
+    except msgspec.DecodeError:
+        raise argparse.ArgumentTypeError(f"""{text!r} is not JSON of names and amounts, such as '{{"disk": 2}}'""") from None
+
+
+def _labels(text: str) -> dict[str, str]:
+    try:
+        if text.lstrip().startswith("{"):
+            return msgspec.json.decode(text, type=dict[str, str])
+        return {key: value for key, _, value in (_split_label(pair) for pair in text.split(",") if pair)}
+    except (msgspec.DecodeError, ValueError):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither k=v,k=v nor JSON of names and texts") from None
+
+
+def _split_label(pair: str) -> tuple[str, str, str]:
+    key, equals, value = pair.partition("=")
+    if not (key and equals):
+        raise ValueError(pair)
+    return key.strip(), equals, value.strip()
+
+
+# ---------------------------------------------------------------------------------------------------- start
+
+
+def _start(arguments: argparse.Namespace) -> int:
+    if (
+        arguments.dashboard_host
+        or arguments.dashboard_port
+        or (arguments.include_dashboard or "false").lower() not in ("false", "0")
+    ):
+        print(NO_DASHBOARD)
+    if arguments.state and not arguments.head:
+        raise Refusal("--state is the head's journal; a node that joins keeps none")
+    if arguments.address is not None and arguments.address.startswith(connection_file.TOKEN_PREFIX):
+        raise Refusal("a token on the command line shows in `ps`: set NBRAY_TOKEN to it, and give --address HOST:PORT")
+    launched, say = _start_head(arguments) if arguments.head else _start_node(arguments)
+    for line in say:
+        print(line, flush=True)
+    return _stay(launched) if arguments.block else 0
+
+
+def _start_head(arguments: argparse.Namespace) -> tuple[launch.Launched, list[str]]:
+    bind = arguments.node_ip_address or "127.0.0.1"
+    host = _own_address("192.0.2.1") if _checked_bind(bind, arguments.listen_all) else bind
+    port = DEFAULT_PORT if arguments.port is None else arguments.port
+    draft = _credentials_for(host, port, resumes=arguments.state is not None)
+    network = _network(draft, "this cluster's connection file", bind=(bind, port))
+    state = os.path.abspath(arguments.state) if arguments.state else None
+    launched = launch.start(_settings(arguments, "head", host, network, state))
+    connection = msgspec.structs.replace(draft, port=launched.port or port, directory=launched.directory)
+    path = connection_file.write(connection)
+    _note(launched, "head", connection.address, path)
+    say = [f"Started the head of cluster {connection.cluster[:8]} at {connection.address} (pid {launched.process.pid})."]
+    if _is_loopback(host):
+        say.append("Only this machine can reach it; give --node-ip-address for others to join.")
+    say += ["To join, with the secret in the environment and not in `ps`:", f"  {_joining_line(connection)}"]
+    say.append(f"On this machine: nbray.init('auto'), nbray status, nbray stop. Connection file: {path}")
+    return launched, say
+
+
+def _joining_line(connection: Connection) -> str:
+    return f"{connection_file.TOKEN_VARIABLE}={connection.token()} nbray start --address {connection.address}"
+
+
+def _credentials_for(host: str, port: int, *, resumes: bool) -> Connection:
+    """A new cluster's, or, for a head that carries on, those that its nodes have."""
+    if resumes:
+        for found in connection_file.known():
+            if (found.connection.host, found.connection.port) == (host, port):
+                return found.connection
+    created = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+    return connection_file.new(host, port, created=created)
+
+
+def _start_node(arguments: argparse.Namespace) -> tuple[launch.Launched, list[str]]:
+    found = connection_file.find(arguments.address)
+    connection = found.connection
+    bind = arguments.node_ip_address or _own_address(connection.host)
+    host = _own_address(connection.host) if _checked_bind(bind, arguments.listen_all) else bind
+    network = _network(connection, found.source, bind=(bind, arguments.port or 0), join=(connection.host, connection.port))
+    launched = launch.start(_settings(arguments, "join", host, network, None))
+    _note(launched, "node", connection.address, "")
+    where = f"cluster {connection.cluster[:8]} at {connection.address}"
+    return launched, [f"Joined {where} as node {launched.node.hex()[:4]} (pid {launched.process.pid})."]
+
+
+def _settings(arguments: argparse.Namespace, role: Any, host: str, network: NetworkSettings, state: str | None) -> NodeSettings:
+    return NodeSettings(
+        role=role,
+        num_cpus=arguments.num_cpus,
+        num_gpus=arguments.num_gpus,
+        resources=arguments.resources,
+        memory=arguments.memory,
+        object_store_memory=arguments.object_store_memory,
+        labels=arguments.labels,
+        root=os.path.abspath(arguments.temp_dir) if arguments.temp_dir else None,
+        keep=True,
+        host=host,
+        state_path=state,
+        network=network,
+    )
+
+
+def _network(connection: Connection, source: str, **where: Any) -> NetworkSettings:
+    mine = connection.credentials(source)
+    return NetworkSettings(mine.cluster, mine.secret, mine.server_public, mine.source, **where)
+
+
+def _checked_bind(bind: str, listen_all: bool) -> bool:
+    """Whether `bind` means all addresses. Raises Refusal unless that is wanted in so many words."""
+    if bind not in ("0.0.0.0", "::", "*"):
+        return False
+    if not listen_all:
+        raise Refusal(f"--node-ip-address {bind} listens on every network of this machine; if that is meant, add --listen-all")
+    return True
+
+
+def _own_address(towards: str) -> str:
+    """This machine's address on the way to `towards`. Nothing is sent: connecting a datagram socket only asks the routes."""
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(towards, 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(where)
+            return str(probe.getsockname()[0])
+    except OSError:
+        return socket.gethostname()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _stay(launched: launch.Launched) -> int:
+    """Wait for the node to end; Ctrl-C or SIGTERM ends it."""
+
+    def ends(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, ends)
+    try:
+        code = int(launched.process.wait())
+    except KeyboardInterrupt:
+        launch.stop(launched, STOP_S)
+        code = 0
+        print("Stopped.", flush=True)
+    _forget(launched.directory)
+    return 1 if code else 0
+
+
+# ---------------------------------------------------------------------------------------------------- what was started here
+
+
+class Note(msgspec.Struct, frozen=True):
+    """One daemon that `nbray start` began. `file` is the connection file of a head."""
+
+    directory: str
+    role: str
+    address: str
+    file: str
+
+
+def _note_path(directory: str) -> str:
+    return f"{connection_file.connections_directory()}/{os.path.basename(directory)}.node"
+
+
+def _note(launched: launch.Launched, role: str, address: str, file: str) -> None:
+    for place in (None, connection_file.connections_directory()):
+        os.close(rundir.open_root(place)[1])
+    fd = os.open(_note_path(launched.directory), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as out:
+        out.write(msgspec.json.encode(Note(launched.directory, role, address, file)))
+
+
+def _notes() -> Iterator[Note]:
+    directory = connection_file.connections_directory()
+    with contextlib.suppress(FileNotFoundError):
+        os.close(rundir.open_private(directory))
+        for name in sorted(os.listdir(directory)):
+            if name.endswith(".node"):
+                with open(f"{directory}/{name}", "rb") as file, contextlib.suppress(msgspec.DecodeError):
+                    yield msgspec.json.decode(file.read(), type=Note)
+
+
+def _forget(directory: str) -> None:
+    """The daemon is gone: its note goes, and the connection file of a head."""
+    for note in _notes():
+        if note.directory == directory:
+            if note.file:
+                connection_file.remove(note.file)
+            connection_file.remove(_note_path(directory))
+
+
+# ---------------------------------------------------------------------------------------------------- stop
+
+
+def _stop(arguments: argparse.Namespace) -> int:
+    # Nodes before heads: a node that ends in order says goodbye to its head.
+    notes = sorted(_notes(), key=lambda note: note.role == "head")
+    stopped = 0
+    for note in notes:
+        pid = _pid_behind(note.directory)
+        if pid is not None:
+            print(f"Stopped the {note.role} of {note.address} (pid {pid}, {_end(pid, arguments.force)}).", flush=True)
+            stopped += 1
+        _forget(note.directory)
+        rundir.clean_stale(os.path.dirname(note.directory))
+    if not stopped:
+        raise Refusal("nothing that `nbray start` began is running here; clusters of notebooks and scripts end with them")
+    return 0
+
+
+def _pid_behind(directory: str) -> int | None:
+    """The process that listens on the lifeline in `directory`, from the kernel; None if nobody does. Asks nothing of it, so
+    a daemon that hangs is found too."""
+    try:
+        rundir.check(directory)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
+            line.settimeout(STOP_S)
+            line.connect(f"{directory}/{rundir.LIFELINE}")
+            pid, uid = lifeline.peer_of(line)
+            return pid if uid == os.geteuid() else None
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+
+
+def _end(pid: int, force: bool) -> str:
+    """End the process, by force after STOP_S; returns how it went, in words."""
+    began = time.monotonic()
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return "it had just ended"
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, signal.SIGKILL if force else signal.SIGTERM)
+            how = "killed" if force else "in order"
+            if not select.select([handle], [], [], STOP_S)[0]:
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+                how = f"killed, because it had not ended after {STOP_S:g} s"
+                select.select([handle], [], [], STOP_S)
+            return f"{how}, {time.monotonic() - began:.1f} s"
+        return "it had just ended"
+    finally:
+        os.close(handle)
+
+
+# ---------------------------------------------------------------------------------------------------- looking
+
+
+@contextlib.contextmanager
+def _attached(address: str | None) -> Iterator[tuple[Viewer, str]]:
+    """A viewer of the cluster that is meant, and what to call that."""
+    address = address or os.environ.get(ADDRESS_VARIABLE) or "auto"
+    if os.path.isdir(address):
+        with Viewer(address) as viewer:
+            yield viewer, f"the cluster in {address}"
+        return
+    try:
+        found = connection_file.find(address)
+    except ConnectionError:
+        running = rundir.in_use()
+        if address != "auto" or not running:
+            raise
+        # No `nbray start` here, but a notebook or script has a cluster of its own.
+        if len(running) > 1:
+            raise Refusal("several notebooks or scripts have clusters here; name one: --address " + " | ".join(running)) from None
+        with Viewer(running[0]) as viewer:
+            yield viewer, "the local cluster of a notebook or script"
+        return
+    name = f"cluster {found.connection.cluster[:8]} at {found.connection.address}"
+    with contextlib.ExitStack() as stack:
+        directory = found.connection.directory
+        if not directory or _pid_behind(directory) is None:
+            if directory:
+                raise Refusal(f"{name} is not running: its head's directory {directory} is gone or deserted")
+            directory = stack.enter_context(_client_node(found))
+        yield stack.enter_context(Viewer(directory)), name
+
+
+@contextlib.contextmanager
+def _client_node(found: Found) -> Iterator[str]:
+    """A node of our own without CPUs, for as long as we look: a cluster elsewhere is reached through its gateway."""
+    connection = found.connection
+    network = _network(connection, found.source, role="client", join=(connection.host, connection.port))
+    launched = launch.start(NodeSettings(role="client", object_store_memory=2**20, network=network))
+    try:
+        yield launched.directory
+    finally:
+        launch.stop(launched)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    with _attached(arguments.address) as (viewer, name):
+        nodes = viewer.ask("nodes")
+    print(_described(name, nodes))
+    return 0
+
+
+def _described(name: str, nodes: list[dict[str, Any]]) -> str:
+    """What `nbray status` prints, from the head's answer to "nodes"."""
+    workers = [n for n in nodes if n["alive"] and n["total"]]
+    guests = sum(1 for n in nodes if n["alive"] and not n["total"])
+    dead = [n for n in nodes if not n["alive"]]
+    lines = [
+        f"{name[0].upper()}{name[1:]}: {_count(len(workers), 'node')}"
+        + (f", {_count(guests, 'guest')} without CPUs" if guests else "")
+    ]
+    lines += [f"  {_node_line(node)}" for node in workers]
+    total: dict[str, float] = {}
+    free: dict[str, float] = {}
+    for node in workers:
+        for key, amount in to_floats(node["total"]).items():
+            total[key] = total.get(key, 0) + amount
+            free[key] = free.get(key, 0) + to_floats(node["available"]).get(key, 0)
+    lines += ["In use:"] + [f"  {_amount(key, total[key] - free[key], total[key])}" for key in sorted(total)]
+    waiting = [(node, queued) for node in nodes if node["alive"] for queued in node["queued"]]
+    lines.append("Waiting:" if waiting else "Nothing waits.")
+    for node, queued in waiting:
+        shape = (
+            ", ".join(f"{key} {_quantity(key, value)}" for key, value in sorted(to_floats(queued["amounts"]).items())) or "nothing"
+        )
+        lines.append(f"  {queued['count']} x ({shape}) on node {node['node_id'][:4]}: {queued['why']}")
+    if dead:
+        lines.append("Dead:")
+        lines += [f"  node {n['node_id'][:4]} on {n['host']}: {n['death_cause'] or 'no reason known'}" for n in dead[-10:]]
+    return "\n".join(lines)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _node_line(node: dict[str, Any]) -> str:
+    total, free = to_floats(node["total"]), to_floats(node["available"])
+    first = [key for key in ("CPU", "GPU") if total.get(key)]
+    used = ", ".join(_amount(key, total[key] - free.get(key, 0), total[key]) for key in first)
+    what = " (head)" if node["is_head"] else ""
+    store = f"store {_gib(node['store_used'])} of {_gib(node['store_bytes'])}"
+    doubt = ", SUSPECT: its heartbeats are late" if node.get("suspect") else ""
+    return f"node {node['node_id'][:4]} on {node['host']}{what}, pid {node['pid']}: {used + ', ' if used else ''}{store}{doubt}"
+
+
+def _amount(key: str, used: float, total: float) -> str:
+    return f"{key} {_quantity(key, used)} of {_quantity(key, total)}"
+
+
+def _quantity(key: str, value: float) -> str:
+    return _gib(value) if key in BYTES else f"{round(value, 4):g}"
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 / 10 or not size else f"{size / 2**20:.1f} MiB"
+
+
+def _timeline(arguments: argparse.Namespace) -> int:
+    with _attached(arguments.address) as (viewer, _):
+        records = [as_dict(record) for blob in viewer.ask("trace") for record in decode_records(blob)]
+    events = chrome_events(sorted(records, key=lambda record: record["started_ns"]))
+    if arguments.output == "-":
+        json.dump(events, sys.stdout)
+        return 0
+    with open(arguments.output, "w", encoding="utf-8") as file:
+        json.dump(events, file)
+    print(f"{len(records)} tasks in {arguments.output}; open it at https://ui.perfetto.dev or chrome://tracing")
+    return 0
