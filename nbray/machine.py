@@ -24,7 +24,7 @@ class Send(Effect, frozen=True, gc=False):
     message: Any
 
 
-class IllegalTransition(Exception):  # noqa: N818 -- the field's own noun
+class IllegalTransition(Exception):
     """A machine was told something impossible. Late is not impossible: late events are dropped and counted.
 
     `story` is what happened to the subject so far, oldest first, so that the failure explains itself.

@@ -70,7 +70,7 @@ class ObjectRef(Generic[T]):
         def settle() -> None:
             try:
                 value = engine.get([self], None)[0]
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 -- whatever it is, it is the future's
                 result.set_exception(error)
             else:
                 result.set_result(value)

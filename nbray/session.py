@@ -25,5 +25,5 @@ def current() -> Engine:
 def set_current(new: Engine | None) -> None:
     global engine  # noqa: PLW0603 -- the one
     engine = new
-    for watcher in list(watchers):
+    for watcher in list(watchers):  # noqa: PERF101 -- a watcher may remove itself
         watcher(new)

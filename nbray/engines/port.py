@@ -79,7 +79,7 @@ class ActorToken(msgspec.Struct, frozen=True):
     class_name: str
     methods: bytes  #: pickled method table
     max_task_retries: int = 0
-    alive: ObjectRef | None = None
+    alive: ObjectRef[Any] | None = None
 
 
 class OutputEvent(msgspec.Struct, frozen=True):
@@ -123,15 +123,21 @@ class Engine(Protocol):
     is_driver: bool
 
     # -- work
-    def submit(self, function: FunctionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: TaskOptions) -> list[ObjectRef]:
+    def submit(
+        self, function: FunctionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: TaskOptions
+    ) -> list[ObjectRef[Any]]:
         """Queue one task. Raises TypeError naming the path to an argument that does not pickle. Never blocks on the cluster."""
         ...
 
-    def create_actor(self, cls: FunctionSpec, methods: bytes, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: ActorOptions) -> ActorToken:
+    def create_actor(
+        self, cls: FunctionSpec, methods: bytes, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: ActorOptions
+    ) -> ActorToken:
         """Register and place an actor. With a name this waits for the head's word: ValueError when it is taken."""
         ...
 
-    def call_actor(self, actor: ActorToken, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: CallOptions) -> list[ObjectRef]: ...
+    def call_actor(
+        self, actor: ActorToken, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: CallOptions
+    ) -> list[ObjectRef[Any]]: ...
 
     def pending_calls(self, actor: ActorToken, limit: int) -> None:
         """Raises PendingCallsLimitExceeded when this process has `limit` calls to the actor that have not reported."""
@@ -152,21 +158,23 @@ class Engine(Protocol):
         ...
 
     # -- objects
-    def put(self, value: Any) -> ObjectRef: ...
+    def put(self, value: Any) -> ObjectRef[Any]: ...
 
-    def get(self, refs: Sequence[ObjectRef], timeout: float | None) -> list[Any]:
+    def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
         """Values in order. The first failing ref raises without waiting for others; GetTimeoutError after `timeout` s."""
         ...
 
-    def wait(self, refs: Sequence[ObjectRef], count: int, timeout: float | None, fetch_local: bool) -> tuple[list[ObjectRef], list[ObjectRef]]: ...
+    def wait(
+        self, refs: Sequence[ObjectRef[Any]], count: int, timeout: float | None, fetch_local: bool
+    ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]: ...
 
-    def on_ready(self, ref: ObjectRef, callback: Callable[[], None]) -> None:
+    def on_ready(self, ref: ObjectRef[Any], callback: Callable[[], None]) -> None:
         """Call `callback` once from any thread when the ref has a value or an error; at once if it has already."""
         ...
 
-    def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None: ...
+    def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None: ...
 
-    def facts_of(self, ref: ObjectRef) -> dict[str, Any]:
+    def facts_of(self, ref: ObjectRef[Any]) -> dict[str, Any]:
         """State, size, place, task, cell of a ref, as known here."""
         ...
 
@@ -221,6 +229,6 @@ class Engine(Protocol):
         granted), "restarted" (the cluster died and was started again), "unhandled" (an error nobody fetched)."""
         ...
 
-    def references(self) -> Iterator[ObjectRef]:
+    def references(self) -> Iterator[ObjectRef[Any]]:
         """References alive in this process."""
         ...

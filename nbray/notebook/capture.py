@@ -65,8 +65,8 @@ def to_python(source: str, first: int = 2) -> str:
     lines = source.splitlines(keepends=True)
     # IPython drops leading empty lines; counted here, so that a traceback points at the line that the user sees.
     leading = next((i for i, line in enumerate(lines) if line.strip()), len(lines))
-    transform = TransformerManager().transform_cell
-    return "\n" * (first - 1 + leading) + transform("".join(lines[leading:]))
+    python: str = TransformerManager().transform_cell("".join(lines[leading:]))
+    return "\n" * (first - 1 + leading) + python
 
 
 def parse(code: str, source: str, first: int = 2) -> ast.Module:

@@ -40,7 +40,7 @@ def candidates(line: str, remote_options: Sequence[str], words: Sequence[str], o
 def make_matcher(notebook: Notebook, magics: NbrayMagics) -> Any:
     """The matcher to add to `ip.Completer.custom_matchers`."""
 
-    @context_matcher()  # type: ignore[misc]
+    @context_matcher()
     def nbray_matcher(context: CompletionContext) -> SimpleMatcherResult:
         line = context.line_with_cursor[: context.cursor_position]
         variables = [name for name in notebook.namespace if not name.startswith("_")]

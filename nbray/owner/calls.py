@@ -8,6 +8,8 @@ it. Each life of the actor (epoch) counts a caller's calls from 0, and the recei
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from nbray.ids import ActorId, Address, ProcessId, object_id
@@ -113,7 +115,7 @@ class CallTable:
                 continue  # cancelled, or failed by an argument
             known = self._known.setdefault(client.address.process, set())
             self.tasks.introduce(client.address, known, b"")
-            changes = {"epoch": client.epoch, "sequence": client.sequence}
+            changes: dict[str, Any] = {"epoch": client.epoch, "sequence": client.sequence}
             if task.needs:
                 changes["dependencies"] = self.tasks.resolved(task)
             if task.push.owner.node != self.me.node:
@@ -233,7 +235,10 @@ class CallTable:
     def _call_lost(self, client: ActorClient, task: OwnedTask, final: bool) -> Failure:
         if final and client.failure is not None:
             return obituary.actor_call_lost(task, client.failure, begun=True)
-        message = f"The actor is restarting: {client.class_name} lost its process while {task.push.name} ran, and the call has no retries left"
+        message = (
+            f"The actor is restarting: {client.class_name} lost its process while {task.push.name} ran, and the call has no "
+            "retries left"
+        )
         unavailable = Failure("ActorUnavailableError", message=message, fields={"actor": client.actor.hex()})
         return obituary.actor_call_lost(task, unavailable, begun=True)
 

@@ -44,7 +44,7 @@ class OwnerState:
             r.Received: lambda e, now: o.receive(e.object, e.owner, e.credits),
             r.Dropped: lambda e, now: o.drop(e.objects),
             r.ViewsReleased: lambda e, now: o.views_released(e.objects),
-            r.Wanted: lambda e, now: [o.want(x, e.local) for x in e.objects],
+            r.Wanted: lambda e, now: self._wanted(e),
             r.ValueTold: lambda e, now: self._value_told(e),
             r.Passed: lambda e, now: o.pass_on(e.held, e.to),
             r.Reported: lambda e, now: o.credited(e.objects),
@@ -152,6 +152,10 @@ class OwnerState:
         obj = self.objects.own(event.object, "", event.line)
         obj.seen = True
         self.objects.set_value(obj, event.value, counted=False)
+
+    def _wanted(self, event: r.Wanted) -> None:
+        for each in event.objects:
+            self.objects.want(each, event.local)
 
     def _value_told(self, event: r.ValueTold) -> None:
         obj = self.objects.receive(event.object, event.owner)

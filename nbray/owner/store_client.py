@@ -11,7 +11,7 @@ from nbray.exceptions import ObjectStoreFullError
 from nbray.ids import Address, NodeId, ObjectId, ProcessId
 from nbray.store.arena import Arena
 from nbray.store.carver import Carver
-from nbray.wire.messages import Location, LoanRegion, Message, RegionLoaned, ReturnRegion, SealObject, StoreFull
+from nbray.wire.messages import LoanRegion, Location, Message, RegionLoaned, ReturnRegion, SealObject, StoreFull
 from nbray.wire.values import Pickled
 
 _Post = Callable[[Address, Message], None]
@@ -57,7 +57,8 @@ class StoreClient:
             self._borrow(wanted)
 
     def _borrow(self, size: int) -> None:
-        gate, answer = threading.Lock(), []
+        gate = threading.Lock()
+        answer: list[Any] = []
         gate.acquire()
         request = next(self._requests)
         self._answers[request] = (gate, answer)
@@ -103,6 +104,7 @@ class StoreClient:
 def _full(full: StoreFull) -> str:
     holders = "".join(f"\n    {size / 2**20:10.1f} MiB  {object_id.hex()}  {why}" for object_id, size, why in full.holders[:10])
     return (
-        f"no room for {full.wanted / 2**20:.1f} MiB in the object store of {full.capacity / 2**20:.1f} MiB; the largest objects in it:{holders}\n"
+        f"no room for {full.wanted / 2**20:.1f} MiB in the object store of {full.capacity / 2**20:.1f} MiB; "
+        f"the largest objects in it:{holders}\n"
         "Drop references that are no longer needed, or start with more: nbray.init(object_store_memory=...)."
     )

@@ -404,10 +404,10 @@ class TaskTable:
         task.state = state
         self.tasks.pop(task.id, None)
         objects = self.objects.objects
-        if task.shape is not None and task.push.returns and self.lineage < config.LINEAGE_LIMIT and task.retries != 0:
-            if any(v.location is not None for v in values):
-                task.retain = True
-                self.lineage += 1
+        repeatable = task.shape is not None and task.push.returns and task.retries != 0
+        if repeatable and self.lineage < config.LINEAGE_LIMIT and any(v.location is not None for v in values):
+            task.retain = True
+            self.lineage += 1
         for index in range(task.push.returns):
             obj = objects.get(object_id(task.id, index))
             value = values[index] if index < len(values) else values[0]

@@ -23,14 +23,14 @@ _HEAD = struct.Struct("<B3xIQ")
 _LENGTH = struct.Struct("<Q")
 
 
-class CorruptPayload(ValueError):  # noqa: N818 -- what it is
+class CorruptPayload(ValueError):
     """The bytes are not those that were written: their checksum or their layout is wrong."""
 
 
 class ArgRef(NamedTuple):
     """Stands in pickled arguments for a reference at top level: the i-th dependency of the task."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks of this
 
 
 class Pickled(NamedTuple):
@@ -69,7 +69,7 @@ class Pickled(NamedTuple):
         self.write(lambda at, part: out.__setitem__(slice(at, at + part.nbytes), part))
         return bytes(out)
 
-    def write(self, put: Callable[[int, memoryview], None]) -> None:
+    def write(self, put: Callable[[int, memoryview], object]) -> None:
         """Hand each part and its offset to `put`: the store's way, with no copy in between."""
         if not self.buffers:
             put(0, memoryview(self.data))

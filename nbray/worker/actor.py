@@ -75,7 +75,7 @@ class LiveActor:
 
     def title(self) -> str:
         """What its output and errors are called: its own repr if it has one, else the class."""
-        if self.instance is None or type(self.instance).__repr__ is object.__repr__:
+        if self.instance is None or type(self.instance).__repr__ is object.__repr__:  # type: ignore[comparison-overlap]
             return self.spec.class_name
         try:
             return repr(self.instance)
@@ -141,4 +141,3 @@ class LiveActor:
 
 def _submit(pool: ThreadPoolExecutor, call: Callable[[], None]) -> None:
     pool.submit(contextvars.copy_context().run, call)
-
