@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from nbray.engines.port import OutputEvent
@@ -28,5 +29,7 @@ class Terminal:
     def notice(self, cell: str, kind: str, text: str) -> None:
         del cell
         if kind == "unhandled":
+            if any(os.environ.get(f"{prefix}_IGNORE_UNHANDLED_ERRORS") == "1" for prefix in ("NBRAY", "RAY")):
+                return
             text = f"Unhandled error (suppress with 'NBRAY_IGNORE_UNHANDLED_ERRORS=1'): {text}"
         print(f"nbray: {text}", file=sys.stderr, flush=True)

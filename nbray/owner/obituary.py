@@ -8,7 +8,18 @@ from nbray.ids import NodeId, short
 from nbray.owner.records import OwnedTask
 from nbray.wire.messages import Death, Failure, PushCall
 
-SIGNALS = {1: "SIGHUP", 2: "SIGINT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM", 24: "SIGXCPU"}
+SIGNALS = {
+    1: "SIGHUP",
+    2: "SIGINT",
+    4: "SIGILL",
+    6: "SIGABRT",
+    7: "SIGBUS",
+    8: "SIGFPE",
+    9: "SIGKILL",
+    11: "SIGSEGV",
+    15: "SIGTERM",
+    24: "SIGXCPU",
+}
 
 
 def ended(death: Death) -> str:
@@ -61,7 +72,9 @@ def crashed(task: OwnedTask, death: Death, allowed: int) -> Failure:
 
 
 def node_gone(task: OwnedTask, node: NodeId, reason: str) -> Failure:
-    message = f"{task.push.name or 'a task'} [task {short(task.id)}] was running on node {short(node)}, and the node is gone: {reason}"
+    message = (
+        f"{task.push.name or 'a task'} [task {short(task.id)}] was running on node {short(node)}, and the node is gone: {reason}"
+    )
     return Failure("NodeDiedError", message=message, fields={"node": node.hex(), "task": task.id.hex(), "cell": task.push.cell})
 
 

@@ -101,7 +101,8 @@ class ObjectTable:
         if obj.owner.process == self.me.process:
             if obj.value is None:
                 return
-            if obj.value.failure is not None and not obj.seen:
+            # Only what the user's own code raised: the end of a process is reported where it matters, and often wanted.
+            if obj.value.failure is not None and obj.value.failure.kind == "RayTaskError" and not obj.seen:
                 self.out.append(Unhandled(obj.value.failure, obj.cell))
             if obj.copies:
                 for node in obj.copies:

@@ -85,7 +85,12 @@ class Packer:
         return self._large(args, kwargs, what, stand_in, held)
 
     def _large(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], what: str, stand_in: Callable[[ObjectRef[Any]], ArgRef], held: list[Held]
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        what: str,
+        stand_in: Callable[[ObjectRef[Any]], ArgRef],
+        held: list[Held],
     ) -> Packed:
         """Over the limit: each large argument becomes an object of its own, and if that is not enough, all of them one."""
         kept: list[ObjectRef[Any]] = []

@@ -104,7 +104,8 @@ class ActorClient:
     """One actor as its callers in this process know it."""
 
     __slots__ = (
-        "actor", "address", "class_name", "epoch", "failure", "owned", "queue", "restarts", "running", "sequence", "state", "watched",
+        "actor", "address", "class_name", "epoch", "failure", "owned", "queue", "restarts", "running", "sequence", "state",
+        "watched",
     )  # fmt: skip
 
     def __init__(self, actor: ActorId, class_name: str) -> None:
@@ -133,7 +134,7 @@ class Submitted(msgspec.Struct, gc=False):
 
 
 class ActorCreated(msgspec.Struct, gc=False):
-    """An actor was asked for. `task` carries its arguments as a PushTask of the creation; `register` is sent when they are ready."""
+    """An actor was asked for. `task` carries its arguments as a PushTask of the creation; `register` goes when they are ready."""
 
     task: OwnedTask
     register: Any  #: RegisterActor without resolved dependencies

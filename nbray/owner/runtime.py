@@ -1,9 +1,9 @@
 """The shell around an owner: one lock, one mailbox, the threads that receive and that tidy up. It decides nothing.
 
-    user threads      step(event) under the lock, send what comes out themselves
-    nbray-io          receives messages; steps; tells waiters
-    nbray-lifeline    blocks on the daemon's lifeline; its end of file wakes nbray-io
-    nbray-tidy        runs callbacks, and drains dropped references of an otherwise idle process
+user threads      step(event) under the lock, send what comes out themselves
+nbray-io          receives messages; steps; tells waiters
+nbray-lifeline    blocks on the daemon's lifeline; its end of file wakes nbray-io
+nbray-tidy        runs callbacks, and drains dropped references of an otherwise idle process
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import queue
 import socket
+import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -57,6 +59,7 @@ class Runtime:
         self.on_effect: Callable[[Effect], None] = lambda _e: None  #: effects that are not Send or Ready; outside the lock
         self.on_lost: Callable[[str], None] = lambda _why: None  #: our node is gone; from nbray-io
         self.flush_at: float | None = None  #: when nbray-io calls `on_flush`, unless it was done before
+        self.on_trouble: Callable[[str], None] = lambda told: sys.stderr.write(told)  # type: ignore[assignment,return-value]
         self.on_flush: Callable[[], None] = lambda: None
         self.on_block: Callable[[], None] = lambda: None  #: a thread of this process is about to wait for objects
         self.on_unblock: Callable[[], None] = lambda: None
@@ -299,8 +302,7 @@ class Runtime:
         while not self.closing:
             mailbox = self._mailbox
             if mailbox is None:
-                if not self.attached.wait(timeout=1.0):
-                    continue
+                self.attached.wait()  # another cluster could not be started; `init` or `close` ends this
                 continue
             deadline = self.state.next_deadline()
             if self.flush_at is not None and (deadline is None or self.flush_at < deadline):
@@ -311,7 +313,10 @@ class Runtime:
             except MailboxDrained:
                 return
             if messages:
-                self._take(messages)
+                try:
+                    self._take(messages)
+                except Exception:  # noqa: BLE001 -- a broken message or a bug of ours must not end all receiving
+                    self.on_trouble(traceback.format_exc())
             elif self._line_ended:
                 self._lose(mailbox)
             elif deadline is not None and time.monotonic() >= deadline:
@@ -369,12 +374,13 @@ class Runtime:
     def wait_attached(self, timeout_s: float = 15.0) -> None:
         """API calls wait here while a new cluster is started. Raises HeadUnavailableError."""
         if not self.attached.is_set() and not self.attached.wait(timeout_s):
-            raise HeadUnavailableError(f"{self.why_gone or 'the cluster is gone'}, and no other could be started; call nbray.init() again")
+            raise HeadUnavailableError(
+                f"{self.why_gone or 'the cluster is gone'}, and no other could be started; call nbray.init() again"
+            )
 
     def abandon(self) -> None:
         """The process ends now: wait only for what has been sent to leave it. Nothing works afterwards."""
-        with self.lock:
-            mailbox, self._mailbox = self._mailbox, None
+        mailbox = self._mailbox
         if mailbox is not None:
             mailbox.drain()
 

@@ -32,7 +32,7 @@ BATCHED_MESSAGES = 256
 _send = zmq.backend.Socket.send
 
 
-class MailboxDrained(Exception):  # noqa: N818 -- an end, not a mistake
+class MailboxDrained(Exception):
     """`drain` was called: nothing more is received."""
 
 
@@ -162,22 +162,24 @@ class Mailbox:
 
     def drain(self) -> None:
         """Send what is queued, for at most LINGER_MS, while another thread may still be blocked in `receive`."""
-        for outbox in self._outboxes.values():
-            outbox.close(linger=LINGER_MS)
-        self._outboxes.clear()
+        self._close_outboxes(LINGER_MS)
         # Ends a blocked receive with ContextTerminated, and returns when the outboxes are empty and the inbox is closed. In a
         # thread of its own, because the caller may be the receiver.
         term = threading.Thread(target=self._context.term, daemon=True)
         term.start()
         term.join(LINGER_MS / 1000)
 
+    def _close_outboxes(self, linger_ms: int) -> None:
+        for process, outbox in self._outboxes.items():
+            # A wake-up for ourselves that nobody takes any more is not worth waiting for.
+            outbox.close(linger=0 if process == self.address.process else linger_ms)
+        self._outboxes.clear()
+
     def close(self, linger: bool = True) -> None:
         """Send what is queued, for at most LINGER_MS (not at all without `linger`), and remove the inbox. Idempotent."""
         if self._context.closed:
             return
-        for outbox in self._outboxes.values():
-            outbox.close(linger=LINGER_MS if linger else 0)
-        self._outboxes.clear()
+        self._close_outboxes(LINGER_MS if linger else 0)
         self._inbox.close()
         self._context.term()
         with contextlib.suppress(FileNotFoundError):
