@@ -90,6 +90,7 @@ class Notebook:
             return
         self._engine = engine
         self.interrupts.forget()
+        self.router.count_tasks = (lambda tag: sum(engine.cell_counts(tag).values())) if engine is not None else (lambda _tag: 1)
         if engine is not None and engine.is_driver:
             engine.on_output(self.router.take)
             engine.on_notice(self.router.notice)

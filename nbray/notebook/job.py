@@ -32,7 +32,8 @@ class Failed(NamedTuple):
 class Job:
     """The handle of a cell. `await job`, `job.result(timeout)`, `job.cancel()`, `job.status`, `job.errors`, `job.items()`."""
 
-    def __init__(self, plan: Plan, engine: Engine, tag: str, chunks: list[Chunk], sent_bytes: int) -> None:
+    def __init__(self, plan: Plan, engine: Engine, tag: str, chunks: list[Chunk], sent_bytes: int, begun: float) -> None:
+        """`begun` is when the cell was run, monotonic seconds."""
         self.plan, self.engine, self.tag, self.chunks, self.sent_bytes = plan, engine, tag, chunks, sent_bytes
         self.label = plan.task_name
         self.reports: list[Report | BaseException] = []
@@ -41,7 +42,7 @@ class Job:
         self.notes: list[str] = []
         self.deliver: Callable[[Job], Any] = lambda _job: None  #: binds the outputs; the notebook sets it
         self.on_settled: Callable[[Job], None] = lambda _job: None
-        self._begun = time.monotonic()
+        self._begun = begun
         self._state = "running"
         self._lock = threading.Lock()
         self._settled: concurrent.futures.Future[None] = concurrent.futures.Future()
@@ -92,11 +93,17 @@ class Job:
             raise self._error()
         if not self._shown:
             self._shown.append(self.deliver(self))
+            # The notebook has the outputs now; a second hold on them would keep them in the store for as long as the handle.
+            self.chunks = [Chunk(chunk.refs[:1], chunk.items) for chunk in self.chunks]
         return self._shown[0]
 
     def items(self) -> list[dict[str, Any] | BaseException]:
         """Per item of --each (per cell otherwise): its outputs by name, or its error. What succeeded is always there."""
         self._settled.result()
+        if self._shown:
+            raise LookupError(
+                f"{self.label} succeeded and its outputs are the notebook's: {', '.join(self.plan.outputs) or 'none'}"
+            )
         failed = {failure.item: failure.error for failure in self.failures}
         found: list[dict[str, Any] | BaseException] = []
         for chunk, report in zip(self.chunks, self.reports, strict=True):
@@ -105,7 +112,7 @@ class Job:
                 continue
             columns = self.engine.get(chunk.refs[2:], None)
             for i, item in enumerate(chunk.items):
-                values = [column[i] if self.plan.items is not None else column for column in columns]
+                values = [chunk.per_item(column)[i] for column in columns]
                 found.append(failed.get(item) or dict(zip(self.plan.outputs, values, strict=True)))
         return found
 

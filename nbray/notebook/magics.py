@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import linecache
+import time
 from typing import Any
 
 from IPython.core import magic_arguments
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
 
+from nbray.exceptions import RayError
 from nbray.notebook import display, told
 from nbray.notebook.arguments import (
     CellOptions,
@@ -25,6 +27,7 @@ from nbray.notebook.current import Notebook
 from nbray.notebook.inputs import sizes, unpicklable
 from nbray.notebook.interrupt import DETACH
 from nbray.notebook.job import Job
+from nbray.notebook.placing import Place, find_place
 from nbray.notebook.plan import Plan, make_plan, submit
 from nbray.notebook.results import deliver
 from nbray.notebook.stream import Message
@@ -90,12 +93,13 @@ class NbrayMagics(Magics):  # type: ignore[misc]
         notebook = self.notebook
         namespace = notebook.namespace
         visible = namespace if local_ns is None or local_ns is namespace else {**namespace, **local_ns}
-        plan = make_plan(line, cell, options, visible, notebook.label)
+        place = find_place(options.on, visible, notebook.engine()) if options.on else Place()
+        plan = make_plan(line, cell, options, visible, notebook.label, place)
         linecache.cache[plan.filename] = (len(plan.source), None, plan.source.splitlines(keepends=True), plan.filename)
         if options.dry_run:
             self._say_plan(plan)
             return None
-        job = self._submit(plan, visible)
+        job = self._submit(plan)
         if options.background:
             return self._leave_running(job)
         self._wait(job)
@@ -105,8 +109,8 @@ class NbrayMagics(Magics):  # type: ignore[misc]
             self._close(job)
         return value
 
-    def _submit(self, plan: Plan, visible: dict[str, Any]) -> Job:
-        notebook, options = self.notebook, plan.options
+    def _submit(self, plan: Plan) -> Job:
+        notebook, options, begun = self.notebook, plan.options, time.monotonic()
         engine = notebook.engine()
         tag = notebook.new_tag()
         notebook.inputs.forget_rebound(notebook.namespace)
@@ -114,25 +118,27 @@ class NbrayMagics(Magics):  # type: ignore[misc]
         notebook.router.open(tag, limit=options.max_output, badges=many, held=not options.stream)
         try:
             with engine.cell(tag):
-                chunks, packed = submit(plan, engine, notebook.inputs, visible)
+                chunks, packed = submit(plan, engine, notebook.inputs)
         except KeyboardInterrupt:
             engine.cancel_cell(tag, False)
             raise
-        job = Job(plan, engine, tag, chunks, packed.sent_bytes)
+        except (TypeError, ValueError, RayError) as error:
+            raise told.told(error) from None
+        job = Job(plan, engine, tag, chunks, packed.sent_bytes, begun)
         job.deliver = lambda settled: deliver(settled, notebook.namespace, notebook.inputs)
         notebook.jobs.append(job)
         if options.handle:
             notebook.namespace[options.handle] = job
         return job
 
-    def _leave_running(self, job: Job) -> Job:
+    def _leave_running(self, job: Job) -> Job | None:
         view = job.plan.options.view == "line"
         display_id = f"nbray-{job.tag}"
         job.on_settled = lambda settled: self._finish(settled, display_id if view else None, update=True)
         if view:
             self._show(job, display_id, update=False)
         job.watch(job.plan.options.timeout)
-        return job
+        return None if job.plan.options.handle else job
 
     def _wait(self, job: Job) -> None:
         """Wait for a job that blocks. The stop button cancels it, or leaves it, and gives the prompt back."""

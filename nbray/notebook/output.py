@@ -48,6 +48,7 @@ class OutputRouter:
 
     def __init__(self, publish: Publish) -> None:
         self._publish = publish
+        self.count_tasks: Callable[[str], int] = lambda _tag: 1  #: how many tasks a cell has; asked before its first lines show
         self._lock = threading.Condition()
         self._cells: OrderedDict[str, tuple[CellStream, dict[str, Any] | None]] = OrderedDict()
         self._parents: OrderedDict[str, dict[str, Any] | None] = OrderedDict()
@@ -101,7 +102,7 @@ class OutputRouter:
                 message = display_message(event.mime, event.metadata, event.transient, update=event.update)
                 stream.display(message, now)
             if event.text or event.dropped:
-                stream.text(f"{event.name} pid={event.pid}", event.stream, event.text, event.dropped, now)
+                stream.text(event.task, f"{event.name} pid={event.pid}", event.stream, event.text, event.dropped, now)
             self._wake(event.cell)
 
     def notice(self, cell: str, _kind: str, text: str) -> None:
@@ -115,12 +116,14 @@ class OutputRouter:
 
     def flush(self, tag: str) -> None:
         """Send what the cell and its jobs have, before the prompt returns."""
+        self._ask_whose()
         with self._lock:
             for each in [t for t in self._cells if t == tag or t.startswith(tag + SEPARATOR)]:
                 self._send(each, self._cells[each][0].flush())
 
     def finish(self, tag: str) -> None:
         """The job `tag` is done: send everything it has, the tail of a flood included."""
+        self._ask_whose()
         with self._lock:
             if tag in self._cells:
                 self._send(tag, self._cells[tag][0].finish())
@@ -133,8 +136,8 @@ class OutputRouter:
     def close(self) -> None:
         """Send what is left and end the thread."""
         with self._lock:
-            for tag, (stream, _) in self._cells.items():
-                self._send(tag, stream.finish())
+            for tag in self._busy:
+                self._send(tag, self._cells[tag][0].finish())
             self._closed = True
             self._lock.notify_all()
             thread = self._thread
@@ -155,19 +158,42 @@ class OutputRouter:
             self._thread.start()
         self._lock.notify_all()
 
-    def _run(self) -> None:
+    def _ask_whose(self) -> None:
+        """Find out which cells have several tasks. Outside our lock: the engine has one of its own, and may hold it to call us."""
         with self._lock:
-            while not self._closed:
-                now = time.monotonic()
-                due = None
-                for tag in list(self._busy):
-                    stream = self._cells[tag][0]
-                    at = stream.next_due(now)
-                    if at is not None and at <= now:
-                        self._send(tag, stream.due(now))
-                        at = stream.next_due(now)
-                    if at is None:
-                        self._busy.discard(tag)
-                    else:
-                        due = at if due is None else min(due, at)
-                self._lock.wait(None if due is None else max(0.0, due - time.monotonic()))
+            asking = [tag for tag in self._busy if self._cells[tag][0].unasked]
+        for tag in asking:
+            try:
+                several = self.count_tasks(tag) > 1
+            except Exception:  # noqa: BLE001 -- the cluster may be gone; what it printed still shows
+                several = False
+            with self._lock:
+                stream = self._cells[tag][0]
+                stream.badges, stream.unasked = stream.badges or several, False
+
+    def _run(self) -> None:
+        while not self._closed:
+            self._ask_whose()
+            with self._lock:
+                if self._closed:
+                    return
+                due = self._send_due(time.monotonic())
+                if not any(self._cells[tag][0].unasked for tag in self._busy):
+                    self._lock.wait(None if due is None else max(0.0, due - time.monotonic()))
+
+    def _send_due(self, now: float) -> float | None:
+        """Send what may go now; returns when there is more."""
+        due = None
+        for tag in list(self._busy):
+            stream = self._cells[tag][0]
+            if stream.unasked:
+                continue
+            at = stream.next_due(now)
+            if at is not None and at <= now:
+                self._send(tag, stream.due(now))
+                at = stream.next_due(now)
+            if at is None:
+                self._busy.discard(tag)
+            else:
+                due = at if due is None else min(due, at)
+        return due

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cloudpickle
+import numpy as np
 
 from nbray.refs import ObjectRef
 
@@ -131,20 +132,23 @@ def at_home(value: Any, namespace: dict[str, Any]) -> Any:
     """
     if type(value) in PLAIN or isinstance(value, ObjectRef):
         return value
-    kept: list[ObjectRef[Any]] = []
-    buffers: list[memoryview] = []
+    kept: dict[str, list[Any]] = {"reference": [], "array": []}
+    buffers: list[pickle.PickleBuffer] = []
 
     def keep(obj: Any) -> tuple[str, int] | None:
-        if not isinstance(obj, ObjectRef):
-            return None
-        kept.append(obj)
-        return "reference", len(kept) - 1
+        if isinstance(obj, ObjectRef):
+            kept["reference"].append(obj)
+            return "reference", len(kept["reference"]) - 1
+        # Not left to pickle: it would make a view of the store a view again, as read-only as before.
+        if type(obj) is np.ndarray and not obj.flags.writeable and not obj.dtype.hasobject:
+            kept["array"].append(obj.copy(order="K"))
+            return "array", len(kept["array"]) - 1
+        return None
 
     file = io.BytesIO()
-    Packer(file, keep, lambda buffer: buffers.append(buffer.raw())).dump(value)
+    Packer(file, keep, buffers.append).dump(value)
     defined_in_cell = isinstance(value, types.FunctionType | type) and getattr(value, "__module__", None) == "__main__"
-    if not defined_in_cell and not any(buffer.readonly for buffer in buffers):
+    if not defined_in_cell and not kept["array"]:
         return value
     file.seek(0)
-    # A bytearray is writable memory, and numpy takes it without another copy.
-    return Unpacker(file, {"reference": kept}, namespace, [bytearray(buffer) for buffer in buffers]).load()
+    return Unpacker(file, kept, namespace, buffers).load()

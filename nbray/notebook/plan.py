@@ -14,7 +14,7 @@ from nbray.notebook import inputs
 from nbray.notebook.arguments import CellOptions
 from nbray.notebook.capture import Capture, capture
 from nbray.notebook.inputs import InputStore, Packed
-from nbray.notebook.placing import SHARE, Place, find_place
+from nbray.notebook.placing import SHARE, Place
 from nbray.notebook.remote_cell import CellTask, run_cell, run_in_actor, run_items
 from nbray.notebook.told import CellSyntaxError, of_line, told
 from nbray.refs import ObjectRef
@@ -32,6 +32,10 @@ class Chunk(NamedTuple):
     def report(self) -> ObjectRef[Any]:
         return self.refs[0]
 
+    def per_item(self, value: Any) -> list[Any]:
+        """An output of this task, as one value per item."""
+        return [value] if len(self.items) == 1 else value
+
 
 class Plan(NamedTuple):
     """A cell, understood and checked, with nothing sent yet."""
@@ -43,6 +47,7 @@ class Plan(NamedTuple):
     values: dict[str, Any]  #: inputs by name
     outputs: tuple[str, ...]
     items: list[Any] | None  #: of --each
+    place: Place
 
     @property
     def filename(self) -> str:
@@ -59,7 +64,7 @@ class Plan(NamedTuple):
         return f"{name} [{self.options.tag}]" if self.options.tag else name
 
 
-def make_plan(line: str, body: str, options: CellOptions, namespace: dict[str, Any], label: str) -> Plan:
+def make_plan(line: str, body: str, options: CellOptions, namespace: dict[str, Any], label: str, place: Place) -> Plan:
     """Understand a cell. Raises SyntaxError, NameError or UsageError, each with the line of the cell that it is about."""
     source = f"%%remote {line}".rstrip() + "\n" + body
     try:
@@ -72,7 +77,7 @@ def make_plan(line: str, body: str, options: CellOptions, namespace: dict[str, A
             f"take it out, or move it to a cell of its own (!commands do work)"
         )
     own = frozenset({options.each[0]} if options.each else ())
-    inside_actor = _may_be_actor(options, namespace)
+    inside_actor = place.actor is not None  # names may come from the actor's own namespace
     if inside_actor:
         own |= {"self"}
     try:
@@ -81,13 +86,7 @@ def make_plan(line: str, body: str, options: CellOptions, namespace: dict[str, A
         line_number = next((read.line for read in found.reads if read.name == error.name), None)
         raise of_line(error, source, line_number) from None
     outputs = _outputs(found, options, values, inside_actor=inside_actor)
-    return Plan(label, source, found, options, values, outputs, _items(options, namespace))
-
-
-def _may_be_actor(options: CellOptions, namespace: Mapping[str, Any]) -> bool:
-    """Whether names may come from an actor's own namespace. A named actor is known to the cluster only, so assume it."""
-    where = options.on
-    return where is not None and (isinstance(namespace.get(where), nbray.actor.ActorHandle) or where.isidentifier())
+    return Plan(label, source, found, options, values, outputs, _items(options, namespace), place)
 
 
 def _outputs(found: Capture, options: CellOptions, values: Mapping[str, Any], *, inside_actor: bool) -> tuple[str, ...]:
@@ -113,13 +112,12 @@ def _items(options: CellOptions, namespace: dict[str, Any]) -> list[Any] | None:
         raise told(error) from None
 
 
-def submit(plan: Plan, engine: Engine, store: InputStore, namespace: Mapping[str, Any]) -> tuple[list[Chunk], Packed]:
-    """Send the cell's tasks. The caller has entered `engine.cell(tag)`. Raises TypeError for an input that does not pickle."""
-    place = find_place(plan.options.on, namespace, engine) if plan.options.on else Place()
-    try:
-        packed = store.pack(plan.values, engine)
-    except TypeError as error:
-        raise told(error) from None
+def submit(plan: Plan, engine: Engine, store: InputStore) -> tuple[list[Chunk], Packed]:
+    """Send the cell's tasks. The caller has entered `engine.cell(tag)`.
+
+    Raises TypeError for an input that does not pickle, ValueError for an amount that cannot be.
+    """
+    place, packed = plan.place, store.pack(plan.values, engine)
     task = CellTask(
         filename=plan.filename,
         source=plan.source,

@@ -1,7 +1,7 @@
 """What runs on the worker when a cell does: its inputs become a namespace, its code runs there, and its outputs are taken out.
 
     run_cell       one cell, one task                 returns (Report, shown value, *outputs)
-    run_items      some items of `--each`             the same, every output a list with one entry per item
+    run_items      some items of `--each`             the same, every output a list with one entry per item; one item: no list
     run_in_actor   inside an actor                    the same; the namespace stays in the actor between cells
 
 Nothing here imports IPython: a forked worker must begin at once.
@@ -91,18 +91,16 @@ def run_items(task: CellTask, items: Sequence[Any], *objects: Any) -> tuple[Any,
     One item: raises what the cell raises. Several: failures are collected, and the other items go on.
     """
     started, begun = time.time(), time.perf_counter()
+    if len(items) == 1:
+        return _run_item(task, items[0], objects, (started, begun))
     reports: list[Report] = []
     shown: list[Any] = []
     values: list[list[Any]] = [[] for _ in task.outputs]
     failures: dict[int, Failure] = {}
     for i, item in enumerate(items):
         try:
-            namespace, inputs = _namespace(task, objects, {task.item: item})
-            last = _executed(task, namespace)
-            report, last, *outputs = _results(task, namespace, inputs, last, (started, begun))
-        except Exception as error:
-            if len(items) == 1:
-                raise
+            report, last, *outputs = _run_item(task, item, objects, (started, begun))
+        except Exception as error:  # noqa: BLE001 -- whatever the cell raises for this item
             failures[i] = _failure(error, task)
             last, outputs = None, [None] * len(task.outputs)
         else:
@@ -111,6 +109,12 @@ def run_items(task: CellTask, items: Sequence[Any], *objects: Any) -> tuple[Any,
         for column, output in zip(values, outputs, strict=True):
             column.append(output)
     return (_merged(reports, failures, (started, begun)), shown, *values)
+
+
+def _run_item(task: CellTask, item: Any, objects: Sequence[Any], clock: tuple[float, float]) -> tuple[Any, ...]:
+    namespace, inputs = _namespace(task, objects, {task.item: item})
+    shown = _executed(task, namespace)
+    return _results(task, namespace, inputs, shown, clock)
 
 
 def run_in_actor(actor: Any, task: CellTask, *objects: Any) -> tuple[Any, ...]:

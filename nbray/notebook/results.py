@@ -24,6 +24,9 @@ def deliver(job: Job, namespace: dict[str, Any], store: InputStore) -> Any:
     problems: list[Exception] = []
     arrived: dict[str, Any] = {}
     for column, name in enumerate(job.plan.outputs, start=2):
+        if not job.chunks:
+            arrived[name] = []  # --each over nothing
+            continue
         if all(name in report.unchanged for report in reports):
             continue
         if all(name in report.missing for report in reports):
@@ -83,7 +86,12 @@ def _column(job: Job, column: int, name: str, size: int, store: InputStore) -> A
             )
         return refs if job.plan.items is not None else refs[0]
     values = job.engine.get(refs, None)
-    return values[0] if job.plan.items is None else [value for chunk in values for value in chunk]
+    return values[0] if job.plan.items is None else _flat(job, values)
+
+
+def _flat(job: Job, values: list[Any]) -> list[Any]:
+    """One value per item."""
+    return [each for chunk, value in zip(job.chunks, values, strict=True) for each in chunk.per_item(value)]
 
 
 def _shown(job: Job, size: int, store: InputStore, namespace: dict[str, Any]) -> Any:
@@ -96,6 +104,6 @@ def _shown(job: Job, size: int, store: InputStore, namespace: dict[str, Any]) ->
     values = job.engine.get(refs, None)
     if job.plan.items is None:
         return values[0] if isinstance(values[0], Unshippable) else at_home(values[0], namespace)
-    every = [value for chunk in values for value in chunk]
+    every = _flat(job, values)
     # A cell that ends in an assignment or a call for its effect shows nothing, and a list of Nones is nothing.
     return None if all(value is None for value in every) else at_home(every, namespace)

@@ -56,16 +56,19 @@ class CellStream:
     tokens: float = RATE
     last: float = 0.0  #: when tokens were counted
     heard: float = 0.0  #: when something arrived
-    writers: set[str] = field(default_factory=set)
+    writers: set[bytes] = field(default_factory=set)  #: tasks that wrote
+    unasked: bool = False  #: a task wrote, and nobody has asked yet whether the cell has others
     open_line: str | None = None  #: whose line has no end yet
 
     # -- facts
 
-    def text(self, who: str, stream: str, text: str, dropped: int, now: float) -> None:
-        """A task wrote `text`; `dropped` lines were left out before it by the worker."""
+    def text(self, task: bytes, who: str, stream: str, text: str, dropped: int, now: float) -> None:
+        """A task, called `who`, wrote `text`; `dropped` lines were left out before it by the worker."""
         self.heard = now
         self.rate_dropped += dropped
-        self.writers.add(who)
+        if task not in self.writers:
+            self.writers.add(task)
+            self.unasked = not self.many
         head = self.limit - min(self.limit // 2, TAIL_LIMIT)
         if not self.tail and not self.left_out and self.taken < head:
             first, rest = text[: head - self.taken], text[head - self.taken :]

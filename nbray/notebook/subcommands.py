@@ -136,7 +136,7 @@ class Subcommands:
 
     def tasks(self, rest: str) -> None:
         _nothing("tasks", rest)
-        self._ask("tasks", ["task_id", "name", "state", "node_id", "worker_id"], latest_first=True)
+        self._ask("tasks", ["id", "name", "state", "attempt", "node", "worker"], kind="task")
 
     def actors(self, rest: str) -> None:
         _nothing("actors", rest)
@@ -153,13 +153,20 @@ class Subcommands:
             if isinstance(value, nbray.ObjectRef) and not name.startswith("_"):
                 names.setdefault(value, []).append(name)
         rows = []
-        for ref in list(engine.references())[:SHOWN_ROWS]:
+        for ref in list(engine.references()):
             known = engine.facts_of(ref)
             size = known.get("size")
             rows.append(
                 (ref.hex()[-12:], ", ".join(names.get(ref, [])), known.get("state", ""), display.bytes_text(size) if size else "")
             )
-        self._show(display.table("objects", ["object", "variables", "state", "size"], rows, "this notebook holds no references"))
+        self._show(
+            display.table(
+                "objects",
+                ["variables", "object", "state", "size"],
+                [row[:4] for row in rows[:SHOWN_ROWS]],
+                "this notebook holds no references",
+            )
+        )
 
     def logs(self, rest: str) -> None:
         given = parse(logs, rest)
@@ -232,7 +239,7 @@ class Subcommands:
 
     # -- showing
 
-    def _ask(self, what: str, columns: Sequence[str], *, latest_first: bool = False) -> None:
+    def _ask(self, what: str, columns: Sequence[str], *, kind: str | None = None) -> None:
         if session.engine is None:
             self._show(display.table(what, [], [], "no cluster yet"))
             return
@@ -240,8 +247,8 @@ class Subcommands:
             found: list[dict[str, Any]] = list(session.engine.ask(what))
         except RayError as error:
             raise UsageError(f"%nbray {what}: {error}") from None
-        if latest_first:
-            found.reverse()
+        if kind is not None:  # records of the trace: the latest first
+            found = [entry for entry in found if entry.get("kind") == kind][::-1]
         rows = [[_cell(entry.get(column)) for column in columns] for entry in found[:SHOWN_ROWS]]
         self._show(display.table(what, columns, rows, "none"))
         if len(found) > SHOWN_ROWS:

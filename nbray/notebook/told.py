@@ -29,15 +29,15 @@ def of_line(error: E, source: str, number: int | None) -> E:
 
 
 def remote(error: BaseException, heading: str = "") -> BaseException:
-    """An error that came from the cluster, below `heading`. One that has its own lines (a task's traceback) keeps them."""
-    if isinstance(error, RayTaskError):
-        if heading:
-            error.traceback_str = f"{heading}\n{error.traceback_str}"
-        if notes := getattr(error.cause, "__notes__", ()):
-            missing = [note for note in notes if note not in error.traceback_str]
-            error.traceback_str = "\n".join([error.traceback_str.rstrip(), *missing])
-        return error
-    return told(error, *([heading] if heading else []))
+    """An error that came from the cluster, below `heading`. A task's traceback is shown as it is."""
+    if not isinstance(error, RayTaskError):
+        return told(error, *([heading] if heading else []))
+    if heading:
+        error.traceback_str = f"{heading}\n{error.traceback_str}"
+    lines = error.traceback_str.rstrip().split("\n")
+    # The class adds where the notebook asked: here that is the cell itself, which the traceback shows already.
+    error._render_traceback_ = lambda: lines  # type: ignore[method-assign]
+    return error
 
 
 class CellSyntaxError(SyntaxError):

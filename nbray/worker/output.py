@@ -129,7 +129,9 @@ class OutputSender:
         room = max(0, OUTPUT_LINES_PER_S - int(window[1]))
         kept = lines[:room]
         window[1] += len(kept)
-        kept = [line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ... [{len(line) - LONGEST_LINE} more]\n" for line in kept]
+        kept = [
+            line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ... [{len(line) - LONGEST_LINE} more]\n" for line in kept
+        ]
         return "".join(kept), len(lines) - len(kept)
 
     def display(self, data: dict[str, Any], metadata: dict[str, Any], transient: dict[str, Any], update: bool) -> None:

@@ -1,0 +1,104 @@
+"""What tasks print and display, by the cell under which the page shows it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+Kernel = Any
+
+GATE = """
+import os, pathlib, tempfile
+gate = tempfile.mkdtemp()
+def wait_for(name):
+    import os, time
+    while not os.path.exists(f"{gate}/{name}"):
+        time.sleep(0.005)
+def let_go(name):
+    pathlib.Path(gate, name).touch()
+"""
+
+
+def test_prints_of_a_remote_cell_are_under_it_and_before_its_end(kernel: Kernel) -> None:
+    cell = kernel.ok("%%remote\nimport sys\nprint('to out')\nprint('to err', file=sys.stderr)")
+    assert cell.stdout == "to out\n"
+    assert "to err\n" in cell.stderr
+
+
+def test_prints_of_plain_api_tasks_are_under_the_cell_that_submitted_them(kernel: Kernel) -> None:
+    cell = kernel.ok("@nbray.remote\ndef say(x):\n    print('said', x)\n\nnbray.get(say.remote(1))")
+    assert cell.stdout == "said 1\n"
+
+
+def test_lines_of_several_tasks_say_whose_they_are(kernel: Kernel) -> None:
+    cell = kernel.ok("_ = nbray.get([say.remote(i) for i in range(3)])")
+    assert sorted(re.sub(r"pid=\d+", "pid=N", line) for line in cell.stdout.splitlines()) == [
+        f"(say pid=N) said {i}" for i in range(3)
+    ]
+
+
+def test_late_output_lands_in_the_cell_that_submitted_it(kernel: Kernel) -> None:
+    kernel.ok(GATE)
+    kernel.ok(
+        "@nbray.remote\ndef late():\n    wait_for('late')\n    print('late words')\n    display('late display')\n    return 1"
+    )
+    issuing = kernel.ok("ref = late.remote()")
+    other = kernel.ok("let_go('late'); print(nbray.get(ref))")
+    kernel.until(lambda: "late words" in issuing.text and issuing.displays, "the late output")
+    assert other.text == "1\n"
+    assert not other.displays
+
+
+def test_late_output_of_a_background_cell_lands_in_it_and_its_line_is_brought_up_to_date(kernel: Kernel) -> None:
+    issuing = kernel.ok("%%remote --bg --handle job\nwait_for('bg')\nprint('from behind')\nbehind = 7")
+    assert "running" in issuing.displays[-1]["text/plain"]
+    other = kernel.ok("let_go('bg'); job.result(); (behind, job.status)")
+    assert other.value == "(7, 'done')"
+    kernel.until(lambda: "from behind" in issuing.text and issuing.updates, "the update of the line")
+    assert "done" in issuing.updates[-1]["text/plain"]
+    assert other.text == ""
+
+
+def test_rich_displays_and_their_updates_arrive_with_every_form(kernel: Kernel) -> None:
+    cell = kernel.ok(
+        "%%remote\nfrom IPython.display import HTML, display\n"
+        "shown = display(HTML('<b>one</b>'), display_id='it')\nshown.update(HTML('<b>two</b>'))"
+    )
+    assert cell.displays[0]["text/html"] == "<b>one</b>"
+    assert cell.updates[0]["text/html"] == "<b>two</b>"
+
+
+def test_a_picture_arrives_as_base64(kernel: Kernel) -> None:
+    cell = kernel.ok("%%remote\nclass Picture:\n    def _repr_png_(self):\n        return b'\\x89PNG\\r\\n'\ndisplay(Picture())")
+    assert cell.displays[0]["image/png"].strip() == "iVBORw0K"
+
+
+def test_a_flood_is_bounded_and_says_what_is_missing(kernel: Kernel) -> None:
+    cell = kernel.ok("%%remote --max-output 10kB\nfor i in range(100_000):\n    print('line', i)")
+    assert len(cell.stdout) < 20_000
+    assert "left out" in cell.stderr
+    assert cell.messages < 100
+
+
+def test_long_output_shows_its_head_and_its_tail(kernel: Kernel) -> None:
+    cell = kernel.ok("%%remote --max-output 1kB\nfor i in range(150):\n    print('number', i)")
+    assert "number 0\n" in cell.stdout
+    assert cell.stdout.endswith("number 149\n")
+    assert "number 75\n" not in cell.stdout
+    assert re.search(r"… \d+ lines \([\d,]+ characters\) left out", cell.stderr)
+
+
+def test_output_held_back_comes_when_the_cell_ends(kernel: Kernel) -> None:
+    cell = kernel.ok("%%remote --no-stream --each i=range(3)\nprint('held', i)")
+    assert sorted(re.findall(r"held \d", cell.stdout)) == ["held 0", "held 1", "held 2"]
+
+
+def test_bytes_that_are_no_text_and_control_characters_survive(kernel: Kernel) -> None:
+    cell = kernel.ok("%%remote\nprint('\\x00 \\x1b[1mbold\\x1b[0m \\r over \\ud800')")
+    assert "\x1b[1mbold" in cell.stdout
+
+
+def test_many_displays_are_bounded(kernel: Kernel) -> None:
+    cell = kernel.ok("%%remote --view none\nfor i in range(500):\n    display(i)")
+    assert len(cell.displays) == 100
+    assert "400 displays left out" in cell.stderr
