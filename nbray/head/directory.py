@@ -246,7 +246,7 @@ class Directory:
         host = self.hosts.get(death.process)
         if host is not None:  # ActorLost says the same, unless the head was away when it was sent
             self._ended(self.live[host], death, bool(death.reason), now)
-        self._end_owned(death.process, reason, now)
+        self.end_owned(death.process, reason, now)
         self.strangers.owner_died(death.process, reason)
 
     def job_ended(self, driver: Address, reason: str, now: float) -> None:
@@ -334,9 +334,9 @@ class Directory:
         if worker is None:
             return
         del self.hosts[worker.process]
-        self._end_owned(worker.process, f"has ended (pid {pid}, {obituary.called(record)})", now)
+        self.end_owned(worker.process, f"has ended (pid {pid}, {obituary.called(record)})", now)
 
-    def _end_owned(self, owner: ProcessId, reason: str, now: float) -> None:
+    def end_owned(self, owner: ProcessId, reason: str, now: float) -> None:
         for actor in list(self.owned.get(owner, ())):
             if actor in self.live:  # not yet gone with another
                 self._end_with_owner(self.live[actor], reason, now)

@@ -223,9 +223,12 @@ class HeadState:
         self.directory.placing.retry(now)
 
     def _actor_lost(self, event: ActorLost, now: float) -> None:
-        self._remember_gone(event.death.process, f"has ended (pid {event.death.pid})")
+        reason = f"has ended (pid {event.death.pid})"
+        self._remember_gone(event.death.process, reason)
         self.watched.discard(event.death.process)
         self.directory.lost(event, now)
+        # Also when the report is late: whatever the epoch, that process is gone, and it may have owned actors.
+        self.directory.end_owned(event.death.process, reason, now)
         self.directory.placing.retry(now, self.members.nodes.get(event.death.node))
 
     # -- questions

@@ -204,6 +204,17 @@ def test_actors_that_restart_for_ever_do(story: Story) -> None:
         assert f"RESTARTING epoch {epoch + 1}" in story.tell(f"lost X w{epoch}@a epoch={epoch}")
 
 
+def test_a_late_report_of_a_death_still_ends_what_that_process_owned(story: Story) -> None:
+    """Found by the machine: the head was restarted before it heard that X had started in w."""
+    story.tell("node b CPU=4")
+    story.tell("actor X d@a detached at=b")
+    story.tell("restart-head e")
+    story.tell("node e CPU=4")
+    story.tell("actor Y w@b job=d@a at=e")
+    story.tell("beat b")
+    assert "its owner has died" in story.tell("lost X w@b intended")
+
+
 def test_an_actor_moves_to_another_node_when_its_own_dies(story: Story) -> None:
     story.tell("node b CPU=4")
     story.tell("actor X d@a restarts=1 at=b soft")
