@@ -79,7 +79,7 @@ def as_dict(record: TraceRecord) -> dict[str, Any]:
 
 
 def chrome_events(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Chrome's trace format, which Perfetto opens: one row per worker, complete events in microseconds, queue time as an argument."""
+    """Chrome's trace format, which Perfetto opens: one row per worker, complete events in microseconds, queue time beside them."""
     events: list[dict[str, Any]] = []
     rows: dict[tuple[str, str], int] = {}
     for record in records:

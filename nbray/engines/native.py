@@ -70,7 +70,9 @@ class NativeEngine:
 
     # ------------------------------------------------------------------------------------------ work
 
-    def submit(self, function: FunctionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: TaskOptions) -> list[ObjectRef[Any]]:
+    def submit(
+        self, function: FunctionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: TaskOptions
+    ) -> list[ObjectRef[Any]]:
         runtime = self.runtime
         if not runtime.attached.is_set():
             runtime.wait_attached()
@@ -174,7 +176,9 @@ class NativeEngine:
             client = state.calls.actors.get(actor.actor)
             pending = len(client.queue) + len(client.running) if client is not None else 0
         if pending >= limit:
-            raise PendingCallsLimitExceeded(f"{actor.class_name} has {pending} pending calls from this process; its max_pending_calls is {limit}")
+            raise PendingCallsLimitExceeded(
+                f"{actor.class_name} has {pending} pending calls from this process; its max_pending_calls is {limit}"
+            )
 
     def find_actor(self, name: str, namespace: str | None) -> ActorToken:
         runtime = self.runtime
@@ -271,7 +275,8 @@ class NativeEngine:
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
         object_ids = [ref._id for ref in refs]
         self.runtime.wait_for(object_ids, count, timeout, fetch_local, eager=False)
-        ready, rest = [], []
+        ready: list[ObjectRef[Any]] = []
+        rest: list[ObjectRef[Any]] = []
         with self.runtime.locked():
             for ref in refs:
                 if len(ready) < count and self.runtime.is_ready(ref._id, fetch_local):
@@ -425,13 +430,12 @@ class NativeEngine:
         self._count(push.cell, "queued", -1)
         self._count(push.cell, outcome, 1)
         state = "FINISHED" if done.state == "DONE" else done.state
-        self.trace_log.add(
-            trace.TraceRecord(
-                "task", push.task, push.name, state, push.cell, done.task.parent, done.node, done.worker, push.attempt,
-                done.task.submitted_ns, 0, done.started_ns, done.ended_ns, time.time_ns(), done.cpu_ns,
-                [h.object for h in done.task.needs or []], push.returns,
-            )  # fmt: skip
-        )
+        record = trace.TraceRecord(
+            "task", push.task, push.name, state, push.cell, done.task.parent, done.node, done.worker, push.attempt,
+            done.task.submitted_ns, 0, done.started_ns, done.ended_ns, time.time_ns(), done.cpu_ns,
+            [h.object for h in done.task.needs or []], push.returns,
+        )  # fmt: skip
+        self.trace_log.add(record)
         if not self._trace_armed:
             self._trace_armed = True
             self._trace_later()
@@ -476,4 +480,3 @@ class NativeEngine:
 
 def _no_actor() -> None:
     raise TypeError("exit_actor called on a non-actor worker: it ends the actor that calls it, so call it in an actor's method")
-

@@ -65,8 +65,8 @@ def crashed(task: OwnedTask, death: Death, allowed: int) -> Failure:
         else "If the crash is not the task's own doing, raise max_retries."
     )
     message = (
-        f"{task.push.name or 'a task'} [task {short(task.id)}, attempt {task.push.attempt + 1} of {allowed + 1}] was running on worker {death.pid} "
-        f"of node {short(death.node)} when that process {ended(death)}. {advice}{_last_output(death)}"
+        f"{task.push.name or 'a task'} [task {short(task.id)}, attempt {task.push.attempt + 1} of {allowed + 1}] was running on "
+        f"worker {death.pid} of node {short(death.node)} when that process {ended(death)}. {advice}{_last_output(death)}"
     )
     return Failure(kind, message=message, fields=facts(task, death))
 

@@ -59,7 +59,7 @@ class Runtime:
         self.on_effect: Callable[[Effect], None] = lambda _e: None  #: effects that are not Send or Ready; outside the lock
         self.on_lost: Callable[[str], None] = lambda _why: None  #: our node is gone; from nbray-io
         self.flush_at: float | None = None  #: when nbray-io calls `on_flush`, unless it was done before
-        self.on_trouble: Callable[[str], None] = lambda told: sys.stderr.write(told)  # type: ignore[assignment,return-value]
+        self.on_trouble: Callable[[str], None] = _to_stderr
         self.on_flush: Callable[[], None] = lambda: None
         self.on_block: Callable[[], None] = lambda: None  #: a thread of this process is about to wait for objects
         self.on_unblock: Callable[[], None] = lambda: None
@@ -404,3 +404,7 @@ class Runtime:
         if mailbox is not None:
             mailbox.close()
         self.guard.uninstall()
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(text)

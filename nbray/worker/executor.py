@@ -214,7 +214,7 @@ class Executor:
             self._in_main = None
             del args, kwargs
             return self.stored(push, result), False
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 -- whatever the user's code raises is the task's result
             self._in_main = None
             return self.failed(push, current, error)
 
@@ -376,7 +376,7 @@ class Executor:
             args, kwargs = self.arguments(push)
             self.actor = LiveActor(self, spec, message.epoch, cls)
             self.actor.build(args, kwargs)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 -- whatever __init__ raises is why there is no actor
             self._failed_init(message, push, error)
             return
         finally:
@@ -453,4 +453,3 @@ def enter_job(message: m.DefineJob) -> None:
             sys.path.insert(0, entry)
     if os.path.isdir(message.directory):
         os.chdir(message.directory)
-
