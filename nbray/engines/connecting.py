@@ -1,8 +1,8 @@
 """From an address to an engine in this driver: start a cluster, find one, join one; and start another when ours died.
 
-    None, "local"          a node daemon of our own, which ends with us
-    "auto", "host:port"    a cluster on this machine that `nbray start` began: its connection file tells where
-    a file, a token        a cluster elsewhere: a client node of our own dials its head (docs/architecture.md)
+None, "local"          a node daemon of our own, which ends with us
+"auto", "host:port"    a cluster on this machine that `nbray start` began: its connection file tells where
+a file, a token        a cluster elsewhere: a client node of our own dials its head (docs/architecture.md)
 """
 
 from __future__ import annotations
@@ -14,16 +14,22 @@ from collections.abc import Callable
 from nbray.driver import launch
 from nbray.driver.showing import Terminal
 from nbray.engines.native import NativeEngine
-from nbray.exceptions import NodeStartError, RayError
+from nbray.exceptions import RayError
 from nbray.ids import Address, new_process_id
+from nbray.node.settings import NetworkSettings, NodeSettings
 from nbray.owner.runtime import Runtime
+from nbray.wire import connection_file, rundir
 from nbray.wire import messages as m
 
 
 class Attachment:
     """What a driver is attached to, and how to get another when it is gone."""
 
-    def __init__(self, engine: NativeEngine, start: Callable[[], launch.Launched] | None, directory: str) -> None:
+    def __init__(
+        self, engine: NativeEngine, start: Callable[[], launch.Launched] | None, directory: str, address: str = "local"
+    ) -> None:
+        """`start` begins a daemon of our own; without it, `directory` is that of a daemon which runs already."""
+        self._address = address
         self._engine = engine
         self._start = start
         self._directory = directory
@@ -42,12 +48,12 @@ class Attachment:
         welcome = runtime.welcome
         assert welcome is not None
         engine.description_here = {
-            "address": "local" if self._start is not None else self._directory,
+            "address": self._address,
             "session": welcome.session,
             "node": welcome.node.hex(),
             "cpus_from": welcome.cpus_from,
             "log_directory": welcome.log_directory,
-            "embedded": self._start is not None,
+            "embedded": self._address == "local",
             "directory": self._directory,
             "daemon_pid": self._launched.process.pid if self._launched is not None else None,
         }
@@ -67,7 +73,11 @@ class Attachment:
             engine.runtime.why_gone = f"{why}, and starting another failed: {error}"
             engine.notice("", "lost", engine.runtime.why_gone)
             return
-        engine.notice("", "restarted", f"{why}; started another cluster. Objects in its store and its actors are gone, the notebook's variables are not.")
+        engine.notice(
+            "",
+            "restarted",
+            f"{why}; started another cluster. Objects in its store and its actors are gone, the notebook's variables are not.",
+        )
 
     def close(self) -> None:
         self._closing = True
@@ -125,7 +135,19 @@ def connect(
 
 
 def _elsewhere(engine: NativeEngine, address: str) -> Attachment:
-    raise NodeStartError(f"attaching to {address} is not wired yet")
+    """A cluster that runs already: through its own daemon where that is ours and here, else through a client node."""
+    if address.startswith("ray://"):
+        raise NotImplementedError(
+            f"{address}: driving an existing Ray cluster is not built yet; without the scheme, an address means a cluster of `nbray start`"
+        )
+    found = connection_file.find(address)
+    connection = found.connection
+    if connection.directory and connection.directory in rundir.in_use():
+        return Attachment(engine, None, connection.directory, connection.address)
+    mine = connection.credentials(found.source, role="client")
+    network = NetworkSettings(mine.cluster, mine.secret, mine.server_public, mine.source, "client", None, (connection.host, connection.port))
+    settings = NodeSettings(role="client", network=network)
+    return Attachment(engine, lambda: launch.start(settings), "", connection.address)
 
 
 __all__ = ["Attachment", "connect"]
