@@ -13,6 +13,7 @@ from collections import Counter
 import msgspec
 
 from nbray.head import obituary
+from nbray.head.endings import Endings
 from nbray.head.members import Members
 from nbray.head.placing import Placing, key_of
 from nbray.head.records import ALIVE, DEAD, PENDING, RESTARTING, ActorRecord, Life, Persist
@@ -57,6 +58,7 @@ class Directory:
         self.owned: dict[ProcessId, dict[ActorId, None]] = {}  #: live actors by owner, detached ones excepted
         self.hosts: dict[ProcessId, ActorId] = {}  #: worker process -> the ALIVE actor in it
         self.strangers = Strangers(out)
+        self.endings = Endings(members, out)
 
     # -- what people ask for
 
@@ -174,7 +176,7 @@ class Directory:
             return
         if record is None:
             # The epoch was given up while it started. Its process must not stay.
-            self.members.send(event.worker.node, EndActor(event.actor, event.epoch, True, "the head has given this epoch up"))
+            self.endings.order(event.worker.node, EndActor(event.actor, event.epoch, True, "the head has given this epoch up"))
             return
         if record.worker == event.worker:
             self.late["ActorStarted"] += 1
@@ -190,6 +192,7 @@ class Directory:
         self._publish(record)
 
     def failed(self, event: ActorFailed, now: float) -> None:
+        self.endings.done(event.actor, event.epoch)
         record = self._current(event.actor, event.epoch, event)
         if record is None:
             return
@@ -201,6 +204,7 @@ class Directory:
 
     def unplaced(self, event: ActorUnplaced, now: float) -> None:
         """The node had no room after all. It gets nothing more until it has reported what it has."""
+        self.endings.done(event.actor, event.epoch)
         node = self.members.nodes.get(event.node)
         if node is not None:
             node.release(event.actor, event.epoch)
@@ -215,6 +219,7 @@ class Directory:
 
     def lost(self, event: ActorLost, now: float) -> None:
         """The process of an epoch ended."""
+        self.endings.done(event.actor, event.epoch)
         node = self.members.nodes.get(event.death.node)
         if node is not None:
             node.release(event.actor, event.epoch)
@@ -259,6 +264,7 @@ class Directory:
             record.watchers.pop(driver, None)
 
     def node_died(self, node: NodeId, reason: str, now: float) -> None:
+        self.endings.node_died(node)
         for record in self.live.values():
             record.watchers = {watcher: None for watcher in record.watchers if watcher.node != node}
         for record in self.placing.stranded(node):
@@ -351,8 +357,8 @@ class Directory:
         return True
 
     def _end_process(self, record: ActorRecord, *, kill: bool, reason: str) -> None:
-        if record.node is not None and record.node in self.members.nodes:
-            self.members.send(record.node, EndActor(record.actor, record.epoch, kill, reason))
+        if record.node is not None:
+            self.endings.order(record.node, EndActor(record.actor, record.epoch, kill, reason))
 
     def _free_name(self, record: ActorRecord) -> None:
         key = record.spec.namespace, record.spec.name
@@ -399,6 +405,7 @@ class Directory:
 
     def reattach(self, node: NodeId, now: float) -> None:
         """A node of before the head's restart is heard of: an epoch that was being started there may have answered to nobody."""
+        self.endings.repeat(node)
         for record in [r for r in self.live.values() if r.node == node and r.state != ALIVE]:
             self._end_process(record, kill=True, reason="the head was restarted while it started")
             record.epoch += 1
@@ -428,6 +435,7 @@ class Directory:
         assert all(actor in self.live for actor in self.hosts.values())
         assert all(actor in self.live for owned in self.owned.values() for actor in owned)
         self.placing.check()
+        self.endings.check()
 
 
 def _found(request: int, spec: ActorSpec) -> ActorFound:

@@ -23,7 +23,7 @@ class Persist(Effect, frozen=True, gc=False):
     value: bytes | None
 
 
-#: What the journal gives back: table -> key -> value. Tables are "nodes", "jobs", "actors" (specs), "lives", "kv".
+#: What the journal gives back: table -> key -> value. Tables are "nodes", "jobs", "actors" (specs), "lives", "endings", "kv".
 Tables = dict[str, dict[bytes, bytes]]
 
 

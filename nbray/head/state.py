@@ -254,6 +254,7 @@ class HeadState:
         for key, value in tables.get("jobs", {}).items():
             head.jobs[key] = msgspec.msgpack.decode(value, type=JobRecord)
         head.questions.kv.restore(tables.get("kv", {}))
+        head.directory.endings.restore(tables.get("endings", {}))
         lives = {key: msgspec.msgpack.decode(value, type=Life) for key, value in tables.get("lives", {}).items()}
         for key, value in tables.get("actors", {}).items():
             head.directory.restore(msgspec.msgpack.decode(value, type=ActorSpec), lives.get(key), now)

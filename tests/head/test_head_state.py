@@ -204,6 +204,19 @@ def test_actors_that_restart_for_ever_do(story: Story) -> None:
         assert f"RESTARTING epoch {epoch + 1}" in story.tell(f"lost X w{epoch}@a epoch={epoch}")
 
 
+def test_an_order_to_end_is_given_again_when_the_head_was_restarted_before_it_was_obeyed(story: Story) -> None:
+    """Found by the machine: the order can be lost with the head, and the process would stay for ever."""
+    story.tell("node b CPU=4")
+    story.tell("actor X d@a at=b soft")
+    story.tell("started X w@b")
+    story.tell("kill X")
+    story.tell("restart-head e")
+    assert "b <- EndActor X epoch 0 kill: killed by nbray.kill" in story.tell("beat b")
+    story.tell("lost X w@b intended")
+    story.tell("restart-head f")
+    assert "EndActor" not in story.tell("beat b")
+
+
 def test_a_late_report_of_a_death_still_ends_what_that_process_owned(story: Story) -> None:
     """Found by the machine: the head was restarted before it heard that X had started in w."""
     story.tell("node b CPU=4")
