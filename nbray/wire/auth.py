@@ -135,13 +135,30 @@ class Denied(msgspec.Struct, frozen=True, array_like=True, tag=True):
 ToServer = Knock | Hello
 ToClient = Challenge | Admitted | Denied
 encode = msgspec.msgpack.Encoder().encode
+#: A text that is not UTF-8 raises UnicodeDecodeError, which is no msgspec.DecodeError.
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _to_server: msgspec.msgpack.Decoder[ToServer] = msgspec.msgpack.Decoder(ToServer)
 _to_client: msgspec.msgpack.Decoder[ToClient] = msgspec.msgpack.Decoder(ToClient)
 
 
+class NotAGreeting(ValueError):
+    """Bytes that nobody says before admission."""
+
+
 def decode_reply(frame: bytes) -> ToClient:
-    """Raises msgspec.DecodeError for what no gateway of this protocol says."""
-    return _to_client.decode(frame)
+    """Raises NotAGreeting for what no gateway of this protocol says."""
+    try:
+        return _to_client.decode(frame)
+    except _UNDECODABLE as error:
+        raise NotAGreeting(str(error)) from None
+
+
+def decode_request(frame: bytes) -> ToServer:
+    """Raises NotAGreeting for what no client of this protocol says."""
+    try:
+        return _to_server.decode(frame)
+    except _UNDECODABLE as error:
+        raise NotAGreeting(str(error)) from None
 
 
 def hello(mine: Credentials, challenge: Challenge, client_public: bytes, node: NodeId, lane: int) -> Hello:
@@ -241,8 +258,8 @@ class Door:
         if visitor.heard_bytes > config.PRE_AUTH_BYTES:
             return _denied(f"it said more than {config.PRE_AUTH_BYTES} bytes before it was admitted")
         try:
-            said = _to_server.decode(frame)
-        except (msgspec.DecodeError, RecursionError):
+            said = decode_request(frame)
+        except NotAGreeting:
             return _denied("it said something that is neither Knock nor Hello")
         if said.protocol != PROTOCOL_VERSION:
             return _denied(f"it speaks protocol {said.protocol} and this cluster protocol {PROTOCOL_VERSION}", versions=True)

@@ -408,7 +408,7 @@ class Dialled:
                 proven = auth.hello(self._mine, said, self._keys[0], self._node, self.lane)
                 self._dealer.send(auth.encode(proven), zmq.NOBLOCK)
                 return
-        except msgspec.DecodeError:
+        except auth.NotAGreeting:
             yield self._fail(ConnectionError(f"{where} does not speak this protocol ({PROTOCOL_VERSION})"), again=False)
             return
         except AuthenticationError as error:

@@ -500,6 +500,7 @@ def test_a_recorded_hello_opens_nothing_on_another_connection(head: Node, strang
         ([b"a", b"b"], "several frames"),
         ([b"\xc1junk"], "neither Knock nor Hello"),
         ([b"\x91" * 500], "neither Knock nor Hello"),
+        ([b"\x91\xa1\x80"], "neither Knock nor Hello"),
         ([auth.encode(auth.Knock(99))], "protocol 99"),
         (seal(b"n" * 8, b"m" * 8, 0, Packet(DATA, 1, 1, 1, 0, 0, (), (b"p" * 8, b"body"))), "several frames"),
     ],

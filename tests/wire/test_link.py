@@ -327,3 +327,14 @@ def test_an_acknowledgement_of_what_was_never_sent_is_ignored() -> None:
     network.give("a", Arrived(Packet(ACK, 2000, 1000, 0, 99, 1000)))
     assert network.ends["a"].undelivered == 1
     assert network.ends["a"].refused == 1
+
+
+def test_a_lone_message_is_acknowledged_before_its_time_out_comes() -> None:
+    network = opened(Network())
+    network.submit("a")
+    network.arrive("b")
+    network.advance(0.05)
+    assert [p.kind for p in network.wires["a"]] == [ACK]
+    network.arrive("a")
+    network.advance(10)
+    assert not network.wires["b"], "it was sent again although it had arrived"
