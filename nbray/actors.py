@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import pickle
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
+import cloudpickle
 import msgspec
 
 from nbray import connection, session
@@ -41,6 +43,7 @@ class Method(msgspec.Struct, frozen=True):
     options: CallOptions  #: from `@nbray.method`; the actor's own max_task_retries is in the token
     own_retries: bool = False  #: the method has a max_task_retries of its own
     generates: bool = False
+    retried_types: bytes = b""  #: pickled classes of its retry_exceptions, loaded only where the method is called
 
 
 # ------------------------------------------------------------------------------------------------------- the class
@@ -158,7 +161,10 @@ def method_table(cls: type) -> dict[str, Method]:
         given = getattr(function, METHOD_OPTIONS, {})
         generates = (inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)) and "num_returns" not in given
         shape = CallShape.of(function, bound=not isinstance(raw, staticmethod | classmethod))
-        table[name] = Method(name, shape, call_options(given), "max_task_retries" in given, generates)
+        types = given.get("retry_exceptions")
+        retried = cloudpickle.dumps(types) if isinstance(types, tuple) else b""
+        options = call_options({**given, "retry_exceptions": True} if retried else given)
+        table[name] = Method(name, shape, options, "max_task_retries" in given, generates, retried)
     return table | {name: Method(name, CallShape(), CallOptions()) for name in BUILT_IN}
 
 
@@ -243,6 +249,9 @@ class ActorMethod:
             retries = handle._token.max_task_retries
             if retries and not method.own_retries:
                 options = msgspec.structs.replace(options, max_task_retries=retries)
+            if method.retried_types:
+                types = pickle.loads(method.retried_types)  # noqa: S301 -- where methods are called, user code runs anyway
+                options = msgspec.structs.replace(options, retry_exceptions=types)
         self._call_options = options
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:

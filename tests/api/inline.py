@@ -147,8 +147,8 @@ class InlineEngine:
     def forget(self, _id: bytes) -> None:
         return None
 
-    def lend(self, _ref: ObjectRef[Any]) -> None:
-        return None
+    def lend(self, ref: ObjectRef[Any]) -> Address:
+        return ref.owner_address()
 
     def receive(self, id_: bytes, owner: Address) -> ObjectRef[Any]:
         return ObjectRef(id_, owner, self)

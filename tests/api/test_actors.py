@@ -211,6 +211,23 @@ def test_retries_come_from_the_call_the_method_or_the_actor_in_that_order(engine
     assert [options.max_task_retries for _, options in engine.called] == [5, 0, 2]
 
 
+def test_the_exceptions_that_a_method_retries_on_travel_with_its_handle(engine: Any) -> None:
+    class Mine(Exception):
+        pass
+
+    @nbray.remote
+    class A:
+        @nbray.method(retry_exceptions=[Mine, ValueError])
+        def f(self) -> None: ...
+
+        @nbray.method(retry_exceptions=True)
+        def g(self) -> None: ...
+
+    actor = pickle.loads(cloudpickle.dumps(A.remote()))
+    actor.f.remote(), actor.g.remote(), actor.f.options(retry_exceptions=False).remote()
+    assert [options.retry_exceptions for _, options in engine.called] == [(Mine, ValueError), True, False]
+
+
 def test_the_method_decorator_needs_options_that_exist() -> None:
     with pytest.raises(ValueError, match="must be applied with options"):
         nbray.method(lambda self: None)

@@ -197,7 +197,7 @@ def test_pi_by_fractions_anywhere_and_on_the_node_that_has_alice(resources, most
                 in_count += 1
         return Fraction(in_count, sample_count)
 
-    SAMPLE_COUNT = 50 * 1000
+    SAMPLE_COUNT = 300 * 1000
     FULL_SAMPLE_COUNT = 12 * SAMPLE_COUNT
     BATCHES = int(FULL_SAMPLE_COUNT / SAMPLE_COUNT)
     results = []
