@@ -73,10 +73,10 @@ class LeaseDesk:
             return
         worker = self.ground.pool[lease.worker]
         self._forget(lease)
+        worker.lease = None
         if worker.phase is Phase.ENDING:
             return
         if said.broken:
-            worker.lease = None
             self.ground.pool.kill(worker, "its task was cancelled by force, or it may run no more tasks", now, self.ground.out)
         else:
             self.ground.pool.release(worker, now)

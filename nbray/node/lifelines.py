@@ -17,7 +17,7 @@ from nbray.node.loop import Loop
 from nbray.wire.lifeline import Guest, Listener, NotAHello
 from nbray.wire.messages import Hello, Welcome
 
-#: Connections that have not said Hello, at one time. More wait in the kernel's queue.
+#: Connections that have not said Hello, at one time. Then the oldest goes: a process of ours says it with its first breath.
 GUESTS_LIMIT = 64
 #: With no file descriptor left for guests, accepting rests for this long.
 REST_S = 1.0
@@ -45,14 +45,14 @@ class Lifelines:
         self._loop = loop
         self._arena_fd = arena_fd
         self._admit, self._joined, self._lost = admit, joined, lost
-        self._waiting: set[Guest] = set()
+        self._waiting: dict[Guest, None] = {}  #: oldest first
         self._pidfds: dict[ProcessId, int] = {}
         self._reports_at = 0.0
         self._listener = Listener(directory)
         loop.watch(self._listener, self._accept)
 
     def _accept(self) -> None:
-        while len(self._waiting) < GUESTS_LIMIT:
+        while True:
             try:
                 guest = self._listener.accept_nowait()
             except OSError as error:
@@ -62,21 +62,26 @@ class Lifelines:
                 return
             if guest is None:
                 break
-            self._waiting.add(guest)
+            if len(self._waiting) >= GUESTS_LIMIT:
+                self._make_room(next(iter(self._waiting)))
+            self._waiting[guest] = None
             self._loop.watch(guest.connection, lambda guest=guest: self._hear(guest))  # type: ignore[misc]
             self._loop.call_later(config.PRE_AUTH_S, lambda guest=guest: self._too_late(guest))  # type: ignore[misc]
-        else:
-            self._rest("")
         if self._listener.strangers:
             self.turned_away["another user"] += self._listener.strangers
             self._listener.strangers = 0
 
+    def _make_room(self, oldest: Guest) -> None:
+        # It may have spoken while we accepted others.
+        self._hear(oldest)
+        if oldest in self._waiting:
+            self._dismiss(oldest, "no Hello yet, and others wait")
+
     def _rest(self, why: str) -> None:
         """Stop accepting for a moment. The listener stays readable, so watching it would spin."""
         self._loop.unwatch(self._listener)
-        self._loop.call_later(REST_S if why else 0.05, self._resume)
-        if why:
-            self._report(why)
+        self._loop.call_later(REST_S, self._resume)
+        self._report(why)
 
     def _resume(self) -> None:
         if self._listener.fileno() >= 0:
@@ -87,7 +92,7 @@ class Lifelines:
             self._dismiss(guest, f"no Hello within {config.PRE_AUTH_S:g} s")
 
     def _dismiss(self, guest: Guest, why: str) -> None:
-        self._waiting.discard(guest)
+        self._waiting.pop(guest, None)
         self._loop.unwatch(guest.connection)
         guest.close()
         if why:
@@ -123,7 +128,7 @@ class Lifelines:
     def _answer(self, guest: Guest, hello: Hello) -> None:
         answer = self._admit(guest, hello)
         if isinstance(answer, str):
-            self._waiting.discard(guest)
+            self._waiting.pop(guest, None)
             self._loop.unwatch(guest.connection)
             guest.refuse(answer)
             self.turned_away["refused"] += 1
@@ -134,7 +139,7 @@ class Lifelines:
         except OSError:  # it hung up meanwhile
             self._dismiss(guest, "")
             return
-        self._waiting.discard(guest)
+        self._waiting.pop(guest, None)
         self.members[hello.process] = guest
         self._joined(hello, guest.pid)
         if hello.role == "driver":

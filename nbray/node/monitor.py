@@ -2,6 +2,7 @@
 
 Each number comes with the phrase that says where it came from, because "why does it see 2 CPUs?" is the first question in
 a container: "2 CPUs: cpu.max". The environment wins (CPU_LIMIT and MEM_LIMIT are what JupyterHub sets), then the cgroup.
+`root` is where /proc and /sys are found.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ class Usage(NamedTuple):
     limit: int
 
 
-def cpu_count() -> Found:
+def cpu_count(root: str = "") -> Found:
     """Whole CPUs that this process may use, at least 1."""
     if (told := _number(os.environ.get("CPU_LIMIT"))) is not None and told >= 1:
         return _cpus(int(told), "CPU_LIMIT")
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cpu_quota()
+    quota = _cpu_quota(root)
     if quota is not None and quota[0] < affinity:
         # Rounded up, as most runtimes do: half a CPU still runs one worker.
         return _cpus(max(1, math.ceil(quota[0])), quota[1])
@@ -45,24 +46,24 @@ def _cpus(count: int, where: str) -> Found:
     return Found(count, f"{count} CPU{'s' if count != 1 else ''}: {where}")
 
 
-def memory_limit() -> Found:
+def memory_limit(root: str = "") -> Found:
     """Bytes of memory that this process and its children may use together."""
-    total = _meminfo().get("MemTotal", 0) or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    total = _meminfo(root).get("MemTotal", 0) or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     found = Found(total, "MemTotal")
     if (told := _number(os.environ.get("MEM_LIMIT"))) is not None and 0 < told < found.value:
         found = Found(int(told), "MEM_LIMIT")
-    for directory, limit_file, _ in _memory_groups():
+    for directory, limit_file, _ in _memory_groups(root):
         limit = _number(_read(f"{directory}/{limit_file}"))
         if limit is not None and 0 < limit < min(found.value, _UNLIMITED):
             found = Found(int(limit), limit_file)
     return Found(found.value, f"{found.value / 2**30:.1f} GiB: {found.where}")
 
 
-def memory_usage() -> Usage:
+def memory_usage(root: str = "") -> Usage:
     """The tightest of the machine and every cgroup above us: the one whose limit is nearest."""
-    facts = _meminfo()
+    facts = _meminfo(root)
     tightest = Usage(facts.get("MemTotal", 1) - facts.get("MemAvailable", 0), max(1, facts.get("MemTotal", 1)))
-    for directory, limit_file, usage_file in _memory_groups():
+    for directory, limit_file, usage_file in _memory_groups(root):
         limit, used = _number(_read(f"{directory}/{limit_file}")), _number(_read(f"{directory}/{usage_file}"))
         if limit is None or used is None or not 0 < limit < _UNLIMITED:
             continue
@@ -73,10 +74,10 @@ def memory_usage() -> Usage:
     return tightest
 
 
-def oom_kills() -> int:
+def oom_kills(root: str = "") -> int:
     """How often the kernel has killed for memory in our cgroups so far; a rise beside a SIGKILL says who did it."""
     total = 0
-    for directory, _, _ in _memory_groups():
+    for directory, _, _ in _memory_groups(root):
         for name in ("memory.events.local", "memory.events", "memory.oom_control"):
             if (text := _read(f"{directory}/{name}")) is not None:
                 total += _fields(text).get("oom_kill", 0)
@@ -84,36 +85,36 @@ def oom_kills() -> int:
     return total
 
 
-def _cpu_quota() -> tuple[float, str] | None:
+def _cpu_quota(root: str) -> tuple[float, str] | None:
     """The smallest CPU quota of the cgroups that we are in, in CPUs, with the name of its file."""
     found: list[tuple[float, str]] = []
-    for directory in _ancestors("cpu", "cpu.max"):
+    for directory in _ancestors(root, "cpu", "cpu.max"):
         quota, _, period = (_read(f"{directory}/cpu.max") or "").partition(" ")
         if (limit := _number(quota)) is not None and (span := _number(period)):
             found.append((limit / span, "cpu.max"))
-    for directory in _ancestors("cpu", "cpu.cfs_quota_us"):
+    for directory in _ancestors(root, "cpu", "cpu.cfs_quota_us"):
         limit, span = _number(_read(f"{directory}/cpu.cfs_quota_us")), _number(_read(f"{directory}/cpu.cfs_period_us"))
         if limit is not None and limit > 0 and span:
             found.append((limit / span, "cpu.cfs_quota_us"))
     return min(found, default=None)
 
 
-def _memory_groups() -> Iterator[tuple[str, str, str]]:
+def _memory_groups(root: str) -> Iterator[tuple[str, str, str]]:
     """(directory, name of the limit's file, name of the usage's file) of every memory cgroup that we are in."""
-    for directory in _ancestors("memory", "memory.max"):
+    for directory in _ancestors(root, "memory", "memory.max"):
         yield directory, "memory.max", "memory.current"
-    for directory in _ancestors("memory", "memory.limit_in_bytes"):
+    for directory in _ancestors(root, "memory", "memory.limit_in_bytes"):
         yield directory, "memory.limit_in_bytes", "memory.usage_in_bytes"
 
 
-def _ancestors(controller: str, wanted: str) -> Iterator[str]:
+def _ancestors(root: str, controller: str, wanted: str) -> Iterator[str]:
     """Directories of our cgroup and those above it that have the file `wanted`. In a container the path that the kernel
     names may lie outside; then what is mounted at the top is our own group."""
-    for line in (_read("/proc/self/cgroup") or "").splitlines():
+    for line in (_read(f"{root}/proc/self/cgroup") or "").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
-        base = f"/sys/fs/cgroup/{controller}" if controllers else "/sys/fs/cgroup"
+        base = f"{root}/sys/fs/cgroup/{controller}" if controllers else f"{root}/sys/fs/cgroup"
         while True:
             directory = f"{base}{path}".rstrip("/")
             if os.path.exists(f"{directory}/{wanted}"):
@@ -128,10 +129,10 @@ def _reclaimable(directory: str) -> int:
     return facts.get("total_inactive_file", facts.get("inactive_file", 0))
 
 
-def _meminfo() -> dict[str, int]:
+def _meminfo(root: str) -> dict[str, int]:
     """/proc/meminfo in bytes; empty where there is none."""
     facts = {}
-    for line in (_read("/proc/meminfo") or "").splitlines():
+    for line in (_read(f"{root}/proc/meminfo") or "").splitlines():
         name, _, rest = line.partition(":")
         facts[name] = int(rest.split()[0]) * 1024
     return facts

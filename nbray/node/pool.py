@@ -106,7 +106,9 @@ class WorkerPool:
         self._mark(worker, reason, now)
         worker.oom = worker.oom or oom
         worker.kill_at = None
-        out.append(KillWorker(worker.process, SIGKILL))
+        if not worker.killed:
+            worker.killed = True
+            out.append(KillWorker(worker.process, SIGKILL))
 
     def ask_to_end(self, worker: Worker, reason: str, now: float, patience_s: float | None, out: list[Effect]) -> None:
         """Let it finish what it was sent; after `patience_s` it is killed. None: it may take for ever."""

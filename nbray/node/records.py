@@ -44,6 +44,7 @@ class Worker(msgspec.Struct, gc=False):
     blocked: bool = False
     ending: str = ""  #: why it was told to end, in words: what its Death will say
     oom: bool = False  #: ended by us because memory ran out
+    killed: bool = False  #: KillWorker was ordered
     kill_at: float | None = None  #: when patience with a polite end is over
 
 

@@ -168,10 +168,13 @@ class NodeState:
         if self.stopping:
             return
         missing = self.actors.settle(now)
-        missing += self.leases.settle(now)
-        if (self._cannot_fork or self.pool.stopped_until(now) is not None) and missing:
+        stopped = self.pool.stopped_until(now) is not None
+        if missing and (self._cannot_fork or stopped):
             self.actors.fail_waiting(self._cannot_fork or self.leases.why_stopped(now))
-        else:
+            missing = 0
+        self._cannot_fork = ""
+        missing += self.leases.settle(now)
+        if not stopped:
             self._start_workers(missing, now)
         self.pool.reap_idle(now, out)
         self._beat(now)
@@ -234,22 +237,21 @@ class NodeState:
         if self._is_head:
             for node in self.ground.others:
                 self.ground.send(Address(node, node), said)
-        else:
-            # The head learns it from us, not from a heartbeat that stays away for NODE_DEAD_S.
-            self.ground.send(self.ground.head, m.NodeDied(self.ground.me.node, said.reason))
         self._stop(said.reason)
 
     def _stop(self, reason: str, *, rejoin: bool = False) -> None:
         if self.stopping:
             return
         self.stopping = reason
+        if not self._is_head and not rejoin:
+            # The head learns it from us, not from heartbeats that stay away for NODE_DEAD_S.
+            self.ground.send(self.ground.head, m.NodeDied(self.ground.me.node, reason))
         self.leases.refuse_all(f"node {short(self.ground.me.node)} is stopping: {reason}")
         self.ground.out.append(Stop(reason, rejoin))
 
     # -- processes
 
     def _worker_hello(self, event: WorkerHello, now: float) -> None:
-        self._cannot_fork = ""
         if self.pool.greet(event.process, event.pid, now) is None:
             self.dropped += 1
 

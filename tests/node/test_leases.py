@@ -183,6 +183,20 @@ def test_a_return_that_crosses_the_worker_s_death_is_dropped() -> None:
     assert story.state.leases.dropped == 1
 
 
+def test_a_lease_that_comes_back_from_a_worker_which_is_being_killed_frees_its_resources_once() -> None:
+    story = Story(CPU=1)
+    story.drive("d")
+    lease = story.lease(1)
+    story.tell(r.ProcessLost(ident("d"), "driver", 7))
+    story.give_back(lease)
+    assert story.free == {"CPU": 1}
+    story.tell(m.JobEnded(address("d")))
+    assert len(story.ordered(r.KillWorker)) == 1, "killed once"
+    story.exit(lease.worker.process)
+    assert story.free == {"CPU": 1}
+    assert not story.sent(m.LeaseLost)
+
+
 def test_nobody_returns_the_lease_of_another() -> None:
     story = Story(CPU=1)
     lease = story.lease(1)

@@ -13,7 +13,15 @@ from nbray.node.records import Phase
 from nbray.wire import messages as m
 from tests.node.story import Story, actor_spec, address, ident, info, shape
 
-SHAPES = [shape(CPU=1), shape(CPU=2), shape(CPU=0.5, memory=2), shape(GPU=1), shape(memory=5), shape(env="{}", CPU=1), shape("SPREAD", CPU=1)]
+SHAPES = [
+    shape(CPU=1),
+    shape(CPU=2),
+    shape(CPU=0.5, memory=2),
+    shape(GPU=1),
+    shape(memory=5),
+    shape(env="{}", CPU=1),
+    shape("SPREAD", CPU=1),
+]
 DRIVERS = ["d1", "d2", "d3"]
 
 
@@ -59,7 +67,9 @@ class NodeMachine(RuleBasedStateMachine):
         self.story.tell(m.JobEnded(address(driver)))
         self.collect()
 
-    @rule(driver=st.sampled_from(DRIVERS), what=st.sampled_from(SHAPES), nested=st.booleans(), retriable=st.booleans(), data=st.data())
+    @rule(
+        driver=st.sampled_from(DRIVERS), what=st.sampled_from(SHAPES), nested=st.booleans(), retriable=st.booleans(), data=st.data()
+    )
     def somebody_asks(self, driver: str, what: m.Shape, nested: bool, retriable: bool, data: st.DataObject) -> None:
         owner = address(driver)
         if nested and self.leases:
@@ -186,5 +196,8 @@ class NodeMachine(RuleBasedStateMachine):
 
 TestNode = NodeMachine.TestCase
 TestNode.settings = settings(
-    max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=150,
+    stateful_step_count=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )

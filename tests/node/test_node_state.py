@@ -385,3 +385,13 @@ def test_what_is_no_business_of_a_node_is_told_so() -> None:
     story = Story(CPU=1)
     with pytest.raises(IllegalTransition):
         story.tell(m.Answer(1))
+
+
+def test_requests_are_refused_in_the_end_when_no_fork_ever_works() -> None:
+    story = Story(CPU=1)
+    story.request(1)
+    for _ in range(config.START_DEATHS):
+        for start in story.ordered(r.StartWorker):
+            story.tell(r.StartFailed(start.process, "fork: Resource temporarily unavailable"))
+    (refused,) = story.sent(m.LeaseRefused)
+    assert "Resource temporarily unavailable" in refused.failure.message
