@@ -26,13 +26,13 @@ from typing import Any
 import msgspec
 
 import nbray
-from nbray.driver import launch
+from nbray.driver import joining, launch
 from nbray.driver.viewer import Viewer
 from nbray.exceptions import NodeStartError, RayError
 from nbray.node.settings import NetworkSettings, NodeSettings
 from nbray.sched.resources import to_floats
 from nbray.trace import as_dict, chrome_events, decode_records
-from nbray.wire import connection_file, lifeline, rundir
+from nbray.wire import connection_file, rundir
 from nbray.wire.connection_file import Connection, Found
 
 DEFAULT_PORT = 6379
@@ -173,7 +173,7 @@ def _start_head(arguments: argparse.Namespace) -> tuple[launch.Launched, list[st
     host = _own_address("192.0.2.1") if _checked_bind(bind, arguments.listen_all) else bind
     port = DEFAULT_PORT if arguments.port is None else arguments.port
     draft = _credentials_for(host, port, resumes=arguments.state is not None)
-    network = _network(draft, "this cluster's connection file", bind=(bind, port))
+    network = joining.network(Found(draft, "this cluster's connection file"), bind=(bind, port), joins=False)
     state = os.path.abspath(arguments.state) if arguments.state else None
     launched = launch.start(_settings(arguments, "head", host, network, state))
     connection = msgspec.structs.replace(draft, port=launched.port or port, directory=launched.directory)
@@ -206,7 +206,7 @@ def _start_node(arguments: argparse.Namespace) -> tuple[launch.Launched, list[st
     connection = found.connection
     bind = arguments.node_ip_address or _own_address(connection.host)
     host = _own_address(connection.host) if _checked_bind(bind, arguments.listen_all) else bind
-    network = _network(connection, found.source, bind=(bind, arguments.port or 0), join=(connection.host, connection.port))
+    network = joining.network(found, bind=(bind, arguments.port or 0))
     launched = launch.start(_settings(arguments, "join", host, network, None))
     _note(launched, "node", connection.address, "")
     where = f"cluster {connection.cluster[:8]} at {connection.address}"
@@ -228,11 +228,6 @@ def _settings(arguments: argparse.Namespace, role: Any, host: str, network: Netw
         state_path=state,
         network=network,
     )
-
-
-def _network(connection: Connection, source: str, **where: Any) -> NetworkSettings:
-    mine = connection.credentials(source)
-    return NetworkSettings(mine.cluster, mine.secret, mine.server_public, mine.source, **where)
 
 
 def _checked_bind(bind: str, listen_all: bool) -> bool:
@@ -330,7 +325,7 @@ def _stop(arguments: argparse.Namespace) -> int:
     notes = sorted(_notes(), key=lambda note: note.role == "head")
     stopped = 0
     for note in notes:
-        pid = _pid_behind(note.directory)
+        pid = joining.pid_behind(note.directory)
         if pid is not None:
             print(f"Stopped the {note.role} of {note.address} (pid {pid}, {_end(pid, arguments.force)}).", flush=True)
             stopped += 1
@@ -339,20 +334,6 @@ def _stop(arguments: argparse.Namespace) -> int:
     if not stopped:
         raise Refusal("nothing that `nbray start` began is running here; clusters of notebooks and scripts end with them")
     return 0
-
-
-def _pid_behind(directory: str) -> int | None:
-    """The process that listens on the lifeline in `directory`, from the kernel; None if nobody does. Asks nothing of it, so
-    a daemon that hangs is found too."""
-    try:
-        rundir.check(directory)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
-            line.settimeout(STOP_S)
-            line.connect(f"{directory}/{rundir.LIFELINE}")
-            pid, uid = lifeline.peer_of(line)
-            return pid if uid == os.geteuid() else None
-    except (FileNotFoundError, ConnectionRefusedError):
-        return None
 
 
 def _end(pid: int, force: bool) -> str:
@@ -401,24 +382,13 @@ def _attached(address: str | None) -> Iterator[tuple[Viewer, str]]:
         return
     name = f"cluster {found.connection.cluster[:8]} at {found.connection.address}"
     with contextlib.ExitStack() as stack:
-        directory = found.connection.directory
-        if not directory or _pid_behind(directory) is None:
-            if directory:
-                raise Refusal(f"{name} is not running: its head's directory {directory} is gone or deserted")
-            directory = stack.enter_context(_client_node(found))
+        directory = joining.directory_here(found)
+        if directory is None:
+            # A cluster elsewhere is reached through a node of our own, for as long as we look.
+            client = joining.start_client(found, object_store_memory=2**20)
+            stack.callback(launch.stop, client)
+            directory = client.directory
         yield stack.enter_context(Viewer(directory)), name
-
-
-@contextlib.contextmanager
-def _client_node(found: Found) -> Iterator[str]:
-    """A node of our own without CPUs, for as long as we look: a cluster elsewhere is reached through its gateway."""
-    connection = found.connection
-    network = _network(connection, found.source, role="client", join=(connection.host, connection.port))
-    launched = launch.start(NodeSettings(role="client", object_store_memory=2**20, network=network))
-    try:
-        yield launched.directory
-    finally:
-        launch.stop(launched)
 
 
 def _status(arguments: argparse.Namespace) -> int:
