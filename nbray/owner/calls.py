@@ -110,6 +110,8 @@ class CallTable:
             task = client.queue[0]
             if task.missing and task.state != "CANCELLED" and task.id in self.tasks.tasks:
                 return
+            if task.id in self.tasks.tasks and self.tasks.lost_argument(task):
+                continue  # looked at again: it waits for the argument, or has ended
             client.queue.popleft()
             if task.id not in self.tasks.tasks:
                 continue  # cancelled, or failed by an argument

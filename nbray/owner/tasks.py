@@ -102,7 +102,12 @@ class TaskTable:
         task.pins = [h.object for h in needs] + [h.object for h in task.push.contains]
         for object_ in task.pins:
             self.objects.hold(object_)
-        for held in needs:
+        self._await(task)
+
+    def _await(self, task: OwnedTask) -> None:
+        """Count the arguments at top level that have no value, and be told when they have."""
+        task.missing = 0
+        for held in task.needs or []:
             obj = self.objects.objects[held.object]
             if obj.value is None:
                 task.missing += 1
@@ -110,6 +115,18 @@ class TaskTable:
                 if obj.dependents is None:
                     obj.dependents = []
                 obj.dependents.append(task)
+
+    def lost_argument(self, task: OwnedTask) -> bool:
+        """Whether an argument that was there has been lost while the task waited for a worker: then it waits for it again, or ends."""
+        for held in task.needs or []:
+            value = self.objects.objects[held.object].value
+            if value is None or value.failure is not None:
+                task.state = WAITING
+                self._await(task)
+                if task.missing == 0:
+                    self.arguments_ready(task)
+                return True
+        return False
 
     def value_arrived(self, task: OwnedTask, obj: OwnedObject) -> None:
         """A dependency has its value."""
@@ -124,7 +141,10 @@ class TaskTable:
             for held in task.needs:
                 obj = self.objects.objects[held.object]
                 obj.seen = True
-                if obj.value is not None and obj.value.failure is not None:
+                if obj.value is None:
+                    self._await(task)  # lost again while the task waited for another
+                    return
+                if obj.value.failure is not None:
                     self.fail_early(task, dependency_failure(obj.value.failure, task.push.name))
                     return
         if task.shape is None:
@@ -153,6 +173,10 @@ class TaskTable:
             task = queue[0]
             if task.state != QUEUED:
                 queue.popleft()  # cancelled while it waited
+                continue
+            if task.needs and self.lost_argument(task):
+                if queue and queue[0] is task:
+                    queue.popleft()
                 continue
             lease = self._lease_for(pool, task)
             if lease is None:
@@ -453,14 +477,8 @@ class TaskTable:
             task.retries -= 1
         task.push = msgspec.structs.replace(task.push, attempt=task.push.attempt + 1)
         task.state = WAITING
-        task.missing = 0
         self.tasks[task.id] = task
-        for held in task.needs or []:
-            need = self.objects.objects[held.object]
-            if need.value is None:
-                task.missing += 1
-                self.objects.ask(need)
-                need.dependents = [*(need.dependents or []), task]
+        self._await(task)
         if task.missing == 0:
             self.arguments_ready(task)
         return True
