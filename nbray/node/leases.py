@@ -172,7 +172,8 @@ class LeaseDesk:
             self._grant(request, worker, now)
             return Verdict.SERVED
 
-        self.queue.pass_around(visit)
+        blocked = {worker.process for worker in self.ground.pool.workers.values() if worker.blocked}
+        self.queue.pass_around(visit, (lambda request: request.said.owner.process in blocked) if blocked else None)
         if missing and self.ground.pool.room() <= 0:
             self._cut_a_knot(now)
         self._recall(now)
@@ -237,8 +238,20 @@ class LeaseDesk:
             request,
             "DeadlockError",
             f"all {len(holders)} workers of node {node} wait in get() for tasks that have no process left to run in "
-            f"(the limit is {pool.limit} processes for {pool.cpus} CPUs). Do not wait for tasks inside tasks that deep: "
-            "pass references on instead of their values, or return them.",
+            f"(the limit is {pool.limit} processes for {pool.cpus} CPUs). Who waits for whom: {self._chain(request)}. Do not wait "
+            "for tasks inside tasks that deep: pass references on instead of their values, or return them.",
+        )
+
+    def _chain(self, request: Request) -> str:
+        """Who waits for the task of this request, and who for that one, up to the driver."""
+        names, by = [], request.said.owner.process
+        while (worker := self.ground.pool.get(by)) is not None and worker.lease is not None:
+            names.append(str(worker.pid))
+            by = self.leases[worker.lease].owner.process
+        if len(names) > 8:
+            names[4:-4] = [f"... {len(names) - 8} more ..."]
+        return " <- ".join(
+            ["the task without a process", *(f"worker {name}" if name.isdigit() else name for name in names), "the driver"]
         )
 
     def _recall(self, now: float) -> None:

@@ -1,5 +1,8 @@
 """Lease requests that wait, and whose turn it is: jobs take turns, and within a job the oldest comes first.
 
+Before those come the urgent ones, the newest first: requests of workers that wait in `get` for the outcome. Recursion is then
+run depth first, with one blocked process per level; breadth first, every call of a level would hold a process at one time.
+
 A pass over the queue costs one look per job and shape, not one per request: what does not fit for one request of a shape does
 not fit for the next.
 """
@@ -63,9 +66,9 @@ class LeaseQueue:
             for group in groups.values():
                 yield next(iter(group.values())), len(group)
 
-    def pass_around(self, visit: Callable[[Request], Verdict]) -> None:
+    def pass_around(self, visit: Callable[[Request], Verdict], urgent: Callable[[Request], bool] | None = None) -> None:
         """Give every job its turn, one request at a time, until nobody is left who could be served."""
-        turns = [_Turn(job, groups) for job, groups in self._jobs.items()]
+        turns = [_Turn(groups, urgent) for groups in self._jobs.values()]
         served: list[Request] = []
         while turns:
             for turn in list(turns):
@@ -94,12 +97,18 @@ class LeaseQueue:
 class _Turn:
     """One job's place in a pass: the next request of each of its shapes."""
 
-    def __init__(self, job: bytes, groups: dict[ShapeKey, _Group]) -> None:
-        self.job = job
-        self._waiting = {key: iter(group.values()) for key, group in groups.items()}
+    def __init__(self, groups: dict[ShapeKey, _Group], urgent: Callable[[Request], bool] | None) -> None:
+        self._urgent = urgent
+        self._waiting = {key: self._in_order(group) for key, group in groups.items()}
         self._heads: dict[ShapeKey, Request] = {}
         for key in list(self._waiting):
             self._advance(key)
+
+    def _in_order(self, group: _Group) -> Iterator[Request]:
+        if self._urgent is None:
+            return iter(group.values())
+        first = [request for request in reversed(group.values()) if self._urgent(request)]
+        return iter(first + [request for request in group.values() if not self._urgent(request)])
 
     def _advance(self, key: ShapeKey) -> None:
         head = next(self._waiting[key], None)
@@ -111,9 +120,13 @@ class _Turn:
     def next(self) -> Request | None:
         if not self._heads:
             return None
-        oldest = min(self._heads.values(), key=lambda request: request.since)
-        self._advance(oldest.key)
-        return oldest
+        first = min(self._heads.values(), key=self._rank)
+        self._advance(first.key)
+        return first
+
+    def _rank(self, request: Request) -> tuple[bool, float]:
+        urgent = self._urgent is not None and self._urgent(request)
+        return not urgent, -request.since if urgent else request.since
 
     def skip(self, key: ShapeKey) -> None:
         self._heads.pop(key, None)

@@ -51,24 +51,54 @@ def main() -> None:
     gc.collect()
     # Untouched by the collector, the pages of these objects stay shared with every worker.
     gc.freeze()
-    Nursery(link, run, fds[0], prepare.arena_bytes).serve()
+    nursery = Nursery(link)
+    try:
+        nursery.serve()
+        return
+    except _Born as born:
+        boot = born.boot
+    # Outside the handler, so that no exception of the worker's drags the zygote's frames along.
+    nursery.leave()
+    live(run, msgspec.structs.replace(boot, arena_fd=fds[0], arena_bytes=prepare.arena_bytes))
+
+
+class _Born(BaseException):
+    """Raised in the child of a fork: it unwinds the zygote's frames, which are no part of a worker's stack."""
+
+    def __init__(self, boot: WorkerBoot) -> None:
+        self.boot = boot
+
+
+def live(run: Callable[[WorkerBoot], Any], boot: WorkerBoot) -> NoReturn:
+    """Be the worker of `boot` from here to the end of the process."""
+    code = 1
+    try:
+        run(msgspec.structs.replace(boot, log_path=_settle(boot.log_directory)))
+        code = 0
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:  # noqa: BLE001 -- the last frame of this process: the log gets it, the exit code tells
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        # Not sys.exit: what the zygote registered to run at its exit is not the worker's.
+        os._exit(code)
 
 
 class Nursery:
-    """Forks and reaps, one order after another. `run` is called in the child and is not expected to return."""
+    """Forks and reaps, one order after another."""
 
-    def __init__(self, link: socket.socket, run: Callable[[WorkerBoot], Any], arena: int, arena_bytes: int) -> None:
+    def __init__(self, link: socket.socket) -> None:
         self._link = link
-        self._run = run
-        self._arena = arena
-        self._arena_bytes = arena_bytes
         self._pids: dict[bytes, int] = {}  #: workers that have not been reaped
         self._wake_r, self._wake_w = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
         signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
 
     def serve(self) -> None:
-        """Until the daemon is gone."""
+        """Until the daemon is gone. In a child of a fork, raises _Born."""
         self._tell(forking.Ready(cloudpickle.__version__))
         poll = select.poll()
         poll.register(self._link, select.POLLIN)
@@ -109,29 +139,19 @@ class Nursery:
             self._tell(forking.ForkFailed(boot.process, f"fork: {error.strerror}; is a limit on processes or memory reached?"))
             return
         if pid == 0:
-            self._live(boot, zygote)
+            os.setsid()
+            die_with_parent(zygote)
+            raise _Born(boot)
         self._pids[boot.process] = pid
         self._tell(forking.Forked(boot.process, pid))
 
-    def _live(self, boot: WorkerBoot, zygote: int) -> NoReturn:
-        code = 1
-        try:
-            signal.set_wakeup_fd(-1)
-            for fd in (self._link.detach(), self._wake_r, self._wake_w):
-                os.close(fd)
-            path = _settle(boot.log_directory, zygote)
-            self._run(msgspec.structs.replace(boot, log_path=path, arena_fd=self._arena, arena_bytes=self._arena_bytes))
-            code = 0
-        except SystemExit as leaving:
-            code = leaving.code if isinstance(leaving.code, int) else 1
-        except BaseException:  # noqa: BLE001 -- the last frame of this process: the log gets it, the exit code tells
-            traceback.print_exc()
-        finally:
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            # Not sys.exit: the zygote's own frames are below us on this stack.
-            os._exit(code)
+    def leave(self) -> None:
+        """In a child: let go of what is the zygote's."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._link.close()
+        os.close(self._wake_r)
+        os.close(self._wake_w)
 
     def _reap(self) -> None:
         processes = {pid: process for process, pid in self._pids.items()}
@@ -163,11 +183,8 @@ def _write_to(path: str) -> None:
     os.close(log)
 
 
-def _settle(log_directory: str, zygote: int) -> str:
-    """Make the fork a process of its own: session, signals, log, random numbers. Returns the log's path."""
-    os.setsid()
-    die_with_parent(zygote)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+def _settle(log_directory: str) -> str:
+    """Make the fork a process of its own: signals, log, random numbers. Returns the log's path."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     path = worker_log(log_directory, os.getpid())
     _write_to(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nbray import config
+from nbray.ids import Address
 from nbray.node import records as r
 from nbray.wire import messages as m
 from tests.node.story import Story, address, ident, info, shape
@@ -292,6 +293,62 @@ def test_a_knot_of_workers_that_wait_for_each_other_is_cut_and_named() -> None:
     assert refused.request == limit
     assert refused.failure.kind == "DeadlockError"
     assert f"all {limit} workers" in refused.failure.message
+    assert "the task without a process <- the driver" in refused.failure.message
+
+
+def test_a_knot_names_who_waits_for_whom() -> None:
+    story = Story(CPU=1)
+    owner = address("d")
+    leases = []
+    for number in range(story.state.pool.limit):
+        leases.append(story.lease(number, owner=owner, job=ident("d")))
+        owner = leases[-1].worker
+        story.tell(m.WorkerBlocked(owner.process))
+    story.request(1000, owner=owner, job=ident("d"))
+    story.wait(1)
+    (refused,) = story.sent_to(owner, m.LeaseRefused)
+    chain = f"worker {leases[-1].pid} <- worker {leases[-2].pid} <- "
+    assert chain in refused.failure.message
+    assert f"worker {leases[0].pid} <- the driver" in refused.failure.message
+
+
+def test_recursion_goes_depth_first_so_that_few_processes_wait() -> None:
+    """A tree of calls, each of which makes two and waits: as many blocked workers as levels, not as calls."""
+    story = Story(CPU=1)
+    levels, number, most = 6, 0, 0
+    depths = {address("d").process: 0}
+    waits: dict[bytes, tuple[m.LeaseGranted, Address, int]] = {}  #: by worker: its lease, its owner, children to come
+    pending = {0: address("d")}
+    story.request(0, job=ident("d"))
+    done = 0
+    while pending or waits:
+        story.greet_all()
+        (grant,) = story.sent(m.LeaseGranted)
+        owner, worker = pending.pop(grant.request), grant.worker
+        depths[worker.process] = depths[owner.process] + 1
+        if depths[worker.process] < levels:
+            for _ in range(2):
+                number += 1
+                pending[number] = worker
+                story.request(number, owner=worker, job=ident("d"))
+            waits[worker.process] = (grant, owner, 2)
+            story.wait(0.001)
+            most = max(most, len(waits))
+            story.tell(m.WorkerBlocked(worker.process))
+            continue
+        while True:  # a leaf is done, and so is every call whose last child that was
+            story.give_back(grant, owner=owner)
+            done += 1
+            if owner.process not in waits:
+                break
+            waiting, its_owner, children = waits.pop(owner.process)
+            if children > 1:
+                waits[owner.process] = (waiting, its_owner, children - 1)
+                break
+            story.tell(m.WorkerUnblocked(owner.process))
+            grant, owner = waiting, its_owner
+    assert done == 2**levels - 1
+    assert most == levels - 1
 
 
 def test_a_full_house_in_which_somebody_works_is_no_knot() -> None:
