@@ -41,6 +41,7 @@ class ObjectTable:
         self.me = me
         self.out = out
         self.objects: dict[ObjectId, OwnedObject] = {}
+        self.driver: Address | None = None  #: worker: where the job's driver is now; old references may name a node that is gone
         self.late = 0  #: messages about objects that are gone: normal, counted
         self._watching: set[ProcessId] = set()
         self._dead: set[ProcessId] = set()
@@ -68,6 +69,7 @@ class ObjectTable:
             obj.count += 1
             obj.credits += credits
             return obj
+        owner = self._now_at(owner)
         obj = OwnedObject(object_id, owner, credits=credits)
         self.objects[object_id] = obj
         if (before := self._viewed.pop(object_id, None)) is not None:
@@ -81,6 +83,10 @@ class ObjectTable:
         else:
             self._borrowed.setdefault(owner.process, set()).add(object_id)
         return obj
+
+    def _now_at(self, owner: Address) -> Address:
+        """A driver whose cluster was started again is on another node than when it pickled some of its references."""
+        return self.driver if self.driver is not None and owner.process == self.driver.process else owner
 
     def hold(self, object_id: ObjectId) -> None:
         self.objects[object_id].count += 1
@@ -307,7 +313,7 @@ class ObjectTable:
         """We were counted for references that we have no use for."""
         for held in contains:
             if held.owner.process != self.me.process:
-                self.out.append(Send(held.owner, RemoveBorrower([held.object], [1], self.me.process)))
+                self.out.append(Send(self._now_at(held.owner), RemoveBorrower([held.object], [1], self.me.process)))
 
     def pass_on(self, contains: list[Held], to: Address) -> None:
         """Count `to` as a holder of these references, before they are sent to it."""
@@ -318,7 +324,7 @@ class ObjectTable:
             if held.owner.process == self.me.process:
                 self._count(held.object, to, 1)
             else:
-                elsewhere.setdefault(held.owner, []).append(held.object)
+                elsewhere.setdefault(self._now_at(held.owner), []).append(held.object)
         for owner, objects in elsewhere.items():
             self.out.append(Send(owner, AddBorrower(objects, to)))
 
