@@ -205,7 +205,7 @@ class Door:
     secret needs a millisecond.
     """
 
-    def __init__(self, mine: Credentials, node: NodeId, max_connections: int = 4096) -> None:
+    def __init__(self, mine: Credentials, node: NodeId, max_connections: int) -> None:
         self._mine = mine
         self._node = node
         self._max = max_connections

@@ -66,6 +66,12 @@ class PeerDown(GatewayEvent, frozen=True):
     reason: str
 
 
+class HomeMoved(GatewayEvent, frozen=True):
+    """Another node, `node`, answers where home was: the head was started again. What was said to the old one is lost."""
+
+    node: NodeId
+
+
 class Rejected(GatewayEvent, frozen=True):
     """A connection was turned away. At most one event a minute for one address and reason; `Gateway.counts` has all."""
 
@@ -426,6 +432,7 @@ class Exchange:
         self._home_retry_s = REDIAL_MIN_S
         if before is not None and before is not self._home:
             self._bury(before.node, f"node {short(stream.node)} answers at its address", now)
+            self._shell.tell(HomeMoved(stream.node))
         if self._joining is not None:
             self._joining.answer.set_result(stream.node)
             self._joining = None

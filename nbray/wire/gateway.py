@@ -27,12 +27,22 @@ from nbray.ids import HEAD, NodeId, ProcessId, short
 from nbray.wire import auth
 from nbray.wire.auth import Credentials
 from nbray.wire.envelope import CONTROL, lane_of
-from nbray.wire.exchange import DIAL_PATIENCE_S, Exchange, GatewayEvent, GatewayFailed, Joining, PeerDown, PeerUp, Rejected
+from nbray.wire.exchange import (
+    DIAL_PATIENCE_S,
+    Exchange,
+    GatewayEvent,
+    GatewayFailed,
+    HomeMoved,
+    Joining,
+    PeerDown,
+    PeerUp,
+    Rejected,
+)
 from nbray.wire.mailbox import GATEWAY, IPC_FILTER_UID
 from nbray.wire.messages import NodeInfo
 from nbray.wire.streams import BURST, Handler, Listener, Socket, StreamEvent
 
-__all__ = ["Gateway", "GatewayEvent", "GatewayFailed", "PeerDown", "PeerUp", "Rejected"]
+__all__ = ["Gateway", "GatewayEvent", "GatewayFailed", "HomeMoved", "PeerDown", "PeerUp", "Rejected"]
 
 log = logging.getLogger("nbray.gateway")
 

@@ -12,6 +12,7 @@ monitor which descriptors were accepted; shutting such a descriptor down is an o
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -40,6 +41,7 @@ LAST_WORD_S = 0.25
 #: Frames taken from one socket before others have their turn.
 BURST = 200
 REMEMBERED_FORMER = 1024
+RESERVED_DESCRIPTORS = 256  #: of this process's limit; connections may have the others
 
 _HANDSHAKE_FAILURES = (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_AUTH)
 
@@ -118,7 +120,7 @@ class Listener:
     """The one TCP port of this node. Raises OSError, in words, if it cannot be bound."""
 
     def __init__(self, context: zmq.Context[Socket], bind: tuple[str, int], mine: Credentials, node: NodeId) -> None:
-        self._door = Door(mine, node)
+        self._door = Door(mine, node, max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED_DESCRIPTORS))
         self._streams: dict[bytes, tuple[Stream, str, int]] = {}  # by routing id: with the CURVE key and the descriptor
         self._former: dict[bytes, tuple[Stream, str]] = {}  # of connections that are closed
         self._routing: dict[int, bytes] = {}  # by descriptor

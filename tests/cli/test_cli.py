@@ -114,6 +114,33 @@ def test_a_machine_without_the_file_joins_with_the_token_and_looks_with_it(clust
     assert "1 node" in status.out
 
 
+ELSEWHERE = """
+import sys, nbray
+nbray.init(sys.argv[1])
+
+@nbray.remote(resources={"disk": 1})
+def there(values):
+    return nbray.get_runtime_context().get_node_id(), bytes(values)
+
+node, back = nbray.get(there.remote(nbray.put(b"x" * 3_000_000)), timeout=30)
+print(node, len(back), len(nbray.get([there.remote(b"") for _ in range(50)], timeout=30)))
+"""
+
+
+def test_a_driver_elsewhere_runs_tasks_on_a_node_that_joined(cluster: Cluster, tmp_path: Path) -> None:
+    joined = cluster.join("--resources", '{"disk": 3}')
+    assert joined.code == 0, joined.err
+    (tmp_path / "other").mkdir(mode=0o700)
+    (tmp_path / "script.py").write_text(ELSEWHERE)
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path / "other"), "NBRAY_TOKEN": cluster.token}
+    command = [sys.executable, str(tmp_path / "script.py"), cluster.address]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=BOUND_S, check=False)
+    assert done.returncode == 0, done.stderr
+    node, size, count = done.stdout.split()
+    assert f"as node {node[:4]} " in joined.out
+    assert (size, count) == ("3000000", "50")
+
+
 def test_the_connection_file_is_private_and_the_secret_stands_nowhere_else(cluster: Cluster) -> None:
     assert os.stat(cluster.file).st_mode & 0o777 == 0o600
     secret = connection_file.load(cluster.file).connection.secret

@@ -20,7 +20,7 @@ NODE = b"visitor."
 
 
 def door() -> Door:
-    return Door(MINE, b"the-head")
+    return Door(MINE, b"the-head", 4096)
 
 
 def said(reply: Reply) -> object:
@@ -151,6 +151,13 @@ def test_many_addresses_together_are_bounded_too() -> None:
     at = door()
     closed = [who for n in range(1000) for who, _ in leave(at, at.connected(n, f"10.0.{n // 250}.{n % 250}", float(n)))]
     assert len(closed) == 1000 - auth.MAX_PRE_AUTH
+
+
+def test_beyond_the_limit_of_connections_a_member_stays_and_the_newcomer_waits_in_vain() -> None:
+    at = Door(MINE, b"the-head", 2)
+    for n in (0, 1):
+        assert admitted(at, n, KEY, NODE).admitted
+    assert at.connected(2, "10.0.0.9", 0.0) == [(2, "too many connections")]
 
 
 def test_those_who_prove_nothing_in_time_are_named() -> None:

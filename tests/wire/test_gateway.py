@@ -12,6 +12,7 @@ import socket
 import struct
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,7 +26,7 @@ from nbray.wire import auth
 from nbray.wire.auth import Credentials, credentials
 from nbray.wire.codec import encode
 from nbray.wire.envelope import BULK_LANES, CONTROL, lane_of, seal
-from nbray.wire.gateway import Gateway, GatewayEvent, PeerDown, PeerUp, Rejected
+from nbray.wire.gateway import Gateway, GatewayEvent, HomeMoved, PeerDown, PeerUp, Rejected
 from nbray.wire.link import DATA, Packet
 from nbray.wire.messages import DefineFunction, NodeInfo, PushChunk
 
@@ -281,6 +282,7 @@ def test_a_restarted_head_at_the_same_address_becomes_home_under_its_new_name(ma
     first.gateway.stop()
     second = make("head2", ("127.0.0.1", port))
     a.wait_event(lambda e: isinstance(e, PeerDown) and e.node == first.node)
+    assert a.wait_event(lambda e: isinstance(e, HomeMoved)) == HomeMoved(second.node)
     a.send(second, b"again")
     assert second.take(1) == [b"again"]
 
@@ -582,9 +584,9 @@ def test_closed_connections_are_logged_once_a_minute_and_counted_always(head: No
                 raw.settimeout(BOUND_S)
                 while raw.recv(4096):
                     continue
-        head.wait_rejected("spoke no CURVE")
-    assert len(caplog.records) <= 2
-    assert head.gateway.counts["rejected: it spoke no CURVE"] >= 25
+        while head.gateway.counts["rejected: it spoke no CURVE"] < 30:
+            time.sleep(0.01)
+    assert len(caplog.records) <= 2, "one for the address, one for those that were gone before they were looked at"
 
 
 def test_no_secret_shows_in_logs_reprs_or_errors(make: Callable[..., Node], head: Node, caplog: pytest.LogCaptureFixture) -> None:
