@@ -24,6 +24,7 @@ class InterruptGuard:
     def __init__(self) -> None:
         self._main = threading.main_thread().ident
         self._inside = 0
+        self._waiting = False  #: inside, and in a wait that an interrupt may end
         self._pending: tuple[int, FrameType | None] | None = None
         self._behind: Any = signal.SIG_DFL
         self._handler: _Handler = self._interrupted  # one bound method, so that `is` finds it again
@@ -45,6 +46,16 @@ class InterruptGuard:
             pending, self._pending = self._pending, None
             self._pass_on(*pending)
 
+    def wait(self, wait: Callable[[], bool]) -> bool:
+        """Between `enter` and `leave`: `wait()`, which an interrupt ends. False when one has come already; `leave` raises it."""
+        if threading.get_ident() != self._main:
+            return wait()
+        self._waiting = True
+        try:
+            return False if self._pending is not None else wait()
+        finally:
+            self._waiting = False
+
     def _install(self) -> None:
         before = signal.getsignal(signal.SIGINT)
         if before is None:
@@ -53,10 +64,12 @@ class InterruptGuard:
         signal.signal(signal.SIGINT, self._handler)
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
-        if self._inside:
+        if self._inside and not self._waiting:
             self._pending = (number, frame)
-        else:
-            self._pass_on(number, frame)
+            return
+        waiting, self._waiting = self._waiting, False  # what is raised is tidied up after without a second one in between
+        self._pass_on(number, frame)
+        self._waiting = waiting
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         if callable(self._behind):

@@ -236,19 +236,20 @@ class Runtime:
                 for object_id in missing:
                     self.waiting.add(object_id, waiter)
                 rest = self._send(self.state.handle(r.Wanted(missing, local), now))
+            for effect in rest:
+                self._carry_out(effect)
+            # All under the guard but the wait itself: who says that it is blocked must say that it no longer is.
+            self.on_block()
+            done = False
+            try:
+                done = self.guard.wait(lambda: waiter.wait(timeout_s))
+            finally:
+                self.on_unblock()
+                if not done or waiter.missing:
+                    with self.lock:
+                        self.waiting.remove(missing, waiter)
         finally:
             self.guard.leave()
-        for effect in rest:
-            self._carry_out(effect)
-        done = False
-        self.on_block()
-        try:
-            done = waiter.wait(timeout_s)
-        finally:
-            self.on_unblock()
-            if not done or waiter.missing:
-                with self.lock:
-                    self.waiting.remove(missing, waiter)
         return done
 
     def is_ready(self, object_id: ObjectId, local: bool) -> bool:

@@ -187,6 +187,8 @@ class Executor:
         """Run one task or call in the calling thread and report it."""
         current = Current(push)
         self.running[push.task] = current
+        # Cancelled between the order to run it and here: `_interrupt` found nothing to interrupt.
+        current.cancelled = self.state.is_cancelled(push.task)
         token = self.current.set(current)
         started = time.time_ns()
         cell = self.engine.enter_cell(push.cell)
@@ -210,6 +212,8 @@ class Executor:
             args, kwargs = self.arguments(push)
             if self.actor is None:
                 self._in_main = current
+                if current.cancelled:
+                    raise KeyboardInterrupt  # while its arguments were loaded, where nothing is interrupted
             result = call(*args, **kwargs)
             self._in_main = None
             del args, kwargs

@@ -140,6 +140,10 @@ class WorkerState:
     def next_deadline(self) -> float | None:
         return None
 
+    def is_cancelled(self, task: TaskId) -> bool:
+        sent = self.tasks.get(task)
+        return sent is not None and sent.cancelled
+
     # ------------------------------------------------------------------------------------------ arrivals
 
     def _arrived(self, push: PushTask | PushCall) -> None:
