@@ -86,6 +86,12 @@ class Node:
             if wanted(event):
                 return event
 
+    def wait_count(self, what: str, count: int) -> None:
+        deadline = time.monotonic() + BOUND_S
+        while self.gateway.counts[what] < count:
+            assert time.monotonic() < deadline, self.gateway.counts
+            time.sleep(0.01)
+
     def wait_rejected(self, text: str) -> Rejected:
         event = self.wait_event(lambda e: isinstance(e, Rejected) and text in e.reason)
         assert isinstance(event, Rejected)
@@ -584,8 +590,7 @@ def test_closed_connections_are_logged_once_a_minute_and_counted_always(head: No
                 raw.settimeout(BOUND_S)
                 while raw.recv(4096):
                     continue
-        while head.gateway.counts["rejected: it spoke no CURVE"] < 30:
-            time.sleep(0.01)
+        head.wait_count("rejected: it spoke no CURVE", 30)
     assert len(caplog.records) <= 2, "one for the address, one for those that were gone before they were looked at"
 
 
