@@ -110,9 +110,9 @@ def wait(
         raise TypeError("wait() expected a list of nbray.ObjectRef, got a single nbray.ObjectRef")
     if not isinstance(object_refs, list):
         raise TypeError(f"wait() expected a list of nbray.ObjectRef, got {type(object_refs)}.{_advice(object_refs)}")
-    for ref in object_refs:
-        if type(ref) is not ObjectRef:
-            raise TypeError(f"wait() expected a list of nbray.ObjectRef, got list containing {type(ref)}.{_advice(ref)}")
+    if set(map(type, object_refs)) - {ObjectRef}:
+        odd = next(ref for ref in object_refs if type(ref) is not ObjectRef)
+        raise TypeError(f"wait() expected a list of nbray.ObjectRef, got list containing {type(odd)}.{_advice(odd)}")
     if timeout is not None:
         if type(timeout) in (int, float) and timeout >= MILLISECONDS_FROM:
             warnings.warn(
@@ -124,7 +124,11 @@ def wait(
         timeout = _seconds("wait", timeout)
     if not object_refs:
         return [], []
-    if len(set(object_refs)) != len(object_refs):
+    # One pass with no call in it: programs wait in a loop over what is left of a thousand references.
+    ids = {ref._id if ref._engine is engine else None for ref in object_refs}
+    if None in ids:
+        _refuse_stale(object_refs, engine)
+    if len(ids) != len(object_refs):
         raise ValueError("Wait requires a list of unique object refs.")
     if isinstance(num_returns, bool) or not issubclass(type(num_returns), numbers.Integral):
         raise TypeError(f"num_returns is a number of references, not {num_returns!r}")
@@ -132,7 +136,6 @@ def wait(
         raise ValueError(f"Invalid number of objects to return {num_returns}.")
     if num_returns > len(object_refs):
         raise ValueError(f"num_returns cannot be greater than the number of objects provided: {num_returns} of {len(object_refs)}.")
-    _refuse_stale(object_refs, engine)
     return engine.wait(object_refs, int(num_returns), timeout, fetch_local)
 
 

@@ -27,6 +27,7 @@ from nbray.exceptions import RaySystemError
 from nbray.options import TASK, checked, environment, unknown_keyword
 
 _starting = threading.Lock()
+_forked_from: list[int] = []  #: the process that this one was forked from, when that one uses nbray
 
 #: Ray's other options. True: they ask for nothing that nbray would do otherwise, so they are accepted in silence.
 #: A string: what takes their place, said when the option is used.
@@ -148,6 +149,7 @@ def init(
     chosen, source = _address(address)
     if logging_level is not None:
         logging.getLogger("nbray").setLevel(logging_level)
+    _forked_from.clear()
     with _starting:
         running = session.engine
         if running is not None:
@@ -198,6 +200,11 @@ def engine() -> Engine:
     """The engine of this process; the first use starts a local cluster, unless NBRAY_ENABLE_AUTO_CONNECT=0."""
     running = session.engine
     if running is None:
+        if _forked_from:
+            raise RaySystemError(
+                f"process {os.getpid()} was forked from process {_forked_from[0]}, which uses nbray; a fork inherits none of its "
+                "connections. Use tasks in place of the fork, start processes with 'spawn', or call nbray.init() here."
+            )
         if _environment("ENABLE_AUTO_CONNECT") == "0":
             raise RaySystemError("nbray has not been started yet. You can start it with 'nbray.init()'.")
         init(ignore_reinit_error=True)
@@ -233,6 +240,18 @@ def shutdown(*, wait_for_processes: bool = False) -> None:
 
 
 atexit.register(shutdown)
+
+
+def _after_fork() -> None:
+    """In a forked child: the engine is the parent's, its threads are not here, and nothing here may shut it down."""
+    global _starting  # noqa: PLW0603 -- it may have been held by a thread that the child has not
+    if session.engine is not None:
+        _starting = threading.Lock()
+        _forked_from[:] = [os.getppid()]
+        session.engine = None  # not set_current: its watchers belong to the parent
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _environment(name: str) -> str | None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -162,6 +163,25 @@ def test_auto_connect_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("RAY_ENABLE_AUTO_CONNECT", "0")
     with pytest.raises(RaySystemError, match=r"has not been started yet.*nbray.init\(\)"):
         f.remote(1)
+
+
+def test_a_forked_child_is_told_that_it_has_no_cluster(engine: Any) -> None:
+    ref = nbray.put(1)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            nbray.get(ref)
+        except RaySystemError as error:
+            nbray.shutdown()
+            os.write(writer, str(error).encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, encoding="utf-8") as said:
+        assert f"process {child} was forked from process {os.getpid()}" in said.read()
+    os.waitpid(child, 0)
+    assert nbray.get(ref) == 1
+    assert not engine.closed
 
 
 def test_the_runtime_context_answers_in_hex(engine: Any) -> None:
