@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,10 +16,13 @@ from typing import Any
 import nbformat
 import pytest
 from playwright.sync_api import BrowserContext, Page, sync_playwright
+from playwright.sync_api import TimeoutError as NotSeenError
 
 TOKEN = "a-token-for-this-test"
 STARTED_WITHIN_S = 60.0
 PAGE_WITHIN_MS = 60_000
+KEY_PRESSES = 6
+BEGUN = re.compile(r"\[(\*|\d+)\]")  #: the prompt of a cell that runs or has run
 IDLE = "document.querySelector('.jp-NotebookPanel .jp-Notebook-ExecutionIndicator')?.dataset.status === 'idle'"
 #: As root, Chromium's sandbox does not start; the rest keeps it from talking to anything but the server.
 FLAGS = [
@@ -72,9 +76,17 @@ class Notebook:
         self.page = page
 
     def run(self, index: int) -> None:
-        """Run one cell, as Ctrl+Enter does. Does not wait for it."""
-        self.page.locator(".jp-Notebook .jp-Cell").nth(index).locator(".jp-InputArea-editor").click()
-        self.page.keyboard.press("Control+Enter")
+        """Run one cell, as Ctrl+Enter does; returns when it has begun. JupyterLab drops keys while it is still setting up."""
+        cell = self.page.locator(".jp-Notebook .jp-Cell").nth(index)
+        for attempt in range(KEY_PRESSES):
+            cell.locator(".jp-InputArea-editor").click()
+            self.page.keyboard.press("Control+Enter")
+            try:
+                cell.locator(".jp-InputPrompt", has_text=BEGUN).wait_for(timeout=PAGE_WITHIN_MS / KEY_PRESSES)
+                return
+            except NotSeenError:
+                if attempt == KEY_PRESSES - 1:
+                    raise
 
     def output(self, index: int) -> Any:
         """A locator of everything under a cell."""
