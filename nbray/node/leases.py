@@ -246,13 +246,11 @@ class LeaseDesk:
         """Who waits for the task of this request, and who for that one, up to the driver."""
         names, by = [], request.said.owner.process
         while (worker := self.ground.pool.get(by)) is not None and worker.lease is not None:
-            names.append(str(worker.pid))
+            names.append(f"worker {worker.pid}")
             by = self.leases[worker.lease].owner.process
         if len(names) > 8:
-            names[4:-4] = [f"... {len(names) - 8} more ..."]
-        return " <- ".join(
-            ["the task without a process", *(f"worker {name}" if name.isdigit() else name for name in names), "the driver"]
-        )
+            names[4:-4] = [f"{len(names) - 8} more"]
+        return " <- ".join(["the task without a process", *names, "the driver"])
 
     def _recall(self, now: float) -> None:
         """Ask back leases that stand in the way of someone who has less."""

@@ -75,14 +75,17 @@ def memory_usage(root: str = "") -> Usage:
 
 
 def oom_kills(root: str = "") -> int:
-    """How often the kernel has killed for memory in our cgroups so far; a rise beside a SIGKILL says who did it."""
-    total = 0
+    """How often the kernel has killed for memory in our cgroups so far, or on the machine where there are none.
+
+    A rise beside a SIGKILL says who did it.
+    """
+    total, counted = 0, False
     for directory, _, _ in _memory_groups(root):
         for name in ("memory.events.local", "memory.events", "memory.oom_control"):
             if (text := _read(f"{directory}/{name}")) is not None:
-                total += _fields(text).get("oom_kill", 0)
+                total, counted = total + _fields(text).get("oom_kill", 0), True
                 break
-    return total
+    return total if counted else _fields(_read(f"{root}/proc/vmstat") or "").get("oom_kill", 0)
 
 
 def _cpu_quota(root: str) -> tuple[float, str] | None:

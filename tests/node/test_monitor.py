@@ -108,6 +108,10 @@ def test_the_kernel_s_kills_are_counted(machine: Machine) -> None:
     assert monitor.oom_kills(root) == 2
 
 
+def test_without_cgroups_the_machine_s_kills_are_counted(machine: Machine) -> None:
+    assert monitor.oom_kills(machine(**{"proc/vmstat": "nr_free_pages 1\noom_kill 4\n"})) == 4
+
+
 def test_this_machine_s_own_files_are_understood() -> None:
     assert monitor.cpu_count().value >= 1
     usage = monitor.memory_usage()
