@@ -149,13 +149,14 @@ class NbrayMagics(Magics):  # type: ignore[misc]
                 job.wait(None)
         except KeyboardInterrupt:
             notebook.stopped_in = notebook.tag
+            job.on_settled = lambda settled: self._finish(settled, None, update=False)
             if options.on_interrupt == DETACH:
-                job.on_settled = lambda settled: self._finish(settled, None, update=False)
                 job.detach()
                 said = f"{job.label} goes on without the notebook waiting; %nbray last finds it"
             else:
                 cancelled = notebook.interrupts.stopped(job.engine, [job.tag])
                 said = f"{job.label} stopped; tasks cancelled: {cancelled}. Stop again to kill workers that do not end"
+                job.watch(None)
             raise told.told(KeyboardInterrupt(said)) from None
 
     def _close(self, job: Job) -> None:

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import os
 import queue
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
-BOUND_S = 60.0  #: nothing that is waited for takes this long; it only bounds a failure
+BOUND_S = float(__import__("os").environ.get("BOUND", "60"))  #: nothing that is waited for takes this long; it only bounds a failure
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -52,8 +53,8 @@ class Cell:
 class Kernel:
     """One kernel. `run` waits for a cell; `start` does not."""
 
-    def __init__(self, manager: KernelManager, client: BlockingKernelClient) -> None:
-        self.manager, self.client = manager, client
+    def __init__(self, manager: KernelManager, client: BlockingKernelClient, log: Path) -> None:
+        self.manager, self.client, self.log = manager, client, log
         self.cells: dict[str, Cell] = {}
 
     def start(self, code: str) -> Cell:
@@ -77,7 +78,9 @@ class Kernel:
         """Take in messages until `condition()` holds."""
         deadline = time.monotonic() + BOUND_S
         while not condition():
-            assert time.monotonic() < deadline, f"waited {BOUND_S:g} s for {what}; so far: {list(self.cells.values())[-3:]}"
+            assert time.monotonic() < deadline, (
+                f"waited {BOUND_S:g} s for {what}; so far: {list(self.cells.values())[-3:]}; the kernel's threads:\n{self.stacks()}"
+            )
             assert self.manager.is_alive(), f"the kernel died while waiting for {what}"
             self._take(0.05)
 
@@ -86,6 +89,12 @@ class Kernel:
         value = self.ok(f"__import__('builtins').repr({expression})").value
         assert value is not None
         return ast.literal_eval(ast.literal_eval(value))
+
+    def stacks(self) -> str:
+        """Where every thread of the kernel is."""
+        os.kill(self.manager.provisioner.pid, signal.SIGUSR1)
+        time.sleep(1)
+        return self.log.read_text(encoding="utf-8", errors="replace")[-8000:]
 
     def interrupt(self) -> None:
         self.manager.interrupt_kernel()
@@ -140,7 +149,9 @@ def bare_kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
         client = manager.client()
         client.start_channels()
         client.wait_for_ready(timeout=BOUND_S)
-        yield Kernel(manager, client)
+        found = Kernel(manager, client, directory / "kernel.log")
+        found.ok("__import__('faulthandler').register(__import__('signal').SIGUSR1, file=__import__('sys').__stderr__)")
+        yield found
         client.stop_channels()
         manager.shutdown_kernel(now=False)
         manager.cleanup_resources()
