@@ -128,16 +128,19 @@ class CallTable:
             task.state = PUSHED
             self.out.append(Send(client.address, push))
 
+    def reported(self, event: TaskDone, task: OwnedTask) -> None:
+        """The actor's process still holds references from the call's arguments: count it."""
+        assert isinstance(task.push, PushCall)
+        address = self.actors[task.push.actor].address or self.me
+        self.objects.pass_on(event.borrows, Address(address.node, event.worker))
+
     def done(self, event: TaskDone, now: float) -> None:
         """A call's report. Late ones (an old epoch, a cancelled call) were dropped by the caller of this."""
         task = self.tasks.tasks[event.task]
         assert isinstance(task.push, PushCall)
         client = self.actors[task.push.actor]
         client.running.pop(task.id, None)
-        address = client.address or self.me
-        if event.borrows:
-            self.objects.pass_on(event.borrows, Address(address.node, event.worker))
-        self.tasks.take_values(event, task, address.node)
+        self.tasks.take_values(event, task, (client.address or self.me).node)
 
     def retry(self, task: OwnedTask) -> None:
         """An exception that the call may repeat: to the end of the queue, as a new call."""

@@ -43,7 +43,7 @@ class ObjectTable:
         self.objects: dict[ObjectId, OwnedObject] = {}
         self.driver: Address | None = None  #: worker: where the job's driver is now; old references may name a node that is gone
         self.late = 0  #: messages about objects that are gone: normal, counted
-        self._watching: set[ProcessId] = set()
+        self._watching: dict[ProcessId, NodeId] = {}  #: whose death we asked to hear of, and where they are
         self._dead: set[ProcessId] = set()
         self._held_by: dict[ProcessId, set[ObjectId]] = {}  #: owner: which objects a process may hold
         self._borrowed: dict[ProcessId, set[ObjectId]] = {}  #: borrower: which objects we have from an owner
@@ -221,10 +221,20 @@ class ObjectTable:
         elif self.is_mine(obj.id):
             self.copy_lost(obj, obj.value.location.node, event.reason)
         else:
-            node = obj.value.location.node
-            self._forget_value(obj)
-            obj.asked = True
-            self.out.append(Send(obj.owner, ReportMissing(obj.id, node, self.me)))
+            self._borrowed_copy_lost(obj)
+
+    def _borrowed_copy_lost(self, obj: OwnedObject) -> None:
+        """The copy that the owner told us of is gone: it is to find or make another, if it lives."""
+        assert obj.value is not None
+        assert obj.value.location is not None
+        node = obj.value.location.node
+        self._forget_value(obj)
+        if obj.owner.process in self._dead:
+            self.set_value(obj, self._owner_died(obj.id, obj.owner), counted=False)
+            return
+        obj.asked = True
+        self._watch(obj.owner)
+        self.out.append(Send(obj.owner, ReportMissing(obj.id, node, self.me)))
 
     def _forget_value(self, obj: OwnedObject) -> None:
         value, obj.value = obj.value, None
@@ -339,7 +349,8 @@ class ObjectTable:
         if count:
             obj.holders[holder.process] = count
             self._held_by.setdefault(holder.process, set()).add(object_id)
-            self._watch(holder)
+            if change > 0:  # who leaves before it came names no node to ask; whoever adds it does
+                self._watch(holder)
         else:
             obj.holders.pop(holder.process, None)
             self._held_by.get(holder.process, set()).discard(object_id)
@@ -351,7 +362,7 @@ class ObjectTable:
             self._count(object_id, event.borrower, 1)
 
     def borrower_removed(self, event: RemoveBorrower) -> None:
-        # The address is needed only to watch a new holder, and this one is leaving.
+        # The node is needed only to watch a new holder, and this one is leaving.
         for object_id, count in zip(event.objects, event.counts, strict=True):
             self._count(object_id, Address(self.me.node, event.borrower), -count)
 
@@ -364,7 +375,7 @@ class ObjectTable:
 
     def _watch(self, other: Address) -> None:
         if other.process not in self._watching and other.process != self.me.process:
-            self._watching.add(other.process)
+            self._watching[other.process] = other.node
             self.out.append(Send(Address(other.node, other.node), WatchProcess(other.process, self.me)))
 
     # ------------------------------------------------------------------------------------------ deaths
@@ -390,13 +401,20 @@ class ObjectTable:
         return Value(failure=Failure("OwnerDiedError", message=message))
 
     def node_died(self, node: NodeId, reason: str) -> None:
+        # Its daemon will not answer for the processes there any more.
+        for process in [process for process, at in self._watching.items() if at == node]:
+            self.process_died(process)
         for obj in list(self.objects.values()):
             if obj.owner.node == node and obj.owner.process != self.me.process:
                 self.process_died(obj.owner.process)
             if node == self.me.node:
                 obj.pinned, obj.fetching = None, False
-            if obj.copies and node in obj.copies and self.is_mine(obj.id):
-                self.copy_lost(obj, node, reason)
+            if self.is_mine(obj.id):
+                if obj.copies and node in obj.copies:
+                    self.copy_lost(obj, node, reason)
+            elif node == self.me.node and obj.value is not None and obj.value.location is not None and obj.value.location.node == node:
+                # A store elsewhere learns of a dead node from the head; the one of our next node may never have heard of it.
+                self._borrowed_copy_lost(obj)
 
     def check(self) -> None:
         for obj in self.objects.values():

@@ -100,6 +100,8 @@ class OwnerState:
         task = self.tasks.done(event, now)
         if task is None:
             return
+        if event.borrows and task.shape is None:
+            self.calls.reported(event, task)
         if event.retriable and task.retry_exceptions and not task.cancelled and event.values[0].failure is not None:
             self._out.append(r.JudgeException(task, event.values))
             self._judged[task.id] = event

@@ -383,8 +383,8 @@ class TaskTable:
         if lease is not None:
             task.lease = None
             self._ran(lease, task, (event.ended_ns - event.started_ns) * 1e-9, now)
-        if event.borrows:
-            self.objects.pass_on(event.borrows, Address(lease.node if lease else self.me.node, event.worker))
+            if event.borrows:
+                self.objects.pass_on(event.borrows, Address(lease.node, event.worker))
         return task
 
     def _ran(self, lease: Lease, task: OwnedTask, took_s: float, now: float) -> None:
@@ -428,7 +428,7 @@ class TaskTable:
         task.state = state
         self.tasks.pop(task.id, None)
         objects = self.objects.objects
-        repeatable = task.shape is not None and task.push.returns and task.retries != 0
+        repeatable = task.shape is not None and task.push.returns and task.retries != 0 and not task.retain
         if repeatable and self.lineage < config.LINEAGE_LIMIT and any(v.location is not None for v in values):
             task.retain = True
             self.lineage += 1
@@ -440,14 +440,18 @@ class TaskTable:
                 continue
             obj.task = task if task.retain and value.location is not None else None
             self.objects.set_value(obj, value)
-        if not task.retain:
+        if task.retain:
+            self._forget_lineage(task)  # if this was a second run, and has left nothing to run a third time for
+        else:
             self.unpin(task)
 
     def object_freed(self, obj: OwnedObject) -> None:
         """The last stored return of a retained task was let go: its arguments are needed no more."""
-        task = obj.task
-        if task is None or not task.retain:
-            return
+        if obj.task is not None and obj.task.retain:
+            self._forget_lineage(obj.task)
+
+    def _forget_lineage(self, task: OwnedTask) -> None:
+        """Let go of the arguments of a retained task, unless a return of it is still there that may have to be made again."""
         for index in range(task.push.returns):
             other = self.objects.objects.get(object_id(task.id, index))
             if other is not None and other.task is task:
