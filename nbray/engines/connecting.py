@@ -138,14 +138,16 @@ def _elsewhere(engine: NativeEngine, address: str) -> Attachment:
     """A cluster that runs already: through its own daemon where that is ours and here, else through a client node."""
     if address.startswith("ray://"):
         raise NotImplementedError(
-            f"{address}: driving an existing Ray cluster is not built yet; without the scheme, an address means a cluster of `nbray start`"
+            f"{address}: driving an existing Ray cluster is not built yet; without the scheme, an address means a cluster of "
+            "`nbray start`"
         )
     found = connection_file.find(address)
     connection = found.connection
     if connection.directory and connection.directory in rundir.in_use():
         return Attachment(engine, None, connection.directory, connection.address)
     mine = connection.credentials(found.source, role="client")
-    network = NetworkSettings(mine.cluster, mine.secret, mine.server_public, mine.source, "client", None, (connection.host, connection.port))
+    gateway = (connection.host, connection.port)
+    network = NetworkSettings(mine.cluster, mine.secret, mine.server_public, mine.source, "client", None, gateway)
     settings = NodeSettings(role="client", network=network)
     return Attachment(engine, lambda: launch.start(settings), "", connection.address)
 

@@ -1,4 +1,4 @@
-"""A cluster of real processes for each module: two CPUs, or what the module says in CLUSTER; None for tests that start their own."""
+"""A cluster of real processes for each module: two CPUs, or what the module says in CLUSTER; None: its tests start their own."""
 
 from __future__ import annotations
 

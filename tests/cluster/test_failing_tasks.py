@@ -90,7 +90,7 @@ def test_another_number_of_results_than_promised_is_an_error_that_has_both():
     def two():
         return 1, 2
 
-    with pytest.raises(ValueError, match="3.*2"):
+    with pytest.raises(ValueError, match=r"3.*2"):
         ray.get(two.remote())
 
 
