@@ -87,10 +87,11 @@ class Daemon:
         for mailbox in self._mailboxes:
             loop.watch(mailbox.fd, lambda: None)  # it only ends the wait: mail is fetched before every wait
         self._store_used = 0
-        self._memory_due: float | None = None
+        self._look_due: float | None = None
         self._spiller: Spiller | None = None
         self._start_worker: Callable[[bytes], None]
         self._signal_worker: Callable[[bytes, int], None]
+        self._trim_logs: Callable[[], None]
         self._network: Reach | None = None
         self._carry: dict[type, Callable[[Any], None]] = {
             Send: lambda e: self.send(e.to, e.message),
@@ -109,11 +110,12 @@ class Daemon:
         *,
         start_worker: Callable[[bytes], None],
         signal_worker: Callable[[bytes, int], None],
+        trim_logs: Callable[[], None],
         spill_directory: str,
         network: Reach | None,
     ) -> None:
         """What carries orders out. `network` is None where there are no other nodes."""
-        self._start_worker, self._signal_worker = start_worker, signal_worker
+        self._start_worker, self._signal_worker, self._trim_logs = start_worker, signal_worker, trim_logs
         self._spiller = Spiller(self._arena, Path(spill_directory), self._spill_told)
         self._network = network
 
@@ -129,13 +131,13 @@ class Daemon:
         while self.stopped is None:
             busy = self.fetch_mail()
             self._tick()
-            self._watch_memory()
+            self._look_around()
             if self.stopped is None:
                 self.loop.step(self.loop.now() if busy else self._deadline())
         return self.stopped
 
     def _deadline(self) -> float | None:
-        machines = [self.state.next_deadline(), self.ledger.next_deadline(), self._memory_due]
+        machines = [self.state.next_deadline(), self.ledger.next_deadline(), self._look_due]
         if self.head is not None:
             machines.append(self.head.next_deadline())
         return min((due for due in machines if due is not None), default=None)
@@ -153,15 +155,16 @@ class Daemon:
             self._store_used = self.ledger.used
             self.tell_node(StoreUsed(self._store_used))
 
-    def _watch_memory(self) -> None:
-        """Look at memory every MEMORY_CHECK_S while something runs, and never else."""
+    def _look_around(self) -> None:
+        """At memory and logs every MEMORY_CHECK_S while something runs, and never else."""
         now = self.loop.now()
-        if not self.state.watches_memory:
-            self._memory_due = None
-        elif self._memory_due is None:
-            self._memory_due = now + config.MEMORY_CHECK_S
-        elif now >= self._memory_due:
-            self._memory_due = now + config.MEMORY_CHECK_S
+        if not self.state.is_working:
+            self._look_due = None
+        elif self._look_due is None:
+            self._look_due = now + config.MEMORY_CHECK_S
+        elif now >= self._look_due:
+            self._look_due = now + config.MEMORY_CHECK_S
+            self._trim_logs()
             usage = monitor.memory_usage()
             if usage.used > usage.limit * config.MEMORY_KILL:
                 self.tell_node(MemoryPressure(usage.used, usage.limit))

@@ -132,6 +132,7 @@ class _Node:
         self._daemon.connect(
             start_worker=self._workers.start,
             signal_worker=self._workers.signal,
+            trim_logs=self._workers.trim_logs,
             spill_directory=self._place.spill,
             network=self._network,
         )

@@ -139,8 +139,8 @@ class NodeState:
         assert not (self.stopping and len(self.leases.queue)), "a stopping node has requests"
 
     @property
-    def watches_memory(self) -> bool:
-        """Whether anything runs whose memory could grow."""
+    def is_working(self) -> bool:
+        """Whether anything runs: memory and logs could grow."""
         return bool(self.leases.leases or self.actors.lives)
 
     def hosts(self, actor: bytes, epoch: int) -> bool:

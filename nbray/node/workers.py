@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 
 import msgspec
 
+from nbray import config
 from nbray.ids import NodeId, ProcessId
 from nbray.node import monitor
 from nbray.node.forking import Forked, ForkFailed, Ready, Reaped, WorkerBoot, Zygote
-from nbray.node.logs import tail, worker_log
+from nbray.node.logs import rotate, tail, worker_log
 from nbray.node.loop import Loop
 from nbray.node.records import StartFailed, WorkerExited
 from nbray.node.spawn import spawn_zygote
@@ -46,6 +49,7 @@ class Workers:
         self._ordered: set[ProcessId] = set()  #: not forked yet
         self._zygote: Zygote | None = None
         self._failures = 0
+        self._trimming: threading.Thread | None = None
         self._oom_kills = monitor.oom_kills()
 
     def adopt(self, pid: int, link: socket.socket) -> None:
@@ -148,6 +152,16 @@ class Workers:
     def _why_no_zygote(self) -> str:
         return f"the zygote that forks workers ended; its last words ({self._zygote_log}):\n{tail(self._zygote_log)}"
 
+    def trim_logs(self) -> None:
+        """Keep every log within bounds. The copying is done in a thread, one at a time: it may be 50 MB to a slow disk."""
+        if self._trimming is not None and self._trimming.is_alive():
+            return
+        paths = [worker_log(self._boot.log_directory, pid) for pid in self.pids.values()]
+        long = [path for path in paths if os.path.exists(path) and os.path.getsize(path) > config.LOG_BYTES]
+        if long:
+            self._trimming = threading.Thread(target=_rotate_all, args=(long,), name="nbray-logs", daemon=True)
+            self._trimming.start()
+
     @property
     def running(self) -> bool:
         """Whether any worker may still live."""
@@ -163,3 +177,11 @@ class Workers:
             self._loop.unwatch(self._zygote)
             self._zygote.end()
             self._zygote = None
+
+
+def _rotate_all(paths: list[str]) -> None:
+    for path in paths:
+        try:
+            rotate(path, config.LOG_BYTES)
+        except OSError as error:
+            print(f"the log {path} could not be rotated ({error}) and was emptied", file=sys.stderr, flush=True)

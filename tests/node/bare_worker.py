@@ -10,12 +10,12 @@ import subprocess
 from nbray.ids import Address
 from nbray.wire import lifeline
 from nbray.wire.mailbox import Mailbox
-from nbray.wire.messages import CancelTask, ExitWorker, RecallTasks
+from nbray.wire.messages import CancelTask, DefineFunction, ExitWorker, RecallTasks
 from nbray.worker.boot import WorkerBoot
 
 
 def run(boot: WorkerBoot) -> None:
-    """CancelTask stands for a crash, RecallTasks for user code that starts a process and forgets it."""
+    """CancelTask stands for a crash, DefineFunction for a print, RecallTasks for user code that starts a process and forgets it."""
     mailbox = Mailbox(Address(boot.node, boot.process), boot.directory)
     line, _, arena_fd = lifeline.connect(boot.directory, lifeline.hello("worker", boot.process))
     assert os.fstat(arena_fd).st_ino == os.fstat(boot.arena_fd).st_ino
@@ -27,6 +27,8 @@ def run(boot: WorkerBoot) -> None:
                 raise SystemExit(0)
             case CancelTask():
                 os.kill(os.getpid(), signal.SIGSEGV)
+            case DefineFunction(name=text):
+                print(text, flush=True)
             case RecallTasks():
                 subprocess.Popen(["sleep", "1000"])
             case None:

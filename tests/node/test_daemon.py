@@ -225,6 +225,18 @@ def test_a_crash_is_told_with_its_signal_and_the_python_stack(driver: Driver) ->
     assert driver.lease(2).pid != lease.pid, "another takes its place"
 
 
+def test_a_worker_that_prints_without_end_does_not_fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NBRAY_LOG_BYTES", "2000")
+    with running(BARE) as (_, driver):
+        lease = driver.lease()
+        driver.send(m.DefineFunction(bytes(16), "x" * 5000 + "the end", b"", 0), lease.worker)
+        log = Path(driver.welcome.log_directory, f"worker-{lease.pid}.log")
+        kept = Path(f"{log}.1")
+        wait_for(lambda: kept.exists() and kept.stat().st_size and log.stat().st_size == 0, "the log to be rotated")
+        assert kept.read_text().endswith("the end\n")
+        assert kept.stat().st_size == 2000
+
+
 def test_what_a_worker_has_started_ends_with_it(driver: Driver) -> None:
     lease = driver.lease()
     driver.send(m.RecallTasks(driver.id, 1), lease.worker)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nbray.node import monitor
-from nbray.node.logs import TAIL_BYTES, tail
+from nbray.node.logs import TAIL_BYTES, rotate, tail
 
 GIB = 2**30
 MEMINFO = "MemTotal:       16777216 kB\nMemFree:         1048576 kB\nMemAvailable:   12582912 kB\n"
@@ -151,3 +151,24 @@ def test_a_log_does_not_drive_the_terminal_that_shows_it(tmp_path: Path) -> None
 
 def test_no_log_has_no_tail(tmp_path: Path) -> None:
     assert tail(str(tmp_path / "gone")) == ""
+
+
+def test_a_long_log_is_emptied_under_its_writer_and_its_end_is_kept(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    writer = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(writer, b"old " * 100 + b"the end of the first part")
+    assert rotate(str(log), 25)
+    assert Path(f"{log}.1").read_bytes() == b"the end of the first part"
+    os.write(writer, b"second part")
+    os.close(writer)
+    assert log.read_bytes() == b"second part"
+    assert not rotate(str(log), 25), "it is short"
+    assert not rotate(str(tmp_path / "gone"), 25)
+
+
+def test_a_log_that_was_replaced_by_a_link_is_left_alone(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"x" * 100)
+    (tmp_path / "log").symlink_to(precious)
+    assert not rotate(str(tmp_path / "log"), 10)
+    assert precious.stat().st_size == 100
