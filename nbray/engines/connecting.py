@@ -11,14 +11,13 @@ import os
 import sys
 from collections.abc import Callable
 
-from nbray.driver import launch
+from nbray.driver import joining, launch
 from nbray.driver.showing import Terminal
 from nbray.engines.native import NativeEngine
 from nbray.exceptions import RayError
 from nbray.ids import Address, new_process_id
-from nbray.node.settings import NetworkSettings, NodeSettings
 from nbray.owner.runtime import Runtime
-from nbray.wire import connection_file, rundir
+from nbray.wire import connection_file
 from nbray.wire import messages as m
 
 
@@ -126,7 +125,7 @@ def connect(
             labels=labels,
         )
 
-    attachment = Attachment(engine, start, "") if address in (None, "local") else _elsewhere(engine, str(address))
+    attachment = Attachment(engine, start, "") if address in (None, "local") else _elsewhere(engine, str(address), object_store_memory)
     runtime.on_lost = attachment.lost
     engine.on_shutdown = attachment.close
     engine.after_shutdown = attachment.ended
@@ -134,7 +133,7 @@ def connect(
     return engine
 
 
-def _elsewhere(engine: NativeEngine, address: str) -> Attachment:
+def _elsewhere(engine: NativeEngine, address: str, store: int | None) -> Attachment:
     """A cluster that runs already: through its own daemon where that is ours and here, else through a client node."""
     if address.startswith("ray://"):
         raise NotImplementedError(
@@ -142,14 +141,10 @@ def _elsewhere(engine: NativeEngine, address: str) -> Attachment:
             "`nbray start`"
         )
     found = connection_file.find(address)
-    connection = found.connection
-    if connection.directory and connection.directory in rundir.in_use():
-        return Attachment(engine, None, connection.directory, connection.address)
-    mine = connection.credentials(found.source, role="client")
-    gateway = (connection.host, connection.port)
-    network = NetworkSettings(mine.cluster, mine.secret, mine.server_public, mine.source, "client", None, gateway)
-    settings = NodeSettings(role="client", network=network)
-    return Attachment(engine, lambda: launch.start(settings), "", connection.address)
+    here = joining.directory_here(found)
+    if here is not None:
+        return Attachment(engine, None, here, found.connection.address)
+    return Attachment(engine, lambda: joining.start_client(found, store), "", found.connection.address)
 
 
 __all__ = ["Attachment", "connect"]

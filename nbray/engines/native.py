@@ -20,7 +20,7 @@ from nbray import trace
 from nbray.config import INLINE_LIMIT
 from nbray.engines import nodes_view
 from nbray.engines.port import ActorOptions, ActorToken, CallOptions, FunctionSpec, OutputEvent, RuntimeFacts, TaskOptions
-from nbray.exceptions import GetTimeoutError, PendingCallsLimitExceeded
+from nbray.exceptions import GetTimeoutError, PendingCallsLimitExceeded, ResultDeserializationError
 from nbray.ids import Address, TaskIds, object_id
 from nbray.machine import Effect
 from nbray.owner import records as r
@@ -28,10 +28,13 @@ from nbray.owner.packing import Packer
 from nbray.owner.questions import Question, Questions
 from nbray.owner.runtime import Runtime
 from nbray.refs import ObjectRef
+from nbray.sched.resources import UNIT
+from nbray.wire import environment
 from nbray.wire import messages as m
 from nbray.wire.failures import error_of
 from nbray.wire.values import Pickled, checksum, loads, verified
 
+ONE_CPU = {"CPU": UNIT}
 #: The head is given the news this long after their first.
 TRACE_S = 1.0
 
@@ -85,7 +88,8 @@ class NativeEngine:
         retry_types = options.retry_exceptions
         push = m.PushTask(
             task_id, 0, function.id, options.returns, packed.payload, packed.crc, runtime.me, self.job, self.current_cell(),
-            options.name or function.name, [], packed.contains, None, bool(retry_types), options.env,
+            options.name or function.name, [], packed.contains, None, bool(retry_types), shape.env,
+            None if options.amounts == ONE_CPU else options.amounts,
         )  # fmt: skip
         task = r.OwnedTask(push, options.max_retries, shape=shape, key=key, needs=packed.needs, submitted_ns=time.time_ns())
         if retry_types:
@@ -99,7 +103,8 @@ class NativeEngine:
 
     def _shape(self, options: TaskOptions) -> tuple[Any, m.Shape, str]:
         """Options objects are made once per function or `.options()`; the entry keeps them, so their id stays theirs."""
-        shape = m.Shape(options.amounts, options.strategy, options.node, options.soft, options.env)
+        env = environment.merged(self.job_env, options.env)
+        shape = m.Shape(options.amounts, options.strategy, options.node, options.soft, env)
         key = msgspec.json.encode(shape, order="sorted").decode()
         if len(self._shapes) > 10_000:
             self._shapes.clear()
@@ -114,11 +119,12 @@ class NativeEngine:
         packed = self._packer.arguments(args, kwargs, f"{cls.name}.__init__")
         actor = self._ids.next()
         namespace = options.namespace if options.namespace is not None else self.facts_here().namespace
-        shape = m.Shape(options.placement, options.strategy, options.node, options.soft, options.env)
+        env = environment.merged(self.job_env, options.env)
+        shape = m.Shape(options.placement, options.strategy, options.node, options.soft, env)
         spec = m.ActorSpec(
             actor, runtime.me, self.job, cls.name, cls.id, cls.payload, cls.crc, packed.payload, packed.crc, [], packed.contains,
             shape, options.running, options.max_restarts, options.max_task_retries, options.max_concurrency, options.is_async,
-            options.groups, options.name, namespace, options.detached, self.current_cell(), options.env, methods,
+            options.groups, options.name, namespace, options.detached, self.current_cell(), env, methods,
         )  # fmt: skip
         push = m.PushTask(
             actor, 0, cls.id, 1, packed.payload, packed.crc, runtime.me, self.job, self.current_cell(), f"{cls.name}.__init__",
@@ -258,10 +264,16 @@ class NativeEngine:
 
     def load(self, object_: bytes, value: m.Value, view: memoryview | None) -> Any:
         """Unpickle a value that is here. Arrays over `view` pin it."""
-        if view is None:
-            assert value.inline is not None
-            return loads(verified(value.inline, value.crc, f"object {object_.hex()}"))
-        return loads(view)
+        try:
+            if view is None:
+                assert value.inline is not None
+                return loads(verified(value.inline, value.crc, f"object {object_.hex()}"))
+            return loads(view)
+        except Exception as error:
+            raise ResultDeserializationError(
+                f"the object {object_.hex()} is here, and does not load in this process: {type(error).__name__}: {error}. The reference is "
+                "still good: once what it needs can be imported here, get it again."
+            ) from error
 
     def _unfinished(self, object_ids: list[bytes]) -> str:
         with self.runtime.locked() as state:
@@ -292,6 +304,11 @@ class NativeEngine:
         self.runtime.call_soon(function)
 
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
+        if force:
+            with self.runtime.locked() as state:
+                task = state.tasks.tasks.get(ref._id[:16])
+                if task is not None and isinstance(task.push, m.PushCall):
+                    raise ValueError("force=True is not supported for actor tasks: it would end the actor. nbray.kill(actor) does that")
         self.runtime.step(r.CancelAsked(ref._id, force, recursive))
 
     def facts_of(self, ref: ObjectRef[Any]) -> dict[str, Any]:
@@ -430,6 +447,7 @@ class NativeEngine:
         self._count(push.cell, "queued", -1)
         self._count(push.cell, outcome, 1)
         state = "FINISHED" if done.state == "DONE" else done.state
+        detail = "" if done.failure is None else f"{done.failure.kind} {done.failure.type_name}: {done.failure.message}"[:500]
         record = trace.TraceRecord(
             "task", push.task, push.name, state, push.cell, done.task.parent, done.node, done.worker, push.attempt,
             done.task.submitted_ns, 0, done.started_ns, done.ended_ns, time.time_ns(), done.cpu_ns,

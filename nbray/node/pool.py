@@ -125,13 +125,17 @@ class WorkerPool:
 
     def retire_strangers(self, count: int, now: float, out: list[Effect]) -> None:
         """Make room for `count` workers that a new job needs, at the cost of idle ones that only others could use."""
-        used = sorted((worker for worker in self.in_phase(Phase.IDLE) if worker.use is not None), key=lambda worker: worker.since)
+        idle = (worker for worker in self.in_phase(Phase.IDLE) if worker.use is not None and not worker.keeps)
+        used = sorted(idle, key=lambda worker: worker.since)
         for worker in used[:count]:
             self.ask_to_end(worker, "another job needs a fresh worker", now, config.KILL_S, out)
 
+    def _useless(self) -> list[Worker]:
+        return [worker for worker in self.in_phase(Phase.IDLE) if not worker.keeps]
+
     def reap_idle(self, now: float, out: list[Effect]) -> None:
         """Beyond one per CPU, idle workers end after WORKER_IDLE_S, the longest idle first."""
-        idle = sorted(self.in_phase(Phase.IDLE), key=lambda worker: worker.since)
+        idle = sorted(self._useless(), key=lambda worker: worker.since)
         for worker in idle[: max(0, len(idle) - self.cpus)]:
             if now >= worker.since + config.WORKER_IDLE_S:
                 self.ask_to_end(worker, "idle", now, config.KILL_S, out)
@@ -152,7 +156,7 @@ class WorkerPool:
     def deadline(self) -> float | None:
         """When `reap_idle` or `kill_the_slow` next has something to do."""
         times = [worker.kill_at for worker in self.in_phase(Phase.ENDING) if worker.kill_at is not None]
-        idle = sorted(worker.since for worker in self.in_phase(Phase.IDLE))
+        idle = sorted(worker.since for worker in self._useless())
         if len(idle) > self.cpus:
             times.append(idle[0] + config.WORKER_IDLE_S)
         return min(times, default=None)

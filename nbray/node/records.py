@@ -42,6 +42,7 @@ class Worker(msgspec.Struct, gc=False):
     lease: int | None = None
     actor: tuple[ActorId, int] | None = None
     blocked: bool = False
+    keeps: bool = False  #: it owns what others wait for (WorkerKeeps): idle is not useless
     ending: str = ""  #: why it was told to end, in words: what its Death will say
     oom: bool = False  #: ended by us because memory ran out
     killed: bool = False  #: KillWorker was ordered

@@ -143,7 +143,7 @@ class CallTable:
         self.tasks.take_values(event, task, (client.address or self.me).node)
 
     def retry(self, task: OwnedTask) -> None:
-        """An exception that the call may repeat: to the end of the queue, as a new call."""
+        """An exception that the call may repeat, before calls that have not been sent: one of them may wait for its result."""
         assert isinstance(task.push, PushCall)
         client = self.actors[task.push.actor]
         client.running.pop(task.id, None)
@@ -151,7 +151,7 @@ class CallTable:
             task.retry_exceptions -= 1
         task.push = msgspec.structs.replace(task.push, attempt=task.push.attempt + 1)
         task.state = "WAITING"
-        client.queue.append(task)
+        client.queue.appendleft(task)
         self._advance(client)
 
     def cancel(self, task: OwnedTask, recursive: bool) -> None:

@@ -42,6 +42,7 @@ class ObjectTable:
         self.out = out
         self.objects: dict[ObjectId, OwnedObject] = {}
         self.driver: Address | None = None  #: worker: where the job's driver is now; old references may name a node that is gone
+        self.owned = 0  #: objects of ours that are not freed
         self.late = 0  #: messages about objects that are gone: normal, counted
         self._watching: dict[ProcessId, NodeId] = {}  #: whose death we asked to hear of, and where they are
         self._dead: set[ProcessId] = set()
@@ -60,6 +61,7 @@ class ObjectTable:
     def own(self, object_id: ObjectId, cell: str, line: str, task: OwnedTask | None = None) -> OwnedObject:
         obj = OwnedObject(object_id, self.me, cell=cell, line=line, task=task)
         self.objects[object_id] = obj
+        self.owned += 1
         return obj
 
     def receive(self, object_id: ObjectId, owner: Address, credits: int = 0) -> OwnedObject:
@@ -72,10 +74,8 @@ class ObjectTable:
         owner = self._now_at(owner)
         obj = OwnedObject(object_id, owner, credits=credits)
         self.objects[object_id] = obj
-        if (before := self._viewed.pop(object_id, None)) is not None:
-            obj.views, obj.pinned, obj.value = before.views, before.pinned, before.value
-            return obj
         if owner.process == self.me.process:
+            self.owned += 1
             # A reference of ours came back after its object was freed: it was hidden from the count, in a pickle out of band.
             obj.value = Value(failure=Failure("ObjectFreedError", message=f"the object {object_id.hex()} was freed: no counted reference to it was left"))
         elif owner.process in self._dead:
@@ -110,6 +110,7 @@ class ObjectTable:
             # Only what the user's own code raised: the end of a process is reported where it matters, and often wanted.
             if obj.value.failure is not None and obj.value.failure.kind == "RayTaskError" and not obj.seen:
                 self.out.append(Unhandled(obj.value.failure, obj.cell))
+            self.owned -= 1
             if obj.copies:
                 for node in obj.copies:
                     self.out.append(Send(Address(node, node), FreeObjects([obj.id])))
@@ -120,10 +121,20 @@ class ObjectTable:
         del self.objects[obj.id]
         self._unpin(obj)
         if obj.views:
-            self._viewed[obj.id] = obj
+            self._outlived(obj)
         self.freed(obj)
         if obj.value is not None and obj.value.contains:
             self.drop([h.object for h in obj.value.contains])
+
+    def _outlived(self, obj: OwnedObject) -> None:
+        """Views outlive the references. Should the object come here again, it comes with a pin of its own."""
+        before = self._viewed.get(obj.id)
+        if before is None:
+            self._viewed[obj.id] = obj
+        else:
+            before.views += obj.views
+            obj.views = 0
+            self._unpin(obj)
 
     def _unpin(self, obj: OwnedObject) -> None:
         if obj.pinned is not None and obj.views == 0:
@@ -133,7 +144,7 @@ class ObjectTable:
     def views_released(self, object_ids: Iterable[ObjectId]) -> None:
         """Views died. The object may have been let go before its last view: then only the pin is left to give back."""
         for object_id in object_ids:
-            obj = self.objects.get(object_id) or self._viewed[object_id]
+            obj = self._viewed.get(object_id) or self.objects[object_id]
             obj.views -= 1
             self._unpin(obj)
             if not obj.views:
@@ -404,6 +415,9 @@ class ObjectTable:
         # Its daemon will not answer for the processes there any more.
         for process in [process for process, at in self._watching.items() if at == node]:
             self.process_died(process)
+        if node == self.me.node:
+            for viewed in self._viewed.values():
+                viewed.pinned = None
         for obj in list(self.objects.values()):
             if obj.owner.node == node and obj.owner.process != self.me.process:
                 self.process_died(obj.owner.process)
@@ -412,11 +426,13 @@ class ObjectTable:
             if self.is_mine(obj.id):
                 if obj.copies and node in obj.copies:
                     self.copy_lost(obj, node, reason)
-            elif node == self.me.node and obj.value is not None and obj.value.location is not None and obj.value.location.node == node:
+            elif node == self.me.node and obj.value is not None and obj.value.location is not None:
                 # A store elsewhere learns of a dead node from the head; the one of our next node may never have heard of it.
-                self._borrowed_copy_lost(obj)
+                if obj.value.location.node == node:
+                    self._borrowed_copy_lost(obj)
 
     def check(self) -> None:
+        assert self.owned == sum(self.is_mine(o) for o in self.objects)
         for obj in self.objects.values():
             assert obj.count >= 0, (obj.id.hex(), obj.count)
             assert not (obj.holders and 0 in obj.holders.values()), obj.id.hex()

@@ -277,6 +277,7 @@ class Finished(Effect, frozen=True, gc=False):
     cpu_ns: int
     worker: ProcessId
     node: NodeId
+    failure: Failure | None = None
 
 
 class Notice(Effect, frozen=True, gc=False):

@@ -60,6 +60,7 @@ class Runtime:
         self.on_lost: Callable[[str], None] = lambda _why: None  #: our node is gone; from nbray-io
         self.flush_at: float | None = None  #: when nbray-io calls `on_flush`, unless it was done before
         self.on_trouble: Callable[[str], None] = _to_stderr
+        self.on_stepped: Callable[[], None] = lambda: None  #: nbray-io or nbray-tidy has stepped the owner
         self.on_flush: Callable[[], None] = lambda: None
         self.on_block: Callable[[], None] = lambda: None  #: a thread of this process is about to wait for objects
         self.on_unblock: Callable[[], None] = lambda: None
@@ -215,6 +216,7 @@ class Runtime:
         self._tidy_due = False
         if self._dropped or self._released:
             self.step(r.Dropped([]))
+        self.on_stepped()
 
     def call_soon(self, function: Callable[[], None]) -> None:
         """Run `function` on nbray-tidy."""
@@ -342,6 +344,7 @@ class Runtime:
                 self.on_message(message)
         if mine:
             self._step_all(mine)
+        self.on_stepped()
 
     def _step_all(self, events: list[Message]) -> None:
         with self.lock:

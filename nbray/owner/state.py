@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from nbray.ids import Address, NodeId, TaskId, object_id, task_of
+from nbray.ids import Address, NodeId, TaskId, task_of
 from nbray.machine import Effect, Send, Tick
 from nbray.owner import records as r
 from nbray.owner.calls import CallTable
@@ -194,8 +194,9 @@ class OwnerState:
         self.tasks.attached = True
         self.tasks.pump_all()
 
-    def actor_object(self, actor: bytes) -> OwnedObject | None:
-        return self.objects.objects.get(object_id(actor))
+    def keeps(self) -> bool:
+        """Whether this process's end would fail something: tasks of its own, or objects that somebody holds."""
+        return self.objects.owned > 0 or bool(self.tasks.tasks)
 
     def check(self) -> None:
         self.objects.check()

@@ -117,7 +117,7 @@ class TaskTable:
                 obj.dependents.append(task)
 
     def lost_argument(self, task: OwnedTask) -> bool:
-        """Whether an argument that was there has been lost while the task waited for a worker: then it waits for it again, or ends."""
+        """Whether an argument was lost while the task waited for a worker: then it waits for the argument again, or ends."""
         for held in task.needs or []:
             value = self.objects.objects[held.object].value
             if value is None or value.failure is not None:
@@ -412,7 +412,7 @@ class TaskTable:
             state = DONE
         else:
             state = CANCELLED if failure.kind == "TaskCancelledError" else FAILED
-        self.out.append(Finished(task, state, event.started_ns, event.ended_ns, event.cpu_ns, event.worker, node))
+        self.out.append(Finished(task, state, event.started_ns, event.ended_ns, event.cpu_ns, event.worker, node, failure))
         self._complete(task, state, event.values)
 
     def pump_after(self, task: OwnedTask) -> None:
@@ -468,7 +468,7 @@ class TaskTable:
 
     def fail(self, task: OwnedTask, failure: Failure) -> None:
         state = CANCELLED if failure.kind == "TaskCancelledError" else FAILED
-        self.out.append(Finished(task, state, 0, 0, 0, b"", b""))
+        self.out.append(Finished(task, state, 0, 0, 0, b"", b"", failure))
         self._complete(task, state, [Value(failure=failure)] * max(1, task.push.returns))
 
     def rerun(self, task: OwnedTask, obj: OwnedObject) -> bool:

@@ -34,7 +34,7 @@ def decode_frame(frame: bytes) -> list[Message]:
         raise ProtocolError(f"a frame of {len(frame):,} bytes is over the limit of {MESSAGE_LIMIT:,}")
     try:
         return _batch_decoder.decode(memoryview(frame)[1:])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"{len(frame)} bytes are no batch of messages: {error}") from None
 
 
@@ -44,5 +44,5 @@ def decode(frame: bytes | memoryview) -> Message:
         raise ProtocolError(f"a frame of {len(frame):,} bytes is over the limit of {MESSAGE_LIMIT:,}")
     try:
         return _decoder.decode(frame)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"{len(frame)} bytes are no message: {error}") from None

@@ -165,7 +165,7 @@ class Guest:
             raise NotAHello("a second packet; after Hello nothing is said on a lifeline")
         try:
             self.hello = _hello.decode(packet)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise NotAHello(f"{len(packet)} bytes that are no Hello: {error}") from None
         return self.hello
 
@@ -247,7 +247,7 @@ def _read_reply(connection: socket.socket, directory: str) -> tuple[Welcome, int
             raise LifelineRefused(f"the node daemon in {directory} refused this process: {reply.reason}")
         if len(fds) != 1:
             raise ConnectionError(f"the node daemon in {directory} sent no arena with its Welcome; is its version the same?")
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         _close_all(fds)
         raise ConnectionError(f"what answers in {directory} is no nbray daemon of this version: {error}") from None
     except BaseException:

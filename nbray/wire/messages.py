@@ -95,7 +95,7 @@ class Dependency(Record, frozen=True, array_like=True, gc=False):
 
 
 class Shape(Record, frozen=True, array_like=True):
-    """What tasks must share to run under one lease: resources, placement, environment. """
+    """What tasks must share to run under one lease: resources, placement, environment."""
 
     amounts: Amounts
     strategy: Text = "DEFAULT"  #: DEFAULT, SPREAD, or NODE
@@ -297,6 +297,7 @@ class PushTask(Message, frozen=True, array_like=True, tag=True):
     args_location: Location | None = None  #: args too large for a message: the object `task + 0xffffffff` in a store
     retry_exceptions: bool = False  #: the owner may retry on exceptions: ship them whole, print nothing
     env: Text = ""
+    amounts: Amounts | None = None  #: what it holds while it runs; None: one CPU, which nearly all do
 
 
 class PushCall(Message, frozen=True, array_like=True, tag=True):
@@ -405,6 +406,14 @@ class WorkerBlocked(Message, frozen=True, array_like=True, tag=True, gc=False):
 
 class WorkerUnblocked(Message, frozen=True, array_like=True, tag=True, gc=False):
     worker: Id8
+
+
+class WorkerKeeps(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """`keeps`: the worker has tasks of its own on their way, or owns objects that somebody holds. While it does, it is not
+    ended for being idle: its end would fail them. Sent before the result of the task that changed it."""
+
+    worker: Id8
+    keeps: bool
 
 
 class StartActor(Message, frozen=True, array_like=True, tag=True):
@@ -854,7 +863,7 @@ class TraceBatch(Message, frozen=True, array_like=True, tag=True, gc=False):
     records: Payload
 
 
-AnyMessage = Union[tuple(c for c in list(globals().values()) if isinstance(c, type) and issubclass(c, Message) and c is not Message)]  # type: ignore[valid-type]  # noqa: E501, UP007
+AnyMessage = Union[tuple(c for c in list(globals().values()) if isinstance(c, type) and issubclass(c, Message) and c is not Message)]  # type: ignore[valid-type]  # noqa: E501, UP007  # fmt: skip
 
 __all__ = [
     "ActorId", "FunctionId", "NodeId", "ObjectId", "ProcessId", "TaskId",

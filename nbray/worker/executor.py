@@ -18,13 +18,14 @@ import cloudpickle
 import msgspec
 
 from nbray import ids
-from nbray.engines.native import NativeEngine
+from nbray.engines.native import ONE_CPU, NativeEngine
 from nbray.engines.port import RuntimeFacts
 from nbray.exceptions import RayTaskError
 from nbray.ids import Address, FunctionId, object_id
 from nbray.machine import Effect
 from nbray.owner import records as r
 from nbray.owner.packing import unpack
+from nbray.wire import environment
 from nbray.wire import messages as m
 from nbray.wire.failures import failure_of
 from nbray.wire.values import loads, verified
@@ -43,7 +44,6 @@ class Current(msgspec.Struct):
 
     push: _Push | None
     cancelled: bool = False
-    amounts: dict[str, int] = {}
 
 
 class Executor:
@@ -64,6 +64,8 @@ class Executor:
         self._runs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._definitions: dict[FunctionId, m.DefineFunction] = {}
         self._functions: dict[FunctionId, Any] = {}
+        self._keeps = False
+        self._cancelled_early: set[ids.TaskId] = set()
         self._held: list[Effect] = []  #: finished tasks' reports, waiting for company
         self.exit_code: int | None = None
         signal.signal(signal.SIGINT, self._interrupted)
@@ -103,6 +105,8 @@ class Executor:
                 self._interrupt(effect)
             elif isinstance(effect, w.Refuse):
                 self._refuse(effect)
+            elif isinstance(effect, w.DropArguments):
+                self.runtime.step(r.Dropped([d.object for d in effect.push.dependencies]))
             elif isinstance(effect, w.Exit):
                 if self.actor is not None:
                     self.actor.stop_loop()
@@ -131,6 +135,7 @@ class Executor:
         self.engine.job = message.job
         self.engine.runtime.namespace = message.namespace
         self.runtime.state.tasks.job = message.job.process
+        self.runtime.state.objects.driver = message.job
         self.runtime.state.tasks.introduction = message
         self._runs.put(lambda: enter_job(message))
 
@@ -185,7 +190,10 @@ class Executor:
 
     def execute(self, push: _Push) -> None:
         """Run one task or call in the calling thread and report it."""
-        current = Current(push)
+        current = Current(push, push.task in self._cancelled_early)
+        self._cancelled_early.discard(push.task)
+        if isinstance(push, m.PushTask) and push.env != self.engine.job_env:
+            self.enter_environment(push.env)
         self.running[push.task] = current
         # Cancelled between the order to run it and here: `_interrupt` found nothing to interrupt.
         current.cancelled = self.state.is_cancelled(push.task)
@@ -227,8 +235,7 @@ class Executor:
         if isinstance(error, ActorExit | SystemExit):
             self._leave(push, error)
         if current.cancelled and isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
-            message = f"{push.name} (task {push.task.hex()}) was cancelled while it ran"
-            return [m.Value(failure=m.Failure("TaskCancelledError", message=message, fields={"task": push.task.hex()}))], False
+            return self._cancelled(push), False
         names: dict[str, Any] = {}
         if self.actor is not None:
             names = {"actor_repr": self.actor.title(), "actor_id": self.actor.id.hex()}
@@ -236,6 +243,15 @@ class Executor:
             error, name=push.name, pid=self.engine.pid, node=self.runtime.me.node, task=push.task, attempt=push.attempt, **names
         )
         return [m.Value(failure=failure)], not isinstance(error, RayTaskError) or error.cause is not None
+
+    def _cancelled(self, push: _Push) -> list[m.Value]:
+        message = f"{push.name} (task {push.task.hex()}) was cancelled while it ran"
+        return [m.Value(failure=m.Failure("TaskCancelledError", message=message, fields={"task": push.task.hex()}))]
+
+    def enter_environment(self, env: str) -> None:
+        """This worker is kept for one runtime environment: what is set here stays, and what it submits inherits it."""
+        self.engine.job_env = env
+        os.environ.update(environment.variables(env))
 
     def _leave(self, push: _Push, error: BaseException) -> None:
         """`exit_actor()` and `sys.exit()`: the process ends, and with it the call."""
@@ -290,6 +306,8 @@ class Executor:
         try:
             with runtime.lock:
                 effects = self.state.handle(w.Ran(push.task), 0.0)
+                if self.runtime.state.keeps() != self._keeps:
+                    effects = [*effects, *self._say_keeps()]
                 now = time.monotonic()
                 self._held.append(r.Send(push.owner, done))
                 more = bool(effects) and _same(push, effects[0])
@@ -298,9 +316,21 @@ class Executor:
                         runtime.flush_at = now + HOLD_S
                         runtime.wake_io()
                     return effects
-                return runtime._send(self._take_held() + effects)
+                return runtime._send(effects + self._take_held())
         finally:
             runtime.guard.leave()
+
+    def _say_keeps(self) -> list[Effect]:
+        """Under the lock: the node is told that this worker is (no longer) more than idle."""
+        self._keeps = not self._keeps
+        return [r.Send(self.state.node, m.WorkerKeeps(self.runtime.process, self._keeps))]
+
+    def look_at_keeps(self) -> None:
+        """After the I/O thread stepped the owner: what it kept may be gone."""
+        if self._keeps and not self.runtime.state.keeps():
+            with self.runtime.lock:
+                if not self.runtime.state.keeps():
+                    self.runtime._send(self._say_keeps())
 
     def _take_held(self) -> list[Effect]:
         held, self._held = self._held, []
@@ -335,9 +365,6 @@ class Executor:
     def _refuse(self, effect: w.Refuse) -> None:
         now = time.time_ns()
         value = m.Value(failure=effect.failure)
-        for_dependencies = [d.object for d in effect.push.dependencies]
-        if for_dependencies:
-            self.runtime.step(r.Dropped(for_dependencies))
         done = m.TaskDone(effect.push.task, effect.push.attempt, self.runtime.me.process, [value], now, now)
         self.runtime.post(effect.push.owner, done)
 
@@ -346,6 +373,7 @@ class Executor:
     def _interrupt(self, effect: w.Interrupt) -> None:
         current = self.running.get(effect.push.task)
         if current is None:
+            self._cancelled_early.add(effect.push.task)  # its turn has come, and the main thread has not got to it
             return
         current.cancelled = True
         if effect.recursive:
@@ -370,7 +398,7 @@ class Executor:
             spec.actor, message.epoch, spec.class_id, 0, spec.args, spec.crc, spec.owner, spec.job, spec.cell,
             f"{spec.class_name}.__init__", spec.dependencies, spec.contains,
         )  # fmt: skip
-        self.engine.job = spec.job
+        self.engine.job = self.runtime.state.objects.driver = spec.job
         current = Current(push)
         token = self.current.set(current)
         try:
@@ -417,6 +445,13 @@ class Executor:
         name = current.push.name if self.actor is None else self.actor.title()
         return Source(current.push.cell, current.push.task, name, current.push.job)
 
+    def _amounts(self, push: _Push | None) -> dict[str, int]:
+        if self.actor is not None:
+            return self.actor.spec.running
+        if isinstance(push, m.PushTask):
+            return ONE_CPU if push.amounts is None else push.amounts
+        return {}
+
     def facts(self) -> RuntimeFacts:
         current = self.current.get() or self._in_main or self._idle
         welcome = self.runtime.welcome
@@ -425,7 +460,7 @@ class Executor:
         return RuntimeFacts(
             self.engine.job.process, self.runtime.me.node, self.runtime.process, self.runtime.namespace, welcome.session,
             push.task if push else None, push.name if push else None, actor.id if actor else None, actor.name if actor else None,
-            current.amounts, push.attempt if push else 0, current.cancelled, actor is not None and actor.epoch > 0,
+            self._amounts(push), push.attempt if push else 0, current.cancelled, actor is not None and actor.epoch > 0,
         )  # fmt: skip
 
 

@@ -44,6 +44,7 @@ def _live(boot: WorkerBoot) -> int:
     engine.self_here = lambda: executor.actor.token() if executor.actor is not None else None
     engine.on_unclaimed = executor.take
     runtime.on_flush = executor.send_held
+    runtime.on_stepped = executor.look_at_keeps
     runtime.on_block = lambda: executor.carry_out(executor.step(w.Blocked()))
     runtime.on_unblock = lambda: executor.carry_out(executor.step(w.Unblocked()))
     runtime.on_lost = lambda _why: os._exit(1)  # the daemon is gone; the kernel may not have told us yet

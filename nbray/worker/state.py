@@ -88,6 +88,12 @@ class Interrupt(Effect, frozen=True, gc=False):
     recursive: bool
 
 
+class DropArguments(Effect, frozen=True, gc=False):
+    """Let go of the dependencies that FetchArguments brought: the task does not run here."""
+
+    push: PushTask | PushCall
+
+
 class Refuse(Effect, frozen=True, gc=False):
     """Report the task as failed without running it."""
 
@@ -113,6 +119,7 @@ class WorkerState:
         self.is_actor = False  #: from StartActor on; calls wait until BecameActor
         self.exiting = ""
         self.late = 0
+        self._given_up: dict[TaskId, PushTask | PushCall] = {}  #: not to run here, and their arguments are still being fetched
         self._out: list[Effect] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             PushTask: self._arrived,
@@ -144,6 +151,11 @@ class WorkerState:
         sent = self.tasks.get(task)
         return sent is not None and sent.cancelled
 
+    @property
+    def node(self) -> Address:
+        """Our daemon's mailbox."""
+        return Address(self.me.node, self.me.node)
+
     # ------------------------------------------------------------------------------------------ arrivals
 
     def _arrived(self, push: PushTask | PushCall) -> None:
@@ -164,6 +176,10 @@ class WorkerState:
         self._arrived(push)
 
     def _arguments_ready(self, event: ArgumentsReady) -> None:
+        given_up = self._given_up.pop(event.task, None)
+        if given_up is not None:
+            self._out.append(DropArguments(given_up))
+            return
         sent = self.tasks.get(event.task)
         if sent is None:
             self.late += 1
@@ -210,14 +226,14 @@ class WorkerState:
         self.blocked += 1
         if self.blocked > 1:
             return
-        self._out.append(Send(Address(self.me.node, self.me.node), WorkerBlocked(self.me.process)))
+        self._out.append(Send(self.node, WorkerBlocked(self.me.process)))
         if not self.is_actor:
             self._return([s for s in self.tasks.values() if not s.running], blocked=True)
 
     def _unblocked(self, _event: Unblocked) -> None:
         self.blocked -= 1
         if not self.blocked:
-            self._out.append(Send(Address(self.me.node, self.me.node), WorkerUnblocked(self.me.process)))
+            self._out.append(Send(self.node, WorkerUnblocked(self.me.process)))
 
     # ------------------------------------------------------------------------------------------ giving back
 
@@ -240,9 +256,18 @@ class WorkerState:
             by_owner = {s.push.owner: [] for s in self.tasks.values() if s.running}
         for sent in sents:
             by_owner.setdefault(sent.push.owner, []).append(sent.push.task)
-            del self.tasks[sent.push.task]
+            self._give_up(sent)
         for owner, tasks in by_owner.items():
             self._out.append(Send(owner, TasksReturned(self.me.process, tasks, blocked)))
+
+    def _give_up(self, sent: Sent) -> None:
+        """It will not run here: its arguments go, now or when they have come."""
+        del self.tasks[sent.push.task]
+        if sent.push.dependencies:
+            if sent.ready:
+                self._out.append(DropArguments(sent.push))
+            else:
+                self._given_up[sent.push.task] = sent.push
 
     def _cancel(self, event: CancelTask) -> None:
         sent = self.tasks.get(event.task)
@@ -253,7 +278,7 @@ class WorkerState:
         if sent.running:
             self._out.append(Interrupt(sent.push, event.recursive))
             return
-        del self.tasks[event.task]
+        self._give_up(sent)
         message = f"{sent.push.name} (task {event.task.hex()}) was cancelled before it began"
         self._out.append(Refuse(sent.push, Failure("TaskCancelledError", message=message, fields={"task": event.task.hex()})))
         self._start()
