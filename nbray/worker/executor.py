@@ -225,6 +225,8 @@ class Executor:
             result = call(*args, **kwargs)
             self._in_main = None
             del args, kwargs
+            if current.cancelled and self.actor is not None:
+                return self._cancelled(push), False  # a call cannot be interrupted, but its result is not wanted
             return self.stored(push, result), False
         except BaseException as error:  # noqa: BLE001 -- whatever the user's code raises is the task's result
             self._in_main = None
