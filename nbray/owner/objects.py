@@ -46,6 +46,7 @@ class ObjectTable:
         self.late = 0  #: messages about objects that are gone: normal, counted
         self._watching: dict[ProcessId, NodeId] = {}  #: whose death we asked to hear of, and where they are
         self._dead: set[ProcessId] = set()
+        self._dead_nodes: set[NodeId] = set()
         self._held_by: dict[ProcessId, set[ObjectId]] = {}  #: owner: which objects a process may hold
         self._borrowed: dict[ProcessId, set[ObjectId]] = {}  #: borrower: which objects we have from an owner
         self._viewed: dict[ObjectId, OwnedObject] = {}  #: let go, but views over their bytes are alive
@@ -158,7 +159,10 @@ class ObjectTable:
         obj.asked = False
         if value.contains:
             for held in value.contains:
-                self.receive(held.object, held.owner, 1 if counted and held.owner.process != self.me.process else 0)
+                mine = held.owner.process == self.me.process
+                self.receive(held.object, held.owner, 1 if counted and not mine else 0)
+                if counted and mine:
+                    self._count(held.object, self.me, -1)  # the sender's count kept it until it was here
         if value.location is not None:
             if obj.copies is None:
                 obj.copies = set()
@@ -335,13 +339,16 @@ class ObjectTable:
         for held in contains:
             if held.owner.process != self.me.process:
                 self.out.append(Send(self._now_at(held.owner), RemoveBorrower([held.object], [1], self.me.process)))
+            else:
+                self._count(held.object, self.me, -1)
 
     def pass_on(self, contains: list[Held], to: Address) -> None:
-        """Count `to` as a holder of these references, before they are sent to it."""
+        """Count `to` as a holder of these references, before they are sent to it; also if it is their owner, which might free
+        them otherwise when we let go, just before they arrive."""
+        if to.process in self._dead or to.node in self._dead_nodes:
+            return
         elsewhere: dict[Address, list[ObjectId]] = {}
         for held in contains:
-            if held.owner.process == to.process:
-                continue
             if held.owner.process == self.me.process:
                 self._count(held.object, to, 1)
             else:
@@ -351,7 +358,7 @@ class ObjectTable:
 
     def _count(self, object_id: ObjectId, holder: Address, change: int) -> None:
         obj = self.objects.get(object_id)
-        if obj is None or holder.process in self._dead:
+        if obj is None or holder.process in self._dead or holder.node in self._dead_nodes:
             self.late += 1
             return
         if obj.holders is None:
@@ -413,6 +420,7 @@ class ObjectTable:
 
     def node_died(self, node: NodeId, reason: str) -> None:
         # Its daemon will not answer for the processes there any more.
+        self._dead_nodes.add(node)
         for process in [process for process, at in self._watching.items() if at == node]:
             self.process_died(process)
         if node == self.me.node:
