@@ -113,7 +113,7 @@ class ObjectTable:
                 self.out.append(Unhandled(obj.value.failure, obj.cell))
             self.owned -= 1
             if obj.copies:
-                for node in obj.copies:
+                for node in sorted(obj.copies):
                     self.out.append(Send(Address(node, node), FreeObjects([obj.id])))
         else:
             self._borrowed.get(obj.owner.process, set()).discard(obj.id)
@@ -402,13 +402,13 @@ class ObjectTable:
         if process in self._dead:
             return
         self._dead.add(process)
-        for object_id in self._held_by.pop(process, set()):
+        for object_id in sorted(self._held_by.pop(process, ())):  # sorted: the same history in every process
             obj = self.objects.get(object_id)
             if obj is not None and obj.holders:
                 obj.holders.pop(process, None)
                 if obj.count == 0 and not obj.holders:
                     self._let_go(obj)
-        for object_id in self._borrowed.pop(process, set()):
+        for object_id in sorted(self._borrowed.pop(process, ())):
             obj = self.objects.get(object_id)
             if obj is not None and obj.value is None:
                 self.set_value(obj, self._owner_died(object_id, obj.owner), counted=False)
