@@ -1,0 +1,1 @@
+"""nbray and its peers, side by side: `python -m benchmarks`."""
