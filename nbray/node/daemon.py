@@ -40,7 +40,7 @@ from nbray.store.orders import Fact, ProcessExited, RemoveSpilled, Restore, Send
 from nbray.store.spill import Spiller
 from nbray.store.transfer import move_chunk
 from nbray.wire.mailbox import Mailbox
-from nbray.wire.messages import Answer, Ask, ClusterView, DrainNode, Message, NodeInfo, ProcessDied
+from nbray.wire.messages import Answer, Ask, ClusterView, DrainNode, Heartbeat, Message, NodeInfo, ProcessDied
 
 #: Messages handled before the loop looks at anything else.
 BATCH = 512
@@ -204,8 +204,11 @@ class Daemon:
     def _for_head(self, message: Message) -> None:
         if isinstance(message, Ask) and message.what in NODE_QUESTIONS:
             self._answer(message)
-        else:
-            self.tell_head(message)
+            return
+        if isinstance(message, Ask):
+            # A heartbeat may be 50 ms behind; whoever asks right after a task is told of now, at least for this node.
+            self.tell_head(Heartbeat(self.state.ground.info()))
+        self.tell_head(message)
 
     def _answer(self, ask: Ask) -> None:
         match ask.what:
