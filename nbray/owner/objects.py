@@ -289,6 +289,14 @@ class ObjectTable:
         elif obj.copies is not None:
             obj.copies.add(event.node)
 
+    def sealed_in_vain(self, object_id: ObjectId, node: NodeId) -> None:
+        """An attempt that does not count may have left a copy at `node`: it goes when the object goes."""
+        obj = self.objects.get(object_id)
+        if obj is None:
+            self.out.append(Send(Address(node, node), FreeObjects([object_id])))
+        elif node not in self._dead_nodes:
+            obj.copies = (obj.copies or set()) | {node}
+
     # ------------------------------------------------------------------------------------------ other processes
 
     def _tell(self, obj: OwnedObject, reader: Address) -> None:

@@ -295,6 +295,8 @@ class TaskTable:
             self.late += 1
             return
         del pool.requests[event.request]
+        while pool.queue and pool.queue[0].state != QUEUED:
+            pool.queue.popleft()  # cancelled while it waited
         if pool.queue:
             self._request(pool, pool.queue[0], event.to, hops=1)
 
@@ -355,6 +357,9 @@ class TaskTable:
         lease.running.clear()
         for position, task in reversed(list(enumerate(lost))):
             task.lease = None
+            for index in range(task.push.returns):
+                # It may have sealed a result and died before it could say so.
+                self.objects.sealed_in_vain(object_id(task.id, index), lease.node)
             if task.cancelled:
                 self.fail(task, obituary.cancelled(task))
             elif position == 0 and task.retries == 0:
@@ -376,8 +381,10 @@ class TaskTable:
         task = self.tasks.get(event.task)
         if task is None or task.push.attempt != event.attempt or task.state != PUSHED:
             self.late += 1
-            for value in event.values:
+            for index, value in enumerate(event.values):
                 self.objects.give_back(value.contains)
+                if value.location is not None:
+                    self.objects.sealed_in_vain(object_id(event.task, index), value.location.node)
             return None
         lease: Lease | None = task.lease
         if lease is not None:
