@@ -253,7 +253,7 @@ class Link:
             self._ask_to_open(now, effects)
 
     def _ticked(self, now: float, effects: list[Effect]) -> None:
-        if self._asked_at is not None and now - max(self._asked_at, self._heard_at) >= self._dead_s:
+        if self._asked_at is not None and now >= max(self._asked_at, self._heard_at) + self._dead_s:
             self._lose(f"nothing was heard from it for {self._dead_s:g} s", effects)
             return
         if self._open_at is not None and now >= self._open_at:
