@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from nbray.ids import HEAD, Address, NodeId, ProcessId
+from nbray.ids import HEAD, Address, NodeId, ObjectId, ProcessId
 from nbray.machine import Effect, Send, Tick
 from nbray.node.daemon import LAST_WORDS_S
 from nbray.node.records import (
@@ -241,8 +241,8 @@ class Host:
         for driver in self.drivers.values():
             self.clock.call_later(self._chance.uniform(*REAP_S), driver.node_lost)
 
-    def leftovers(self) -> list[str]:
-        """What is held on this host although nobody should hold anything."""
+    def leftovers(self, astray: set[ObjectId]) -> list[str]:
+        """What is held on this host although nobody should hold anything. `astray`: objects that nobody can know to be free."""
         state = self.state
         found = [f"{self.name}: lease {lease.id} of {lease.owner}" for lease in state.leases.leases.values()]
         found += [f"{self.name}: request {request.id} waits" for request in state.leases.queue]
@@ -251,11 +251,12 @@ class Host:
             found.append(f"{self.name}: {state.ground.free} free of {state.ground.total}")
         for each in self.store.objects():
             # A secondary copy whose owner died elsewhere is garbage that nobody has told us of; the next who needs room has it.
-            if each["primary"] or each["pins"] or self.simulation.lives(each["owner"]):
+            known = each["object"] not in astray
+            if each["pins"] or (known and (each["primary"] or self.simulation.lives(each["owner"]))):
                 found.append(f"{self.name}: object {each['object'].hex()} {each['state']}, pins {each['pins']}")
         found += [f"{self.name}: file {name}" for name in self.files]
         for process in [*self.workers.values(), *self.drivers.values()]:
-            held = process.state.objects.objects
+            held = {id_: obj for id_, obj in process.state.objects.objects.items() if id_ not in astray}
             found += [f"{process.name}: object {obj.id.hex()} {described(obj)}" for obj in held.values()]
             found += [f"{process.name}: task {task.id.hex()} {task.state}" for task in process.state.tasks.tasks.values()]
         return found

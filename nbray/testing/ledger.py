@@ -58,6 +58,9 @@ class RunLedger:
         self.drivers: set[ProcessId] = set()  #: owners that never die
         self.violence = ""  #: the first end of a process that was in use; from then on failures have a reason
         self.nodes_failed = False
+        self.last_ran_at = 0.0
+        self._astray: set[ObjectId] = set()  #: references whose sender was killed between counting their receiver and sending them
+        self._uncounted: set[ObjectId] = set()  #: or that were sent, and the counting was lost
         self.outcomes: Counter[str] = Counter()  #: ends of references that were waited for, by kind
 
     # ------------------------------------------------------------------------------------------ what is asked for
@@ -111,6 +114,8 @@ class RunLedger:
         if first in self._attempts:
             raise self._history.violation(f"attempt {push.attempt} of task {task.hex()} ran twice", task)
         self._attempts.add(first)
+        self.last_ran_at = worker.clock.now
+        self._under_lease(worker, push)
         program = self._expected[first_return(task)].program
         assert program is not None
         if program.exits and isinstance(push, m.PushCall):
@@ -125,6 +130,45 @@ class RunLedger:
                 raise self._history.violation(f"task {task.hex()} ran {count} times, and {allowed} are allowed", task)
         return count
 
+    def ran(self, worker: Worker, push: m.PushTask | m.PushCall) -> None:
+        """A program is over, and is about to be reported."""
+        self.last_ran_at = worker.clock.now
+        self._under_lease(worker, push)
+
+    def _under_lease(self, worker: Worker, push: m.PushTask | m.PushCall) -> None:
+        """What runs, runs with the resources of its node: a worker whose lease was given back may be somebody else's by now."""
+        record = worker.host.state.pool.get(worker.me.process)
+        if record is None or record.phase.name not in {"LEASED", "ACTOR", "ENDING"}:
+            phase = "unknown to its node" if record is None else record.phase.name
+            raise self._history.violation(f"{worker.name} runs task {push.task.hex()} and is {phase}", push.task)
+
+    def message_lost(self, message: m.Message) -> None:
+        """The process that sent it was killed before it had left."""
+        match message:
+            case m.TaskDone():
+                self._astray |= {held.object for value in message.values for held in value.contains}
+            case m.TellValue():
+                self._astray |= {held.object for held in message.value.contains}
+            case m.AddBorrower():
+                self._uncounted |= set(message.objects)
+
+    def astray(self, processes: Sequence[Process]) -> set[ObjectId]:
+        """Objects of which nobody can know that nobody holds them, with what they hold: they are kept until the receiver ends."""
+        found: set[ObjectId] = set()
+        waiting = list(self._astray)
+        while waiting:
+            each = waiting.pop()
+            if each in found:
+                continue
+            found.add(each)
+            for process in processes:
+                obj = process.state.objects.objects.get(each)
+                if obj is not None and obj.value is not None:
+                    waiting += [held.object for held in obj.value.contains]
+                if obj is not None and obj.task is not None:
+                    waiting += obj.task.pins or []
+        return found
+
     def finished(self, effect: Finished) -> None:
         """An owner's machine says that a task ended."""
         end = effect.task.id, effect.task.push.attempt
@@ -134,13 +178,14 @@ class RunLedger:
 
     def process_ends(self, worker: Worker, *, orderly: bool) -> None:
         for current in worker.running.values():
+            self._astray |= set(current.passed)
             lease = self._owned[current.push.task].lease
             if lease is not None and next(iter(lease.running), None) != current.push.task:
                 self._forgiven[current.push.task] += 1  # it ran, and its owner thinks that it had not begun
         owns = any(obj.owner.process == worker.me.process for obj in worker.state.objects.objects.values())
-        if orderly and owns:
-            # Others may have references to what it owns: ownership is not handed on.
-            self.violence = self.violence or f"{worker.name} left while it owned objects"
+        if orderly and owns and worker.work.is_actor:
+            # As in Ray: an actor whose last handle goes takes with it what it owns, and others may have references to that.
+            self.violence = self.violence or f"{worker.name} left, an actor that owned objects"
         if not orderly and (worker.running or worker.work.is_actor or worker.work.tasks or worker.state.objects.objects):
             self.violence = self.violence or f"{worker.name} was killed"
 
@@ -175,7 +220,8 @@ class RunLedger:
         self.outcomes[failure.kind] += 1
         said = f"{process.name} got {failure.kind} for {object_id.hex()}: {failure.message}"
         if failure.kind == "ObjectFreedError" or failure.fields.get("cause_kind") == "ObjectFreedError":
-            raise self._history.violation(f"{said}\nIt was freed while somebody held it.", object_id)
+            if not self._uncounted:
+                raise self._history.violation(f"{said}\nIt was freed while somebody held it.", object_id)
         if self._certain(object_id):
             raise self._history.violation(f"{said}\nIt may be tried for ever, so nothing can make it fail.", object_id)
         if not self.violence and not self._may_fail(object_id):

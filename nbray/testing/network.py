@@ -32,6 +32,8 @@ class Weather(msgspec.Struct, frozen=True):
     repeated: float = 0.02
     delay_s: tuple[float, float] = (0.0002, 0.005)
     local_delay_s: tuple[float, float] = (0.00002, 0.0004)
+    slow: float = 0.01  #: share of local messages whose sender or receiver is not scheduled for up to `slow_s`
+    slow_s: float = 0.03
 
 
 class _Pipe:
@@ -57,6 +59,7 @@ class Network:
         self._digest = hashlib.blake2b(digest_size=16)
         self.datagrams_lost = 0
         self.messages = 0
+        self.on_lost: Receive = lambda _message: None  #: the last words of a process that was killed, and what was said to one
 
     @property
     def digest(self) -> str:
@@ -73,10 +76,11 @@ class Network:
         self._mailboxes.pop(address, None)
         for (source, to), pipe in list(self._pipes.items()):
             if to == address:
-                del self._pipes[source, to]
+                for frame in self._pipes.pop((source, to)).flying:
+                    self.on_lost(decode(frame))
             elif source == address and not orderly:
                 for _ in range(self._chance.randint(0, len(pipe.flying))):
-                    pipe.flying.pop()
+                    self.on_lost(decode(pipe.flying.pop()))
 
     def send(self, source: Address, to: Address, message: Message) -> None:
         frame = encode(message)
@@ -91,7 +95,10 @@ class Network:
         pipe = self._pipes.get((source, to))
         if pipe is None:
             pipe = self._pipes[source, to] = _Pipe()
-        pipe.last_at = max(pipe.last_at, self._clock.now + self._chance.uniform(*self._weather.local_delay_s))
+        delay_s = self._chance.uniform(*self._weather.local_delay_s)
+        if self._chance.random() < self._weather.slow:
+            delay_s += self._chance.uniform(0, self._weather.slow_s)
+        pipe.last_at = max(pipe.last_at, self._clock.now + delay_s)
         pipe.flying.append(frame)
         self._clock.call_at(pipe.last_at, lambda: self._arrive(pipe, to))
 
@@ -101,7 +108,9 @@ class Network:
 
     def _deliver(self, frame: bytes, to: Address) -> None:
         receive = self._mailboxes.get(to)
-        if receive is not None:
+        if receive is None:
+            self.on_lost(decode(frame))
+        else:
             receive(decode(frame))
 
     def flush(self, to: Address) -> None:

@@ -53,6 +53,7 @@ class Simulation:
         self.history = History(seed, lambda: self.clock.now)
         self.ledger = RunLedger(self.history)
         self.network = Network(self.clock, self.chance, Weather(self.plan.loss, self.plan.repeated))
+        self.network.on_lost = self.ledger.message_lost
         self.drivers: list[Process] = []
         self._pids = itertools.count(100)
         self._names = itertools.count(1)
@@ -121,14 +122,18 @@ class Simulation:
                 if not self._cut_off and not self._leftovers():
                     return
             known_at = self._last_node_fault + DEATH_KNOWN_S if self._last_node_fault else 0.0
-            until = self.clock.now + 1.0 if self._cut_off else max(ended_at, known_at) + REST_S
+            ended_at = max(ended_at, self.ledger.last_ran_at)
+            rest_s = REST_S * (1 + 10 * self.plan.loss)  # the last words may have to be said again and again
+            until = self.clock.now + 1.0 if self._cut_off else max(ended_at, known_at) + rest_s
             if self.clock.now >= until:
-                self.ledger.check_rest(self._leftovers(), REST_S)
+                self.ledger.check_rest(self._leftovers(), rest_s)
                 return
             self.clock.step(until)
 
     def _leftovers(self) -> list[str]:
-        found = [line for host in self.hosts if host.alive for line in host.leftovers()]
+        processes = [process for host in self.hosts for process in (*host.workers.values(), *host.drivers.values())]
+        astray = self.ledger.astray(processes)
+        found = [line for host in self.hosts if host.alive for line in host.leftovers(astray)]
         if self.head is not None:
             directory = self.head.state.directory
             found += [f"head: actor {actor.hex()} {record.state}" for actor, record in directory.live.items()]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from nbray.ids import ProcessId, TaskId, object_id
+from nbray.ids import Address, ObjectId, ProcessId, TaskId, object_id
 from nbray.machine import Effect, Send
 from nbray.owner import records as r
 from nbray.testing.process import Failed, Process, Ref
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from nbray.testing.host import Host
     from nbray.testing.simulator import Simulation
 
+#: As in worker/executor.py.
+HOLD_S, HOLD_MOST = 0.001, 32
 _Push = m.PushTask | m.PushCall
 
 
@@ -43,6 +45,7 @@ class Running(msgspec.Struct):
     thread: Thread | None = None
     cancelled: bool = False
     interruptible: bool = False
+    passed: list[ObjectId] = []  #: references in its result, whose receiver has been counted
 
 
 class Worker(Process):
@@ -56,6 +59,8 @@ class Worker(Process):
         self.actor: m.StartActor | None = None
         self.kept: list[Ref] = []  #: what the actor's calls kept of their arguments
         self._defined: set[bytes] = set()
+        self._keeps = False
+        self._held: list[tuple[Address, m.TaskDone]] = []
         self.on_block = lambda: self.step_work(w.Blocked())
         self.on_unblock = lambda: self.step_work(w.Unblocked())
         self.state.calls.head = host.head.address
@@ -71,6 +76,11 @@ class Worker(Process):
         self.work.check()
         for effect in effects:
             self._work_ordered(effect)
+
+    def die(self) -> None:
+        for _, done in self._held:
+            self.simulation.ledger.message_lost(done)
+        super().die()
 
     def take_other(self, message: m.Message) -> None:
         if isinstance(message, m.DefineFunction):
@@ -134,11 +144,13 @@ class Worker(Process):
             current.thread.interrupt(Interrupted())
 
     def _refuse(self, effect: w.Refuse) -> None:
-        self._done(effect.push, [m.Value(failure=effect.failure)], self.clock.now, [], retriable=False)
+        self.post(
+            effect.push.owner, self._done(effect.push, [m.Value(failure=effect.failure)], self.clock.now, [], retriable=False)
+        )
 
-    def _done(self, push: _Push, values: list[m.Value], started: float, borrows: list[m.Held], *, retriable: bool) -> None:
+    def _done(self, push: _Push, values: list[m.Value], started: float, borrows: list[m.Held], *, retriable: bool) -> m.TaskDone:
         began, ended = round(started * 1e9), round(self.clock.now * 1e9)
-        self.post(push.owner, m.TaskDone(push.task, push.attempt, self.me.process, values, began, ended, borrows, retriable))
+        return m.TaskDone(push.task, push.attempt, self.me.process, values, began, ended, borrows, retriable)
 
     # ------------------------------------------------------------------------------------------ running
 
@@ -150,11 +162,34 @@ class Worker(Process):
             values, retriable = yield from self._outcome(current, execution, mine)
         except ProcessEnds:
             return
+        self.simulation.ledger.ran(self, push)
         self.drop(*mine)
         self.running.pop(push.task, None)
         borrows = self._still_held(push) if push.dependencies or push.contains else []
-        self._done(push, values, started, borrows, retriable=retriable)
+        if self.state.keeps() != self._keeps:
+            self._say_keeps()  # before the result: the lease may be given back upon it
+        self._held.append((push.owner, self._done(push, values, started, borrows, retriable=retriable)))
+        before = len(self.running)
         self.step_work(w.Ran(push.task))
+        if len(self.running) == before or len(self._held) >= HOLD_MOST:
+            self._send_held()
+        elif len(self._held) == 1:
+            self.clock.call_later(HOLD_S, self._send_held)
+
+    def _send_held(self) -> None:
+        """Results of short tasks wait for each other, while more of the same follow."""
+        held, self._held = self._held, []
+        for owner, done in held:
+            self.post(owner, done)
+
+    def step(self, event: Any) -> None:
+        super().step(event)
+        if self._keeps and not self.state.keeps():
+            self._say_keeps()
+
+    def _say_keeps(self) -> None:
+        self._keeps = not self._keeps
+        self.post(self.host.address, m.WorkerKeeps(self.me.process, self._keeps))
 
     def _outcome(self, current: Running, execution: int, mine: list[Ref]) -> Generator[Any, None, tuple[list[m.Value], bool]]:
         push, program = current.push, decode_program(current.push.args)
@@ -165,6 +200,7 @@ class Worker(Process):
             current.interruptible = False
             contains = [ref.held for ref in back]
             if contains:
+                current.passed = [held.object for held in contains]
                 self.step(r.Passed(contains, push.owner))
             value = yield from self.sealed(object_id(push.task), push.owner, number, program.stored_bytes, contains)
         except Interrupted:

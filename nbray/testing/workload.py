@@ -9,6 +9,7 @@ from typing import Any
 from nbray.testing.process import Failed, Process, Ref, TimedOut
 from nbray.testing.programs import ActorProgram, Program
 
+#: Of the functions 0 to 5; now and then one takes as long as another.
 DURATIONS_S = (0.0, 0.0005, 0.001, 0.01, 0.05, 0.3)
 
 
@@ -19,10 +20,11 @@ def random_program(chance: random.Random, cpus: int, depth: int = 2, *, violent:
         children = [random_program(chance, cpus, depth - 1, violent=violent) for _ in range(chance.randint(1, 3))]
     certain = chance.random() < 0.4
     raises = chance.choice([0] * 8 + [1, 2]) if not certain else 0
+    function = chance.randrange(len(DURATIONS_S))
     return Program(
         number=chance.randint(0, 10**6),
-        duration_s=chance.choice(DURATIONS_S),
-        function=chance.randint(0, 5),
+        duration_s=DURATIONS_S[function] if chance.random() < 0.8 else chance.choice(DURATIONS_S),
+        function=function,
         stored_bytes=chance.choice([0, 0, 0, 64, 800, 6000]),
         cpus=chance.choice([1.0, 1.0, 1.0, 0.5, float(cpus)]),
         children=children,
@@ -47,7 +49,7 @@ class _Script:
 
     def run(self, actions: int) -> Generator[Any, None, None]:
         weighted = [
-            (self.submit, 10), (self.put, 2), (self.read, 4), (self.drop, 3), (self.cancel, 1), (self.create, 1), (self.call, 5),
+            (self.submit, 10), (self.burst, 1), (self.put, 2), (self.read, 4), (self.drop, 3), (self.cancel, 1), (self.create, 1), (self.call, 5),
             (self.pause, 2), (self.look, 1), (self.end_actor, 1), (self.share_actor, 1),
         ]  # fmt: skip
         doings = [action for action, weight in weighted for _ in range(weight)]
@@ -64,6 +66,25 @@ class _Script:
     def submit(self) -> Generator[Any, None, None]:
         program = random_program(self.chance, self.cpus, violent=self.violent)
         self.held.append(self.driver.submit(program, self._some(2), self._some(2)))
+        yield 0.0
+
+    def burst(self) -> Generator[Any, None, None]:
+        """Several short tasks at once, that share leases; some need one another, and may wait for one another."""
+        refs: list[Ref] = []
+        function = self.chance.randrange(3)
+        for _ in range(self.chance.randint(3, 8)):
+            needs = [self.chance.choice(refs)] if refs and self.chance.random() < 0.4 else []
+            nested = [self.chance.choice(refs)] if refs and self.chance.random() < 0.3 else []
+            program = Program(
+                number=self.chance.randint(0, 10**6),
+                function=function,
+                duration_s=DURATIONS_S[function],
+                nested="read",
+                retries=self.chance.choice([1, 3, -1]),
+                stored_bytes=self.chance.choice([0, 0, 64]),
+            )
+            refs.append(self.driver.submit(program, needs, nested))
+        self.held += refs
         yield 0.0
 
     def put(self) -> Generator[Any, None, None]:
