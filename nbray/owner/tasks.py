@@ -208,6 +208,8 @@ class TaskTable:
         for lease in pool.leases.values():
             if lease.blocked or lease.recalled or len(lease.running) >= config.PIPELINE_MAX:
                 continue
+            if lease.busy_since + config.PIPELINE_TARGET_S <= self._now:
+                continue  # what runs there takes longer than its estimate: nobody knows how long
             if lease.load_s + estimate <= config.PIPELINE_TARGET_S and (best is None or lease.load_s < best.load_s):
                 best = lease
         return best
@@ -405,12 +407,16 @@ class TaskTable:
         lease.blocked = False
         lease.busy_since = now
         if not lease.running:
-            lease.load_s = 0.0
-            if lease.recalled:
-                self._return(lease)
-            else:
-                lease.idle_since = now
-                lease.pool.idle[lease.node, lease.id] = lease
+            self._emptied(lease)
+
+    def _emptied(self, lease: Lease) -> None:
+        """Nothing is pushed to it any more: all of it is done, or came back."""
+        lease.load_s = 0.0
+        if lease.recalled:
+            self._return(lease)
+        else:
+            lease.idle_since = self._now
+            lease.pool.idle[lease.node, lease.id] = lease
 
     def take_values(self, event: TaskDone, task: OwnedTask, node: NodeId) -> None:
         """The attempt's values are the task's."""
@@ -504,6 +510,7 @@ class TaskTable:
             return
         lease.blocked = event.blocked
         lease.asked_back = False
+        had_work = bool(lease.running)
         for task_id in reversed(event.tasks):
             task = lease.running.pop(task_id, None)
             if task is None:
@@ -514,6 +521,8 @@ class TaskTable:
                 self.fail(task, obituary.cancelled(task))
             else:
                 self._enqueue(task, front=True)
+        if had_work and not lease.running:
+            self._emptied(lease)  # also the first had not begun: it waited for its arguments
         self._pump(lease.pool)
 
     # ------------------------------------------------------------------------------------------ cancel
@@ -549,8 +558,8 @@ class TaskTable:
             self._recall(pool, now)
 
     def _recall(self, pool: LeasePool, now: float) -> None:
-        """A worker is idle while another sits on a task longer than foreseen, with more behind it: take those back."""
-        if not pool.idle or pool.queue:
+        """A worker sits on a task longer than foreseen, with more behind it: take those back, for whoever is free or will be."""
+        if pool.queue:
             return
         for lease in pool.leases.values():
             if len(lease.running) > 1 and not lease.asked_back and lease.busy_since + config.PIPELINE_TARGET_S <= now:
@@ -560,16 +569,19 @@ class TaskTable:
     def next_deadline(self) -> float | None:
         soonest: float | None = None
         for pool in self.pools.values():
-            if not pool.idle:
-                continue
-            first = next(iter(pool.idle.values()))
-            assert first.idle_since is not None
-            due = first.idle_since + config.LEASE_IDLE_S
+            times = []
+            if pool.idle:
+                first = next(iter(pool.idle.values()))
+                assert first.idle_since is not None
+                times.append(first.idle_since + config.LEASE_IDLE_S)
             if not pool.queue:
                 for lease in pool.leases.values():
-                    if len(lease.running) > 1 and not lease.asked_back:
-                        due = min(due, lease.busy_since + config.PIPELINE_TARGET_S)
-            if soonest is None or due < soonest:
+                    overrun = lease.busy_since + config.PIPELINE_TARGET_S
+                    # One task alone is looked at once, when it overruns: until then another thread may push more behind it.
+                    if (len(lease.running) > 1 and not lease.asked_back) or (lease.running and overrun > self._now):
+                        times.append(overrun)
+            due = min(times, default=None)
+            if due is not None and (soonest is None or due < soonest):
                 soonest = due
         return soonest
 

@@ -274,3 +274,28 @@ def test_tasks_that_submit_without_waiting_leave_their_children_running(tmp_path
 
     ray.get(parent.remote())
     until(lambda: len(list(tmp_path.iterdir())) == 20, "every child has run")
+
+
+def test_a_task_pushed_behind_one_that_turns_out_long_is_run_elsewhere(tmp_path):
+    """All were short so far, so two may be sent to one worker; the other CPU must not stand idle meanwhile."""
+
+    @ray.remote
+    def work(waits):
+        if waits:
+            (tmp_path / waits).touch()
+            while not (tmp_path / "go").exists():
+                time.sleep(0.005)
+
+    def leases():
+        with session.engine.runtime.locked() as state:
+            return sum(len(pool.leases) for pool in state.tasks.pools.values())
+
+    for _ in range(5):
+        ray.get([work.remote("") for _ in range(20)])
+        until(lambda: not leases(), "every lease went back for being idle, so that one has to be asked for")
+        refs = [work.remote("one"), work.remote("two")]
+        until(lambda: (tmp_path / "one").exists() and (tmp_path / "two").exists(), "both run at the same time", within_s=5)
+        (tmp_path / "go").touch()
+        ray.get(refs)
+        for path in tmp_path.iterdir():
+            path.unlink()
