@@ -70,6 +70,7 @@ class Runtime:
         self._dropped: deque[ObjectId] = deque()
         self._released: deque[ObjectId] = deque()
         self._tidy_due = False
+        self._settle_at: float | None = None
         self._chores: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
@@ -209,14 +210,8 @@ class Runtime:
             self._chores.put(self._settle)
 
     def _settle(self) -> None:
-        """On nbray-tidy: let more come, then release what no step has released meanwhile."""
-        gate = threading.Lock()
-        gate.acquire()
-        gate.acquire(timeout=TIDY_S)
-        self._tidy_due = False
-        if self._dropped or self._released:
-            self.step(r.Dropped([]))
-        self.on_stepped()
+        """On nbray-tidy: let more come before releasing what no step has released meanwhile."""
+        self._settle_at = time.monotonic() + TIDY_S
 
     def call_soon(self, function: Callable[[], None]) -> None:
         """Run `function` on nbray-tidy."""
@@ -372,8 +367,25 @@ class Runtime:
         self.on_lost(self.why_gone)
 
     def _tidy(self) -> None:
-        while (chore := self._chores.get()) is not None:
+        """Chores as they come: somebody waits for each. What was dropped is settled between them, when it is due."""
+        while True:
+            due = self._settle_at
+            try:
+                chore = self._chores.get(timeout=None if due is None else max(0.0, due - time.monotonic()))
+            except queue.Empty:
+                chore = self._settle_now
+            else:
+                if due is not None and time.monotonic() >= due:
+                    self._settle_now()
+            if chore is None:
+                return
             chore()
+
+    def _settle_now(self) -> None:
+        self._settle_at = None
+        self._tidy_due = False
+        if self._dropped or self._released:
+            self.step(r.Dropped([]))
 
     def wait_attached(self, timeout_s: float = 15.0) -> None:
         """API calls wait here while a new cluster is started. Raises HeadUnavailableError."""
