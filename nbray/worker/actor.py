@@ -111,6 +111,8 @@ class LiveActor:
             try:
                 # Arguments may have to be waited for: on the loop thread only what is here already is loaded.
                 args, kwargs = executor.arguments(push)
+                if current.cancelled:
+                    raise asyncio.CancelledError
                 result = self.method(push.method)(*args, **kwargs)
                 if inspect.isawaitable(result):
                     result = await result

@@ -65,7 +65,6 @@ class Executor:
         self._definitions: dict[FunctionId, m.DefineFunction] = {}
         self._functions: dict[FunctionId, Any] = {}
         self._keeps = False
-        self._cancelled_early: set[ids.TaskId] = set()
         self._held: list[Effect] = []  #: finished tasks' reports, waiting for company
         self.exit_code: int | None = None
         signal.signal(signal.SIGINT, self._interrupted)
@@ -185,13 +184,13 @@ class Executor:
         """The calling thread or asyncio task runs `push` from now on."""
         current = Current(push)
         self.running[push.task] = current
+        current.cancelled = self.state.is_cancelled(push.task)  # before `_interrupt` could find it
         self.current.set(current)
         return current
 
     def execute(self, push: _Push) -> None:
         """Run one task or call in the calling thread and report it."""
-        current = Current(push, push.task in self._cancelled_early)
-        self._cancelled_early.discard(push.task)
+        current = Current(push)
         if isinstance(push, m.PushTask) and push.env != self.engine.job_env:
             self.enter_environment(push.env)
         self.running[push.task] = current
@@ -375,8 +374,7 @@ class Executor:
     def _interrupt(self, effect: w.Interrupt) -> None:
         current = self.running.get(effect.push.task)
         if current is None:
-            self._cancelled_early.add(effect.push.task)  # its turn has come, and the main thread has not got to it
-            return
+            return  # the main thread has not got to it, and asks `is_cancelled` when it does
         current.cancelled = True
         if effect.recursive:
             self.runtime.step(r.CellCancelled(parent=effect.push.task))
