@@ -125,7 +125,9 @@ def connect(
             labels=labels,
         )
 
-    attachment = Attachment(engine, start, "") if address in (None, "local") else _elsewhere(engine, str(address), object_store_memory)
+    attachment = (
+        Attachment(engine, start, "") if address in (None, "local") else _elsewhere(engine, str(address), object_store_memory)
+    )
     runtime.on_lost = attachment.lost
     engine.on_shutdown = attachment.close
     engine.after_shutdown = attachment.ended

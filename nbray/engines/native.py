@@ -271,8 +271,8 @@ class NativeEngine:
             return loads(view)
         except Exception as error:
             raise ResultDeserializationError(
-                f"the object {object_.hex()} is here, and does not load in this process: {type(error).__name__}: {error}. The reference is "
-                "still good: once what it needs can be imported here, get it again."
+                f"the object {object_.hex()} is here, and does not load in this process: {type(error).__name__}: {error}. "
+                "The reference is still good: once what it needs can be imported here, get it again."
             ) from error
 
     def _unfinished(self, object_ids: list[bytes]) -> str:
@@ -308,7 +308,9 @@ class NativeEngine:
             with self.runtime.locked() as state:
                 task = state.tasks.tasks.get(ref._id[:16])
                 if task is not None and isinstance(task.push, m.PushCall):
-                    raise ValueError("force=True is not supported for actor tasks: it would end the actor. nbray.kill(actor) does that")
+                    raise ValueError(
+                        "force=True is not supported for actor tasks: it would end the actor. nbray.kill(actor) does that"
+                    )
         self.runtime.step(r.CancelAsked(ref._id, force, recursive))
 
     def facts_of(self, ref: ObjectRef[Any]) -> dict[str, Any]:
@@ -451,7 +453,7 @@ class NativeEngine:
         record = trace.TraceRecord(
             "task", push.task, push.name, state, push.cell, done.task.parent, done.node, done.worker, push.attempt,
             done.task.submitted_ns, 0, done.started_ns, done.ended_ns, time.time_ns(), done.cpu_ns,
-            [h.object for h in done.task.needs or []], push.returns,
+            [h.object for h in done.task.needs or []], push.returns, detail,
         )  # fmt: skip
         self.trace_log.add(record)
         if not self._trace_armed:

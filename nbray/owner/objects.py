@@ -78,7 +78,8 @@ class ObjectTable:
         if owner.process == self.me.process:
             self.owned += 1
             # A reference of ours came back after its object was freed: it was hidden from the count, in a pickle out of band.
-            obj.value = Value(failure=Failure("ObjectFreedError", message=f"the object {object_id.hex()} was freed: no counted reference to it was left"))
+            gone = f"the object {object_id.hex()} was freed: no counted reference to it was left"
+            obj.value = Value(failure=Failure("ObjectFreedError", message=gone))
         elif owner.process in self._dead:
             obj.value = self._owner_died(object_id, owner)
         else:
@@ -442,10 +443,14 @@ class ObjectTable:
             if self.is_mine(obj.id):
                 if obj.copies and node in obj.copies:
                     self.copy_lost(obj, node, reason)
-            elif node == self.me.node and obj.value is not None and obj.value.location is not None:
+            elif (
+                node == self.me.node
+                and obj.value is not None
+                and obj.value.location is not None
+                and obj.value.location.node == node
+            ):
                 # A store elsewhere learns of a dead node from the head; the one of our next node may never have heard of it.
-                if obj.value.location.node == node:
-                    self._borrowed_copy_lost(obj)
+                self._borrowed_copy_lost(obj)
 
     def check(self) -> None:
         assert self.owned == sum(self.is_mine(o) for o in self.objects)
