@@ -27,6 +27,7 @@ from nbray.wire import rundir
 from nbray.wire.messages import PROTOCOL_VERSION, Hello, Refused, Welcome
 
 _UCRED = struct.Struct("3i")
+_TIMEVAL = struct.Struct("ll")
 #: Far above any Welcome; a longer packet is truncated and does not decode.
 _REPLY_BYTES = 8192
 _hello = msgspec.msgpack.Decoder(Hello)
@@ -201,8 +202,8 @@ def connect(directory: str, ours: Hello, timeout_s: float = 10.0) -> tuple[socke
         raise ConnectionError(f"no node daemon in {directory}: the directory is gone, so its daemon has ended") from None
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     try:
+        _dial(connection, directory, timeout_s)
         connection.settimeout(timeout_s)
-        _dial(connection, directory)
         connection.send(_encode(ours))
         welcome, arena_fd = _read_reply(connection, directory)
         connection.settimeout(None)
@@ -215,12 +216,15 @@ def connect(directory: str, ours: Hello, timeout_s: float = 10.0) -> tuple[socke
     return connection, welcome, arena_fd
 
 
-def _dial(connection: socket.socket, directory: str) -> None:
+def _dial(connection: socket.socket, directory: str, timeout_s: float) -> None:
     path = f"{directory}/{rundir.LIFELINE}"
+    # Blocking, with a limit of the kernel's: Python's own timeout would make the socket non-blocking, and connecting to a
+    # daemon whose backlog is full would then fail at once.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(timeout_s), int(timeout_s % 1 * 1e6)))
     try:
         connection.connect(path)
-    except TimeoutError:
-        raise
+    except BlockingIOError:
+        raise TimeoutError from None
     except OSError as error:
         raise ConnectionError(f"no node daemon answers at {path} ({error.strerror}); it has ended or was killed") from None
     pid, uid = peer_of(connection)

@@ -374,7 +374,8 @@ def test_descriptors_sent_along_with_a_hello_are_closed(launched: Launched, driv
     with dial(launched.directory) as connection, Path(os.devnull).open("rb") as gift:
         socket.send_fds(connection, [b"junk"], [gift.fileno()] * 200)
         assert hang_up_is_seen(connection)
-    wait_for(lambda: daemon.num_fds() <= before, "the daemon to close what it was given")
+    # A worker may be starting meanwhile, for a few descriptors; 200 more would be the gift.
+    wait_for(lambda: daemon.num_fds() < before + 100, "the daemon to close what it was given")
 
 
 def test_a_member_that_speaks_on_is_taken_for_dead(launched: Launched, driver: Driver) -> None:
