@@ -44,12 +44,14 @@ class Block:
     first: str = ""  #: the block whose process this one's rows share; Ray takes seconds to start, and does all of its own in one
 
 
-def rate(name: str, per_call: float, setup: Setup, **others: Any) -> Row:
+def rate(name: str, per_call: float, setup: Setup, *, warm_calls: int = 1, **others: Any) -> Row:
     """A row that counts calls for a while. `setup(api)` is a generator: what to call, then, after `yield`, what to clean up."""
 
     def measure(peer: Any, seconds: float) -> float:
         stages = setup(peer.api)
         call = next(stages)
+        for _ in range(warm_calls):
+            call()
         repeat(call, seconds * WARM_SHARE)
         calls, took_s = repeat(call, seconds)
         for _ in stages:

@@ -131,11 +131,11 @@ NOTEBOOK = Block(
     (
         Row(
             "a `%%remote` cell over the same cell run locally", "ms", cell_overhead,
-            more_is_better=False, limit=15, standalone=True, timeout_s=90,
+            more_is_better=False, limit=15, standalone=True, timeout_s=90, most_pairs=3,
         ),
         Row(
             "background no-ops while the notebook's thread computes in Python", "/s", background,
-            target=0.5, baseline="the notebook idle", standalone=True, timeout_s=90,
+            target=0.5, baseline="the notebook idle", standalone=True, timeout_s=90, most_pairs=3,
         ),
     ),
     peers=(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -60,8 +61,9 @@ OBJECTS = Block(
         rate("single client get calls", 1, get_small, target=10),
         rate("single client put calls", 1, put_small, target=20),
         rate("multi client put calls", 1000, put_small_by_tasks, target=10),
+        # Fresh pages cost ten times what copying does, whoever maps them: the first calls are not counted, in either.
         # Both count 2**30 bytes, and 100 Mi int64 as 0.8 of them, as Ray's own rows do.
-        rate("single client put gigabytes", 0.8, put_large, unit="GB/s", target=1.2, bound="copy from zero pages"),
+        rate("single client put gigabytes", 0.8, put_large, warm_calls=4, unit="GB/s", target=1.2, bound="copy from zero pages"),
         rate("multi client put gigabytes", 8.0, put_large_by_tasks, unit="GB/s", target=1.0, bound="copy from zero pages"),
         rate("single client get object containing 10k refs", 1, get_container, target=4),
     ),
@@ -97,7 +99,9 @@ def many_in_one_get(peer: Any, seconds: float) -> float:
     return seconds_of(lambda: peer.api.get(refs))
 
 
+@functools.cache
 def _many_puts(api: Any) -> list[Any]:
+    """Once per process: Ray takes seconds for them."""
     return [api.put(1) for _ in range(MANY)]
 
 

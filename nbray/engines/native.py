@@ -67,6 +67,7 @@ class NativeEngine:
         self.show_here: Callable[[dict[str, Any], dict[str, Any], dict[str, Any], bool], None] | None = None
         self.on_unclaimed: Callable[[m.Message], None] = lambda _message: None  #: a worker's executor takes tasks here
         self.pid = os.getpid()
+        self.on_copy_lost: Callable[[bytes], None] = lambda _object: None  #: a worker's task may be waiting for it
         self.self_here: Callable[[], ActorToken | None] = lambda: None
         runtime.on_effect = self._effect
         runtime.on_message = self._message
@@ -290,11 +291,11 @@ class NativeEngine:
         ready: list[ObjectRef[Any]] = []
         rest: list[ObjectRef[Any]] = []
         with self.runtime.locked():
-            for ref in refs:
-                if len(ready) < count and self.runtime.is_ready(ref._id, fetch_local):
-                    ready.append(ref)
-                else:
-                    rest.append(ref)
+            for position, ref in enumerate(refs):
+                if len(ready) == count:
+                    rest.extend(refs[position:])
+                    break
+                (ready if self.runtime.is_ready(ref._id, fetch_local) else rest).append(ref)
         return ready, rest
 
     def on_ready(self, ref: ObjectRef[Any], callback: Callable[[], None]) -> None:
@@ -442,6 +443,8 @@ class NativeEngine:
                 self.questions.settle(naming, effect)
         elif isinstance(effect, r.Notice):
             self._on_notice(effect.cell, effect.kind, effect.text)
+        elif isinstance(effect, r.CopyLost):
+            self.on_copy_lost(effect.object)
 
     def _finished(self, done: r.Finished) -> None:
         push = done.task.push

@@ -225,6 +225,8 @@ class Runtime:
         try:
             with self.lock:
                 now = time.monotonic()
+                if not eager and self._are_ready(object_ids, count, local):
+                    return True
                 missing = [o for o in object_ids if not self.is_ready(o, local)]
                 count -= len(object_ids) - len(missing)
                 if count <= 0 or (eager and any(self.has_failed(o) for o in object_ids)):
@@ -248,6 +250,14 @@ class Runtime:
         finally:
             self.guard.leave()
         return done
+
+    def _are_ready(self, object_ids: list[ObjectId], count: int, local: bool) -> bool:
+        """Whether `count` are ready. Looks no further than it must: whoever waits for one of many comes again for each."""
+        for object_id in object_ids:
+            if count <= 0:
+                break
+            count -= self.is_ready(object_id, local)
+        return count <= 0
 
     def is_ready(self, object_id: ObjectId, local: bool) -> bool:
         """Under the lock: whether a `get` of it would not wait."""

@@ -65,6 +65,8 @@ class Executor:
         self._definitions: dict[FunctionId, m.DefineFunction] = {}
         self._functions: dict[FunctionId, Any] = {}
         self._keeps = False
+        self._fetching: dict[ids.TaskId, list[ids.ObjectId]] = {}  #: tasks whose arguments are on their way
+        engine.on_copy_lost = self._copy_lost
         self._held: list[Effect] = []  #: finished tasks' reports, waiting for company
         self.exit_code: int | None = None
         signal.signal(signal.SIGINT, self._interrupted)
@@ -151,22 +153,32 @@ class Executor:
             self.carry_out(self.step(w.ArgumentsReady(push.task)))
             return
         left = [len(missing)]
+        self._fetching[push.task] = missing
 
         def arrived() -> None:
             left[0] -= 1
             if not left[0]:
+                self._fetching.pop(push.task, None)
                 self.carry_out(self.step(w.ArgumentsReady(push.task)))
 
         for object_ in missing:
             self.runtime.on_ready(object_, arrived)
 
+    def _copy_lost(self, object_: ids.ObjectId) -> None:
+        for task, missing in list(self._fetching.items()):
+            if object_ in missing:
+                self.carry_out(self.step(w.ArgumentLost(task)))
+
     def arguments(self, push: _Push) -> tuple[tuple[Any, ...], dict[str, Any]]:
         payload = push.args
+        # One `get` for all of them: ten thousand arguments would be ten thousand waits.
+        refs = [self.engine.receive(each.object, each.owner) for each in push.dependencies]
+        values = self.engine.get(refs, None) if refs else []
 
         def load(index: int) -> Any:
             if index < 0:
                 return loads(verified(payload, push.crc, f"the arguments of {push.name}"))
-            return self.engine.get([self.engine.receive(push.dependencies[index].object, push.dependencies[index].owner)], None)[0]
+            return values[index]
 
         return unpack(payload, load)
 
