@@ -145,7 +145,7 @@ class OwnerState:
 
     def _cancel_cell(self, event: r.CellCancelled) -> None:
         for task in list(self.tasks.tasks.values()):
-            if (event.cell and task.push.cell == event.cell) or (event.parent and task.parent == event.parent):
+            if task.parent == event.parent if event.parent else task.push.cell == event.cell:
                 self._cancel_task(task, event.force, recursive=True)
 
     # ------------------------------------------------------------------------------------------ objects
