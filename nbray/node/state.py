@@ -3,6 +3,7 @@
     state.py   routes events, answers for processes (drivers, watchers), beats the heart, stops
     leases.py  requests, grants, recalls        actors.py  placed actors
     queue.py   whose turn it is                 pool.py    worker processes        ground.py  resources, cluster view
+    elsewhere.py  processes of nodes that are gone
 
 After every event everybody settles: whoever waits may have become possible by it.
 """
@@ -19,6 +20,7 @@ from nbray import config
 from nbray.ids import Address, ProcessId, short
 from nbray.machine import Effect, IllegalTransition, Tick
 from nbray.node.actors import ActorDesk
+from nbray.node.elsewhere import Elsewhere
 from nbray.node.ground import Ground
 from nbray.node.leases import LeaseDesk
 from nbray.node.pool import WorkerPool
@@ -54,6 +56,7 @@ class NodeState:
         self.ground = Ground(info, head, self.pool)
         self.leases = LeaseDesk(self.ground)
         self.actors = ActorDesk(self.ground)
+        self.elsewhere = Elsewhere(self.ground)
         self.drivers: dict[ProcessId, Driver] = {}
         self.stopping = ""  #: why, once it is
         self.dropped = 0  #: events that were true when they were sent
@@ -86,7 +89,7 @@ class NodeState:
             m.ActorFailed: lambda e, _: self.actors.failed(e),
             m.ActorExiting: self.actors.exiting,
             m.EndActor: self.actors.end,
-            m.WatchProcess: lambda e, _: self._watch(e),
+            m.WatchProcess: self._watch,
             m.ProcessDied: lambda e, now: self._owner_gone(e.death.process, now),
             m.JobEnded: lambda e, now: self._job_gone(e.driver.process, now),
             m.NodeDied: self._node_died,
@@ -116,7 +119,7 @@ class NodeState:
     def next_deadline(self) -> float | None:
         if self._begun is None or self.stopping:
             return self.pool.deadline()
-        times = [self._beat_at + config.HEARTBEAT_S, self.leases.deadline(), self.pool.deadline()]
+        times = [self._beat_at + config.HEARTBEAT_S, self.leases.deadline(), self.pool.deadline(), self.elsewhere.deadline()]
         if self._beat_said != self._info_said():
             times.append(self._beat_at + config.HEARTBEAT_MIN_S)
         if self._embedded and not self.drivers:
@@ -178,6 +181,7 @@ class NodeState:
         if not stopped:
             self._start_workers(missing, now)
         self.pool.reap_idle(now, out)
+        self.elsewhere.settle(now)
         self._beat(now)
         if self._embedded and not self.drivers and self._begun is not None and now >= self._begun + config.EMBEDDED_GRACE_S:
             self._stop(f"no driver attached within {config.EMBEDDED_GRACE_S:.0f} s")
@@ -304,7 +308,10 @@ class NodeState:
             self.ground.send(watcher, m.ProcessDied(death))
         self._owner_gone(death.process, now)
 
-    def _watch(self, said: m.WatchProcess) -> None:
+    def _watch(self, said: m.WatchProcess, now: float) -> None:
+        if said.node not in (b"", self.ground.me.node):
+            self.elsewhere.watch(said, now)
+            return
         if said.process in self.pool.workers or said.process in self.drivers:
             watchers = self._watchers.setdefault(said.process, [])
             if said.watcher not in watchers:

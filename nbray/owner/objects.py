@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from nbray.ids import Address, NodeId, ObjectId, ProcessId, task_of
 from nbray.machine import Effect, Send
-from nbray.owner.records import OwnedObject, OwnedTask, Ready, Unhandled
+from nbray.owner.records import CopyLost, OwnedObject, OwnedTask, Ready, Unhandled
 from nbray.wire.messages import (
     AddBorrower,
     AskValue,
@@ -245,6 +245,7 @@ class ObjectTable:
         assert obj.value.location is not None
         node = obj.value.location.node
         self._forget_value(obj)
+        self.out.append(CopyLost(obj.id))
         if obj.owner.process in self._dead:
             self.set_value(obj, self._owner_died(obj.id, obj.owner), counted=False)
             return
@@ -269,6 +270,7 @@ class ObjectTable:
             obj.value = Value(location=Location(other, value.location.size, other), contains=value.contains)
         else:
             self._forget_value(obj)
+            self.out.append(CopyLost(obj.id))
             if obj.task is None or not self.rerun(obj.task, obj):
                 where = f"made at {obj.line}, " if obj.line else ""
                 message = f"the object {obj.id.hex()} is lost: {where}its only copy was on node {node.hex()[:4]} ({reason})"
@@ -404,6 +406,8 @@ class ObjectTable:
         if other.process not in self._watching and other.process != self.me.process:
             self._watching[other.process] = other.node
             self.out.append(Send(Address(other.node, other.node), WatchProcess(other.process, self.me)))
+            if other.node != self.me.node:
+                self.out.append(Send(Address(self.me.node, self.me.node), WatchProcess(other.process, self.me, other.node)))
 
     # ------------------------------------------------------------------------------------------ deaths
 

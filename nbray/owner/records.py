@@ -214,7 +214,7 @@ class CancelAsked(msgspec.Struct, gc=False):
 
 
 class CellCancelled(msgspec.Struct, gc=False):
-    """Everything of this cell that has not finished is cancelled. An empty parent means any."""
+    """Everything of this cell that has not finished is cancelled; with `parent`, everything that this task submitted."""
 
     cell: str = ""
     parent: TaskId = b""
@@ -249,6 +249,12 @@ class Attached(msgspec.Struct, gc=False):
 
 class Ready(Effect, frozen=True, gc=False):
     """A watched object has its value (and its bytes, if wanted here)."""
+
+    object: ObjectId
+
+
+class CopyLost(Effect, frozen=True, gc=False):
+    """An object that had a value has none for now: it may have to be made again, which takes a CPU and time."""
 
     object: ObjectId
 

@@ -26,6 +26,7 @@ class FaultPlan(msgspec.Struct, frozen=True):
     faults: Sequence[Fault] = ()
     loss: float = 0.0  #: share of datagrams between hosts that are lost
     repeated: float = 0.0
+    slow: float = 0.01  #: share of messages on one host that take up to 30 ms, because a process was not scheduled
 
     @classmethod
     def none(cls) -> FaultPlan:
@@ -36,6 +37,7 @@ class FaultPlan(msgspec.Struct, frozen=True):
         """A plan of one of four sorts: none, a bad network, workers that die, and nodes that do."""
         sort = chance.choice(["quiet", "network", "workers", "workers", "nodes", "nodes"])
         loss, repeated = (0.0, 0.0) if sort == "quiet" else (chance.choice([0.0, 0.02, 0.2]), chance.choice([0.0, 0.1]))
+        slow = 0.01 if sort == "quiet" else chance.choice([0.01, 0.1, 0.4])
         faults: list[Fault] = []
         if sort != "quiet" and chance.random() < 0.3:
             faults.append(Fault("restart head", chance.uniform(0.1, 2.0), lasts_s=chance.uniform(0.05, 3.0)))
@@ -46,7 +48,7 @@ class FaultPlan(msgspec.Struct, frozen=True):
                 faults.append(Fault("memory pressure", chance.uniform(0.05, 2.0)))
         if sort == "nodes":
             faults.append(cls._node_fault(chance, nodes))
-        return cls(sorted(faults, key=lambda fault: fault.at_s), loss, repeated)
+        return cls(sorted(faults, key=lambda fault: fault.at_s), loss, repeated, slow)
 
     @staticmethod
     def _node_fault(chance: random.Random, nodes: int) -> Fault:

@@ -219,9 +219,9 @@ class RunLedger:
         """A process waited for an object and got a failure. Is there a reason?"""
         self.outcomes[failure.kind] += 1
         said = f"{process.name} got {failure.kind} for {object_id.hex()}: {failure.message}"
-        if failure.kind == "ObjectFreedError" or failure.fields.get("cause_kind") == "ObjectFreedError":
-            if not self._uncounted:
-                raise self._history.violation(f"{said}\nIt was freed while somebody held it.", object_id)
+        freed = failure.kind == "ObjectFreedError" or failure.fields.get("cause_kind") == "ObjectFreedError"
+        if freed and not self._uncounted:
+            raise self._history.violation(f"{said}\nIt was freed while somebody held it.", object_id)
         if self._certain(object_id):
             raise self._history.violation(f"{said}\nIt may be tried for ever, so nothing can make it fail.", object_id)
         if not self.violence and not self._may_fail(object_id):

@@ -113,6 +113,8 @@ class Process(Threading):
         elif isinstance(effect, r.Ready):
             for callback in self._callbacks.pop(effect.object, []):
                 callback()
+        elif isinstance(effect, r.CopyLost):
+            self.call_soon(lambda: self.copy_lost(effect.object))
         elif isinstance(effect, r.Finished):
             self.simulation.ledger.finished(effect)
         elif isinstance(effect, r.JudgeException):
@@ -138,6 +140,9 @@ class Process(Threading):
     def take_other(self, message: m.Message) -> None:
         """Messages that are not the owner's: a driver has no use for them."""
         self.simulation.history.add(self.name, message)
+
+    def copy_lost(self, object_: ObjectId) -> None:
+        """A worker's task may be waiting for it; a driver's threads only wait longer."""
 
     def die(self) -> None:
         self.stop_threads()

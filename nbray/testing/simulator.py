@@ -52,7 +52,7 @@ class Simulation:
         self.cpus, self.arena_bytes = cpus, arena_bytes
         self.history = History(seed, lambda: self.clock.now)
         self.ledger = RunLedger(self.history)
-        self.network = Network(self.clock, self.chance, Weather(self.plan.loss, self.plan.repeated))
+        self.network = Network(self.clock, self.chance, Weather(self.plan.loss, self.plan.repeated, slow=self.plan.slow))
         self.network.on_lost = self.ledger.message_lost
         self.drivers: list[Process] = []
         self._pids = itertools.count(100)

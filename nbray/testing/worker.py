@@ -60,6 +60,7 @@ class Worker(Process):
         self.kept: list[Ref] = []  #: what the actor's calls kept of their arguments
         self._defined: set[bytes] = set()
         self._keeps = False
+        self._fetching: dict[TaskId, list[ObjectId]] = {}
         self._held: list[tuple[Address, m.TaskDone]] = []
         self.on_block = lambda: self.step_work(w.Blocked())
         self.on_unblock = lambda: self.step_work(w.Unblocked())
@@ -122,16 +123,23 @@ class Worker(Process):
             if dependency.value.location is not None:
                 missing.append(dependency.object)
         left = [len(missing)]
+        self._fetching[push.task] = missing
 
         def arrived() -> None:
             left[0] -= 1
             if left[0] <= 0:
+                self._fetching.pop(push.task, None)
                 self.step_work(w.ArgumentsReady(push.task))
 
         for object_ in missing:
             self.when_ready(object_, arrived)
         if not missing:
             arrived()
+
+    def copy_lost(self, object_: ObjectId) -> None:
+        for task, missing in list(self._fetching.items()):
+            if object_ in missing:
+                self.step_work(w.ArgumentLost(task))
 
     def _interrupt(self, effect: w.Interrupt) -> None:
         current = self.running.get(effect.push.task)

@@ -49,8 +49,8 @@ class _Script:
 
     def run(self, actions: int) -> Generator[Any, None, None]:
         weighted = [
-            (self.submit, 10), (self.burst, 1), (self.put, 2), (self.read, 4), (self.drop, 3), (self.cancel, 1), (self.create, 1), (self.call, 5),
-            (self.pause, 2), (self.look, 1), (self.end_actor, 1), (self.share_actor, 1),
+            (self.submit, 10), (self.burst, 1), (self.put, 2), (self.read, 4), (self.drop, 3), (self.cancel, 1),
+            (self.create, 1), (self.call, 5), (self.pause, 2), (self.look, 1), (self.end_actor, 1), (self.share_actor, 1),
         ]  # fmt: skip
         doings = [action for action, weight in weighted for _ in range(weight)]
         for _ in range(actions):

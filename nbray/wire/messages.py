@@ -638,10 +638,15 @@ class CancelObject(Message, frozen=True, array_like=True, tag=True, gc=False):
 
 
 class WatchProcess(Message, frozen=True, array_like=True, tag=True, gc=False):
-    """any process -> the node daemon of `process`: answer ProcessDied when it dies, or at once if it already has."""
+    """any process -> the node daemon of `process`: answer ProcessDied when it dies, or at once if it already has.
+
+    With `node`, to the daemon of the sender's own node: answer ProcessDied if the cluster has no such node. The daemon there
+    cannot, and who was not here when that node died was not told.
+    """
 
     process: Id8
     watcher: Address
+    node: bytes = b""
 
 
 class ProcessDied(Message, frozen=True, array_like=True, tag=True, gc=False):

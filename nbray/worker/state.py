@@ -46,6 +46,12 @@ class ArgumentsReady(msgspec.Struct, gc=False):
     task: TaskId
 
 
+class ArgumentLost(msgspec.Struct, gc=False):
+    """An argument that was being fetched is gone, and has to be made again before the task can run."""
+
+    task: TaskId
+
+
 class Ran(msgspec.Struct, gc=False):
     """The task ended, and its report has been sent."""
 
@@ -119,12 +125,15 @@ class WorkerState:
         self.is_actor = False  #: from StartActor on; calls wait until BecameActor
         self.exiting = ""
         self.late = 0
+        self._lost: set[TaskId] = set()  #: that wait for an argument to be made again
+        self._lent = False  #: the node has been told that our CPU is free
         self._given_up: dict[TaskId, PushTask | PushCall] = {}  #: not to run here, and their arguments are still being fetched
         self._out: list[Effect] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             PushTask: self._arrived,
             PushCall: self._called,
             ArgumentsReady: self._arguments_ready,
+            ArgumentLost: self._argument_lost,
             Ran: self._ran,
             CancelTask: self._cancel,
             RecallTasks: self._recall,
@@ -137,6 +146,8 @@ class WorkerState:
     def handle(self, event: Any, now: float) -> list[Effect]:
         del now  # nothing a worker decides depends on time
         self._handlers[type(event)](event)
+        if self._lost:
+            self._lend_cpu()
         effects = self._out.copy()
         self._out.clear()
         return effects
@@ -187,6 +198,23 @@ class WorkerState:
         sent.ready = True
         self._start()
 
+    def _argument_lost(self, event: ArgumentLost) -> None:
+        sent = self.tasks.get(event.task)
+        if sent is not None and not sent.ready:
+            self._lost.add(event.task)
+
+    def _lend_cpu(self) -> None:
+        """While nothing runs here, and what is to run waits for an argument that somebody must make again, our CPU may be what is
+        needed for that."""
+        self._lost = {task for task in self._lost if task in self.tasks and not self.tasks[task].ready}
+        self._tell_node()
+
+    def _tell_node(self) -> None:
+        lent = self.blocked > 0 or (bool(self._lost) and not self.running)
+        if lent != self._lent:
+            self._lent = lent
+            self._out.append(Send(self.node, WorkerBlocked(self.me.process) if lent else WorkerUnblocked(self.me.process)))
+
     def _became_actor(self, event: BecameActor) -> None:
         self.actor, self.epoch, self.concurrency = event.actor, event.epoch, event.concurrency
         self.is_actor = True
@@ -226,14 +254,13 @@ class WorkerState:
         self.blocked += 1
         if self.blocked > 1:
             return
-        self._out.append(Send(self.node, WorkerBlocked(self.me.process)))
+        self._tell_node()
         if not self.is_actor:
             self._return([s for s in self.tasks.values() if not s.running], blocked=True)
 
     def _unblocked(self, _event: Unblocked) -> None:
         self.blocked -= 1
-        if not self.blocked:
-            self._out.append(Send(self.node, WorkerUnblocked(self.me.process)))
+        self._tell_node()
 
     # ------------------------------------------------------------------------------------------ giving back
 
