@@ -6,6 +6,7 @@ number. Whatever the engine says about a tag finds its cell by it.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections import deque
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from nbray import connection, session
 from nbray.engines.port import Engine
 from nbray.notebook.inputs import InputStore
-from nbray.notebook.interrupt import Interrupts
+from nbray.notebook.interrupt import Heartbeat, Interrupts
 from nbray.notebook.job import Job
 from nbray.notebook.output import SEPARATOR, OutputRouter, to_kernel, to_terminal
 
@@ -29,6 +30,7 @@ class Notebook:
         self.router = OutputRouter(to_kernel(kernel) if kernel is not None else to_terminal)
         self.inputs = InputStore()
         self.interrupts = Interrupts()
+        self.heartbeat = Heartbeat()
         self.jobs: deque[Job] = deque(maxlen=JOBS_KEPT)
         self.configured: dict[str, Any] = {}
         self.tag = ""
@@ -43,12 +45,14 @@ class Notebook:
 
     @property
     def label(self) -> str:
-        return f"In[{self.shell.execution_count}]"
+        # The history has the running cell as its last entry; `execution_count` is one ahead of it in some versions of IPython.
+        return f"In[{len(self.shell.history_manager.input_hist_parsed) - 1}]"
 
     # -- cells
 
     def begin_cell(self) -> None:
         """A cell starts: what it submits from here on is its own."""
+        self.heartbeat.begin()
         parent = self.parent_message()
         self.tag = str(parent["header"]["msg_id"]) if parent else f"cell-{next(self._numbers)}"
         self.router.begin(self.tag, parent)
@@ -63,8 +67,11 @@ class Notebook:
 
     def end_cell(self, error: BaseException | None) -> None:
         """A cell ends: its output is sent before the prompt; an interrupt cancels what it submitted."""
+        self.heartbeat.end()
         engine = self._engine
-        if engine is not None and isinstance(error, KeyboardInterrupt) and self.stopped_in != self.tag:
+        # The stop button ends an `await` with CancelledError.
+        stopped = isinstance(error, KeyboardInterrupt | asyncio.CancelledError) and self.stopped_in != self.tag
+        if engine is not None and stopped:
             cancelled = self.interrupts.stopped(engine, [self.tag])
             if cancelled:
                 self.router.notice(self.tag, "cancelled", f"stopped; tasks of this cell cancelled: {cancelled}")
@@ -109,6 +116,7 @@ class Notebook:
             self._engine.on_notice(lambda _cell, _kind, text: print(f"nbray: {text}"))
             self._engine.set_default_cell("")
         self._engine = None
+        self.heartbeat.end()
         self.router.close()
 
 

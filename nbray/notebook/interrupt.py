@@ -9,9 +9,12 @@ remembered, and any later interrupt ends what is left of them.
 
 from __future__ import annotations
 
+import asyncio
+
 from nbray.engines.port import Engine
 
 DETACH = "detach"
+HEARTBEAT_S = 0.1
 
 
 class Interrupts:
@@ -46,3 +49,27 @@ class Interrupts:
 def _unfinished(engine: Engine, tag: str) -> int:
     counts = engine.cell_counts(tag)
     return counts.get("queued", 0) + counts.get("running", 0)
+
+
+class Heartbeat:
+    """Turns the kernel's event loop while a cell runs: an interrupted `await` ends only when the loop next wakes, and nothing
+    else may wake it for as long as a task takes."""
+
+    def __init__(self) -> None:
+        self._next: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # a shell without a loop awaits nothing
+            return
+        self.end()
+        self._beat(loop)
+
+    def end(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._next = loop.call_later(HEARTBEAT_S, self._beat, loop)

@@ -34,7 +34,9 @@ class Job:
 
     def __init__(self, plan: Plan, engine: Engine, tag: str, chunks: list[Chunk], sent_bytes: int, begun: float) -> None:
         """`begun` is when the cell was run, monotonic seconds."""
-        self.plan, self.engine, self.tag, self.chunks, self.sent_bytes = plan, engine, tag, chunks, sent_bytes
+        # Names only: a handle is kept for a while, and must not keep the notebook's variables.
+        self.plan = plan._replace(values=dict.fromkeys(plan.values))
+        self.engine, self.tag, self.chunks, self.sent_bytes = engine, tag, chunks, sent_bytes
         self.label = plan.task_name
         self.reports: list[Report | BaseException] = []
         self.failures: list[Failed] = []
@@ -77,6 +79,7 @@ class Job:
     def result(self, timeout: float | None = None) -> Any:
         """Wait, bind the outputs in the notebook, and return the value of the last expression (of --each: a list).
 
+        A cell that was waited for has shown its value already: then this is None, and `Out` has it.
         Raises what the cell raised; GetTimeoutError after `timeout` seconds, and the cell goes on.
         """
         try:
@@ -93,9 +96,18 @@ class Job:
             raise self._error()
         if not self._shown:
             self._shown.append(self.deliver(self))
-            # The notebook has the outputs now; a second hold on them would keep them in the store for as long as the handle.
-            self.chunks = [Chunk(chunk.refs[:1], chunk.items) for chunk in self.chunks]
+            self._let_go()
         return self._shown[0]
+
+    def _let_go(self) -> None:
+        """The notebook has the outputs now: a second hold on them, or on the inputs, would keep them for as long as the handle."""
+        self.chunks = [Chunk(chunk.refs[:1], chunk.items) for chunk in self.chunks]
+        items = None if self.plan.items is None else [None] * len(self.plan.items)
+        self.plan = self.plan._replace(items=items)
+
+    def forget_value(self) -> None:
+        """The value, if there was one, was shown, and `Out` has it."""
+        self._shown = [None] * len(self._shown)
 
     def items(self) -> list[dict[str, Any] | BaseException]:
         """Per item of --each (per cell otherwise): its outputs by name, or its error. What succeeded is always there."""

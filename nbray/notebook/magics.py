@@ -104,10 +104,10 @@ class NbrayMagics(Magics):  # type: ignore[misc]
             return self._leave_running(job)
         self._wait(job)
         try:
-            value = job.value()
+            return job.value()
         finally:
+            job.forget_value()
             self._close(job)
-        return value
 
     def _submit(self, plan: Plan) -> Job:
         notebook, options, begun = self.notebook, plan.options, time.monotonic()

@@ -158,36 +158,32 @@ class OutputRouter:
             self._thread.start()
         self._lock.notify_all()
 
-    def _ask_whose(self) -> None:
+    def _ask_whose(self, until: float = float("inf")) -> None:
         """Find out which cells have several tasks. Outside our lock: the engine has one of its own, and may hold it to call us."""
         with self._lock:
-            asking = [tag for tag in self._busy if self._cells[tag][0].unasked]
+            asking = [tag for tag in self._busy if (at := self._cells[tag][0].ask_at) is not None and at <= until]
         for tag in asking:
             try:
                 several = self.count_tasks(tag) > 1
             except Exception:  # noqa: BLE001 -- the cluster may be gone; what it printed still shows
                 several = False
             with self._lock:
-                stream = self._cells[tag][0]
-                stream.badges, stream.unasked = stream.badges or several, False
+                self._cells[tag][0].told_whether(several)
 
     def _run(self) -> None:
         while not self._closed:
-            self._ask_whose()
+            self._ask_whose(time.monotonic())
             with self._lock:
                 if self._closed:
                     return
                 due = self._send_due(time.monotonic())
-                if not any(self._cells[tag][0].unasked for tag in self._busy):
-                    self._lock.wait(None if due is None else max(0.0, due - time.monotonic()))
+                self._lock.wait(None if due is None else max(0.0, due - time.monotonic()))
 
     def _send_due(self, now: float) -> float | None:
         """Send what may go now; returns when there is more."""
         due = None
         for tag in list(self._busy):
             stream = self._cells[tag][0]
-            if stream.unasked:
-                continue
             at = stream.next_due(now)
             if at is not None and at <= now:
                 self._send(tag, stream.due(now))

@@ -13,9 +13,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+ONE = 1 - 1e-6  #: a token, less what rounding takes: time that does not advance would ask again for ever
 RATE = 10.0  #: messages a second of one cell, and how many may go at once after a pause
 QUIET_S = 1.0  #: a flood that pauses this long shows its tail
 TAIL_LIMIT = 64 * 1024  #: characters
+SETTLE_S = 0.05  #: before the first line of a cell shows: by then it is known whether several tasks write under it
 DISPLAYS = 100  #: rich displays of one cell; updates of one display count once
 MERGE_ABOVE = 10  #: pieces left at the end: more than this are joined per stream, whatever order they came in
 
@@ -57,7 +59,7 @@ class CellStream:
     last: float = 0.0  #: when tokens were counted
     heard: float = 0.0  #: when something arrived
     writers: set[bytes] = field(default_factory=set)  #: tasks that wrote
-    unasked: bool = False  #: a task wrote, and nobody has asked yet whether the cell has others
+    ask_at: float | None = None  #: a task wrote; from this time on ask whether the cell has others
     open_line: str | None = None  #: whose line has no end yet
 
     # -- facts
@@ -68,7 +70,8 @@ class CellStream:
         self.rate_dropped += dropped
         if task not in self.writers:
             self.writers.add(task)
-            self.unasked = not self.many
+            if not self.many and self.ask_at is None:
+                self.ask_at = now + SETTLE_S
         head = self.limit - min(self.limit // 2, TAIL_LIMIT)
         if not self.tail and not self.left_out and self.taken < head:
             first, rest = text[: head - self.taken], text[head - self.taken :]
@@ -101,19 +104,23 @@ class CellStream:
         self.heard = now
         self.queue.append(Piece("", "stderr", display=Message("stream", {"name": "stderr", "text": f"nbray: {text}\n"})))
 
+    def told_whether(self, several: bool) -> None:
+        """Whether the cell has several tasks, when it was asked at `ask_at`."""
+        self.badges, self.ask_at = self.badges or several, None
+
     # -- orders
 
     def due(self, now: float) -> list[Message]:
         """What may go out now."""
-        if self.held:
+        if self.held or self.ask_at is not None:
             return []
         self.tokens = min(RATE, self.tokens + (now - self.last) * RATE)
         self.last = now
         out: list[Message] = []
-        while self.queue and self.tokens >= 1:
+        while self.queue and self.tokens >= ONE:
             out.append(self._next())
             self.tokens -= 1
-        if not self.queue and now - self.heard >= QUIET_S:
+        if not self.queue and now >= self.heard + QUIET_S:  # the same sum as in next_due: rounding must agree
             out += self._ending()
         return out
 
@@ -121,8 +128,10 @@ class CellStream:
         """When `due` should be asked again; None when there is nothing to say."""
         if self.held:
             return None
+        if self.ask_at is not None:
+            return self.ask_at
         if self.queue:
-            return now if self.tokens + (now - self.last) * RATE >= 1 else self.last + (1 - self.tokens) / RATE
+            return now if self.tokens + (now - self.last) * RATE >= ONE else self.last + (1 - self.tokens) / RATE
         return self.heard + QUIET_S if self.tail or self._notes() else None
 
     def flush(self) -> list[Message]:

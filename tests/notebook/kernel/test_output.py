@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 Kernel = Any
 
@@ -16,7 +19,17 @@ def wait_for(name):
         time.sleep(0.005)
 def let_go(name):
     pathlib.Path(gate, name).touch()
+@nbray.remote
+def say(x):
+    print('said', x)
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gate(kernel: Kernel) -> Path:
+    """Where a file lets a waiting task go on."""
+    kernel.ok(GATE)
+    return Path(kernel.eval("gate"))
 
 
 def test_prints_of_a_remote_cell_are_under_it_and_before_its_end(kernel: Kernel) -> None:
@@ -26,7 +39,7 @@ def test_prints_of_a_remote_cell_are_under_it_and_before_its_end(kernel: Kernel)
 
 
 def test_prints_of_plain_api_tasks_are_under_the_cell_that_submitted_them(kernel: Kernel) -> None:
-    cell = kernel.ok("@nbray.remote\ndef say(x):\n    print('said', x)\n\nnbray.get(say.remote(1))")
+    cell = kernel.ok("nbray.get(say.remote(1))")
     assert cell.stdout == "said 1\n"
 
 
@@ -38,7 +51,6 @@ def test_lines_of_several_tasks_say_whose_they_are(kernel: Kernel) -> None:
 
 
 def test_late_output_lands_in_the_cell_that_submitted_it(kernel: Kernel) -> None:
-    kernel.ok(GATE)
     kernel.ok(
         "@nbray.remote\ndef late():\n    wait_for('late')\n    print('late words')\n    display('late display')\n    return 1"
     )
@@ -59,11 +71,14 @@ def test_late_output_of_a_background_cell_lands_in_it_and_its_line_is_brought_up
     assert other.text == ""
 
 
-def test_rich_displays_and_their_updates_arrive_with_every_form(kernel: Kernel) -> None:
-    cell = kernel.ok(
+def test_rich_displays_and_their_updates_arrive_with_every_form(kernel: Kernel, gate: Path) -> None:
+    cell = kernel.start(
         "%%remote\nfrom IPython.display import HTML, display\n"
-        "shown = display(HTML('<b>one</b>'), display_id='it')\nshown.update(HTML('<b>two</b>'))"
+        "shown = display(HTML('<b>one</b>'), display_id='it')\nwait_for('seen')\nshown.update(HTML('<b>two</b>'))"
     )
+    kernel.until(lambda: bool(cell.displays), "the display")
+    (gate / "seen").touch()
+    kernel.until(lambda: cell.idle, "the end")
     assert cell.displays[0]["text/html"] == "<b>one</b>"
     assert cell.updates[0]["text/html"] == "<b>two</b>"
 

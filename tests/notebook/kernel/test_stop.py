@@ -132,3 +132,9 @@ def test_the_button_can_be_pressed_anywhere_in_a_cell_of_many_calls(stopping: Ke
         stopping.until(lambda cell=cell: cell.idle, "the prompt")
         assert cell.error["ename"] == "KeyboardInterrupt"
         assert stopping.eval("nbray.get([tiny.remote(i) for i in range(50)]) == list(range(50))") is True
+
+
+def test_an_await_is_interrupted_as_soon_and_its_task_is_cancelled(stopping: Kernel) -> None:
+    cell = stop(stopping, "await forever_remotely.remote('awaited')", "awaited")
+    assert cell.error["ename"] in {"CancelledError", "KeyboardInterrupt"}
+    until_free(stopping)
