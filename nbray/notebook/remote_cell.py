@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import builtins
 import inspect
 import linecache
 import os
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -169,7 +171,20 @@ def _executed(task: CellTask, namespace: dict[str, Any]) -> Any:
         if READ_ONLY in str(error):
             error.add_note("Inputs over 100 KiB arrive as read-only views of shared memory. Write to a copy: x = x.copy()")
         raise
+    finally:
+        _show_figures()
     return namespace.pop(SHOWN, None)
+
+
+def _show_figures() -> None:
+    """Display the figures that the cell drew and left open, as a notebook does at the end of a cell."""
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    show = getattr(builtins, "display", None)
+    if pyplot is None or show is None:
+        return
+    for number in pyplot.get_fignums():
+        show(pyplot.figure(number))
+    pyplot.close("all")
 
 
 def remember_source(filename: str, source: str) -> None:

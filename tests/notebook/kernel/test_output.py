@@ -117,3 +117,22 @@ def test_many_displays_are_bounded(kernel: Kernel) -> None:
     cell = kernel.ok("%%remote --view none\nfor i in range(500):\n    display(i)")
     assert len(cell.displays) == 100
     assert "400 displays left out" in cell.stderr
+
+
+def test_figures_left_open_show_at_the_end_of_the_cell(kernel: Kernel) -> None:
+    stand_in = """%%remote -o done
+import sys, types
+class Figure:
+    def _repr_png_(self):
+        return b'picture'
+pyplot = types.ModuleType('matplotlib.pyplot')
+open_ones = [1, 2]
+pyplot.get_fignums = lambda: list(open_ones)
+pyplot.figure = lambda number: Figure()
+pyplot.close = lambda which: open_ones.clear()
+sys.modules['matplotlib.pyplot'] = pyplot
+done = 1
+"""
+    cell = kernel.ok(stand_in)
+    assert ["image/png" in data for data in cell.displays[:2]] == [True, True]
+    assert len(kernel.ok("%%remote --each i=range(4)\nimport sys\nsys.modules.pop('matplotlib.pyplot', None)\ni;").displays) == 1
