@@ -288,7 +288,9 @@ class Daemon:
         """To a mailbox of this process, or by mail."""
         if to.node == self.me.node and to.process in (self.me.process, HEAD):
             self._local.append((to, message))
-        else:
+        elif self.stopped is None or to.node != self.me.node:
+            # Once stopped, this node's processes learn it from their lifelines, and mail for those that are gone would hold up
+            # the end for as long as mailboxes linger.
             self._mailbox.send(to, message)
 
     def _to_disk(self, order: Spill | Restore | RemoveSpilled) -> None:
