@@ -80,6 +80,7 @@ class Attachment:
 
     def close(self) -> None:
         self._closing = True
+        self._engine.questions.abandon()
 
     def ended(self) -> None:
         """After the engine left: a cluster of our own ends with its last driver; see to it that it does."""

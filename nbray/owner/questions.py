@@ -73,5 +73,5 @@ class Questions:
     def abandon(self) -> None:
         """The head is gone: nobody answers."""
         for question in list(self._open.values()):
-            if question.answer is None:
+            if question.answer is None and question.gate.locked():
                 question.gate.release()

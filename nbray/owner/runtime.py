@@ -9,6 +9,7 @@ nbray-tidy        runs callbacks, and drains dropped references of an otherwise 
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import socket
 import sys
@@ -19,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from nbray.exceptions import HeadUnavailableError
+from nbray.exceptions import HeadUnavailableError, RaySystemError
 from nbray.ids import Address, ObjectId, ProcessId
 from nbray.machine import Effect, Send, Tick
 from nbray.owner import records as r
@@ -34,6 +35,7 @@ from nbray.wire.messages import ActorRejected, Failure, Message, RegionLoaned, S
 
 #: Dropped references of an idle process are collected this long, then released together.
 TIDY_S = 0.05
+SHUT_DOWN = "nbray was shut down while this waited for an object, which nobody will make now; call nbray.init() to start again"
 
 
 class Runtime:
@@ -93,7 +95,9 @@ class Runtime:
             self._mailbox, self._line, self._line_ended = mailbox, line, False
             self.welcome, self.directory = welcome, directory
             mailbox.wake()  # connects us to ourselves while the directory exists
-            self.store = StoreClient(Arena(arena_fd, welcome.arena_bytes), welcome.node, self.process, self.post)
+            arena = Arena(arena_fd, welcome.arena_bytes)
+            os.close(arena_fd)  # the mapping has a descriptor of its own
+            self.store = StoreClient(arena, welcome.node, self.process, self.post)
             self._send(self.state.handle(r.Attached(welcome.node, welcome.head), time.monotonic()))
         self.attached.set()
         self._start(f"nbray-lifeline-{directory[-6:]}", lambda: self._watch(line, mailbox))
@@ -228,6 +232,8 @@ class Runtime:
                 if not eager and self._are_ready(object_ids, count, local):
                     return True
                 missing = [o for o in object_ids if not self.is_ready(o, local)]
+                if missing and self.closing:
+                    raise RaySystemError(SHUT_DOWN)
                 count -= len(object_ids) - len(missing)
                 if count <= 0 or (eager and any(self.has_failed(o) for o in object_ids)):
                     return True
@@ -249,6 +255,8 @@ class Runtime:
                         self.waiting.remove(missing, waiter)
         finally:
             self.guard.leave()
+        if self.closing and waiter.missing:
+            raise RaySystemError(SHUT_DOWN)
         return done
 
     def _are_ready(self, object_ids: list[ObjectId], count: int, local: bool) -> bool:
@@ -411,10 +419,30 @@ class Runtime:
             mailbox.drain()
 
     def close(self) -> None:
-        """Leave the node. Idempotent; from any thread but ours."""
+        """Leave the node; whoever waits for an object is told. Idempotent; from any thread but ours."""
         if self.closing:
             return
         self.closing = True
+        left = self._hang_up()
+        with self.lock:
+            for callback in self.waiting.abandon():
+                self._chores.put(callback)
+        self._chores.put(None)
+        self.attached.set()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                if thread.name == "nbray-io":
+                    thread.join(timeout=5)
+                    left += self._hang_up()  # it was attaching to another node just then
+                thread.join(timeout=5)
+        for mailbox in left:
+            mailbox.close()
+        self.store.end()
+        self.store.arena.close()
+        self.guard.uninstall()
+
+    def _hang_up(self) -> list[Mailbox]:
+        """End the lifeline. The mailbox is used no more, and whoever reads it is woken: to be closed when that has ended."""
         with self.lock:
             mailbox, self._mailbox = self._mailbox, None
             if mailbox is not None:
@@ -422,14 +450,7 @@ class Runtime:
         if self._line is not None:
             with contextlib.suppress(OSError):
                 self._line.shutdown(socket.SHUT_RDWR)
-        self._chores.put(None)
-        self.attached.set()
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(timeout=5)
-        if mailbox is not None:
-            mailbox.close()
-        self.guard.uninstall()
+        return [] if mailbox is None else [mailbox]
 
 
 def _to_stderr(text: str) -> None:

@@ -28,6 +28,11 @@ class Waiter:
         if (self.missing == 0 or self.failed) and self._gate.locked():
             self._gate.release()
 
+    def give_up(self) -> None:
+        """End the wait with objects still missing."""
+        if self._gate.locked():
+            self._gate.release()
+
     def wait(self, timeout_s: float | None) -> bool:
         """Whether the wait ended in time. Interruptible: a lock's acquire handles signals in the main thread."""
         return self._gate.acquire(timeout=-1 if timeout_s is None else max(0.0, min(timeout_s, threading.TIMEOUT_MAX)))
@@ -50,6 +55,18 @@ class WaitList:
                 waiters.remove(waiter)
                 if not waiters:
                     del self._waiting[object_id]
+
+    def abandon(self) -> list[Callable[[], None]]:
+        """Nothing becomes ready any more: the waits end. The callbacks are returned, as in `ready`."""
+        waiting, self._waiting = self._waiting, {}
+        callbacks = []
+        for waiters in waiting.values():
+            for waiter in waiters:
+                if isinstance(waiter, Waiter):
+                    waiter.give_up()
+                else:
+                    callbacks.append(waiter)
+        return callbacks
 
     def ready(self, object_id: ObjectId, failed: bool) -> list[Callable[[], None]]:
         """Tell the waiters; the callbacks are returned, to be called without the lock."""
