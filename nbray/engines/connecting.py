@@ -43,7 +43,7 @@ class Attachment:
             self._directory = self._launched.directory
         runtime.attach(self._directory)
         engine.job = runtime.me
-        runtime.state.tasks.introduction = m.DefineJob(runtime.me, absolute_path(), os.getcwd(), runtime.namespace)
+        runtime.state.tasks.leases.introduction = m.DefineJob(runtime.me, absolute_path(), os.getcwd(), runtime.namespace)
         welcome = runtime.welcome
         assert welcome is not None
         engine.description_here = {

@@ -83,7 +83,7 @@ class NativeEngine:
         packed = self._packer.arguments(args, kwargs, function.name)
         task_id = self._ids.next()
         _, shape, key = self._shapes.get(id(options)) or self._shape(options)
-        definitions = runtime.state.tasks.definitions
+        definitions = runtime.state.tasks.leases.definitions
         if function.id not in definitions:
             definitions[function.id] = m.DefineFunction(function.id, function.name, function.payload, function.crc)
         retry_types = options.retry_exceptions
@@ -279,7 +279,7 @@ class NativeEngine:
     def _unfinished(self, object_ids: list[bytes]) -> str:
         with self.runtime.locked() as state:
             waiting = sum(not self.runtime.is_ready(o, local=True) for o in object_ids)
-            why = {pool.waiting for pool, _ in state.tasks.waiting_reasons()}
+            why = {pool.waiting for pool, _ in state.tasks.leases.waiting_reasons()}
         said = f" ({'; '.join(sorted(why))})" if why else ""
         return f"{waiting} of {len(object_ids)} objects {'was' if waiting == 1 else 'were'} not ready{said}"
 

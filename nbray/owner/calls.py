@@ -77,7 +77,7 @@ class CallTable:
             return
         task.state = QUEUED
         register = creating[1]
-        spec = msgspec.structs.replace(register.spec, dependencies=self.tasks.resolved(task))
+        spec = msgspec.structs.replace(register.spec, dependencies=self.tasks.leases.resolved(task))
         # The arguments stay pinned while the actor may be started again; whoever made it counts for them.
         self.out.append(Send(self.head, msgspec.structs.replace(register, spec=spec)))
 
@@ -116,12 +116,12 @@ class CallTable:
             if task.id not in self.tasks.tasks:
                 continue  # cancelled, or failed by an argument
             known = self._known.setdefault(client.address.process, set())
-            self.tasks.introduce(client.address, known, b"")
+            self.tasks.leases.introduce(client.address, known, b"")
             changes: dict[str, Any] = {"epoch": client.epoch, "sequence": client.sequence}
             if task.needs:
-                changes["dependencies"] = self.tasks.resolved(task)
+                changes["dependencies"] = self.tasks.leases.resolved(task)
             if task.push.owner.node != self.me.node:
-                task.push = self.tasks.readdressed(task.push)
+                task.push = self.tasks.leases.readdressed(task.push)
             push = task.push = msgspec.structs.replace(task.push, **changes)
             client.sequence += 1
             client.running[task.id] = task

@@ -53,16 +53,16 @@ class OwnerState:
             r.RetryDecided: self._retry_decided,
             r.NodeLost: lambda e, now: self._node_lost(e),
             r.Attached: lambda e, now: self._attached(e),
-            Tick: lambda e, now: t.tick(now),
+            Tick: lambda e, now: t.leases.tick(now),
             # leases and workers
             m.TaskDone: self._task_done,
-            m.TasksReturned: t.returned,
-            m.LeaseGranted: t.lease_granted,
-            m.LeaseRedirected: t.lease_redirected,
-            m.LeaseWaiting: lambda e, now: t.lease_waiting(e),
-            m.LeaseRefused: lambda e, now: t.lease_refused(e),
-            m.LeaseRecalled: lambda e, now: t.lease_recalled(e),
-            m.LeaseLost: t.lease_lost,
+            m.TasksReturned: t.leases.returned,
+            m.LeaseGranted: t.leases.granted,
+            m.LeaseRedirected: t.leases.redirected,
+            m.LeaseWaiting: lambda e, now: t.leases.waits(e),
+            m.LeaseRefused: lambda e, now: t.leases.refused(e),
+            m.LeaseRecalled: lambda e, now: t.leases.recalled(e),
+            m.LeaseLost: t.leases.lost,
             # objects
             m.ObjectPinned: lambda e, now: o.pinned(e),
             m.ObjectUnavailable: lambda e, now: o.unavailable(e),
@@ -92,7 +92,7 @@ class OwnerState:
         return type(event) in self._handlers
 
     def next_deadline(self) -> float | None:
-        return self.tasks.next_deadline()
+        return self.tasks.leases.next_deadline()
 
     # ------------------------------------------------------------------------------------------ tasks
 
@@ -175,24 +175,24 @@ class OwnerState:
 
     def _process_died(self, death: m.Death) -> None:
         self.objects.process_died(death.process)
-        self.tasks.worker_died(death)
+        self.tasks.leases.worker_died(death)
 
     def _node_died(self, node: NodeId, reason: str) -> None:
         self.objects.node_died(node, reason)
-        self.tasks.node_gone(node, reason)
+        self.tasks.leases.node_gone(node, reason)
 
     def _node_lost(self, event: r.NodeLost) -> None:
         """Our own node: nothing can be asked until `Attached`."""
-        self.tasks.attached = False
+        self.tasks.leases.attached = False
         self.calls.cluster_gone(event.failure)
         self._node_died(event.node, event.failure.message)
 
     def _attached(self, event: r.Attached) -> None:
         self.me = Address(event.node, self.me.process)
-        self.objects.me = self.tasks.me = self.calls.me = self.me
+        self.objects.me = self.tasks.me = self.tasks.leases.me = self.calls.me = self.me
         self.calls.head = event.head
-        self.tasks.attached = True
-        self.tasks.pump_all()
+        self.tasks.leases.attached = True
+        self.tasks.leases.pump_all()
 
     def keeps(self) -> bool:
         """Whether this process's end would fail something: tasks of its own, or objects that somebody holds."""

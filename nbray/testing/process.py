@@ -162,7 +162,7 @@ class Process(Threading):
 
     def _owned(self, program: Program, needs: list[Ref], nested: list[Ref], parent: TaskId) -> r.OwnedTask:
         function = program.function.to_bytes(16, "big")
-        definitions = self.state.tasks.definitions
+        definitions = self.state.tasks.leases.definitions
         if function not in definitions:
             definitions[function] = m.DefineFunction(function, f"f{program.function}", b"code", 0)
         args = encode(program)

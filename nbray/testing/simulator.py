@@ -162,10 +162,10 @@ class Simulation:
         return driver
 
     def _join(self, driver: Process, host: Host) -> None:
-        driver.state.tasks.introduction = m.DefineJob(driver.me, [], "", "space")
+        driver.state.tasks.leases.introduction = m.DefineJob(driver.me, [], "", "space")
         host.driver_joins(driver)
         driver.job = driver.me
-        driver.state.tasks.introduction = m.DefineJob(driver.me, [], "", "space")
+        driver.state.tasks.leases.introduction = m.DefineJob(driver.me, [], "", "space")
 
     def host_stopped(self, host: Host, reason: str, rejoin: bool) -> None:
         """The machine of a daemon ordered its end."""

@@ -65,7 +65,7 @@ class Worker(Process):
         self.on_block = lambda: self.step_work(w.Blocked())
         self.on_unblock = lambda: self.step_work(w.Unblocked())
         self.state.calls.head = host.head.address
-        self.state.tasks.attached = True
+        self.state.tasks.leases.attached = True
 
     # ------------------------------------------------------------------------------------------ stepping
 
@@ -88,9 +88,9 @@ class Worker(Process):
             self._defined.add(message.function)
         elif isinstance(message, m.DefineJob):
             self.job = message.job
-            self.state.tasks.job = message.job.process
+            self.state.tasks.leases.job = message.job.process
             self.state.objects.driver = message.job
-            self.state.tasks.introduction = message
+            self.state.tasks.leases.introduction = message
         elif isinstance(message, m.StartActor):
             self.simulation.history.add(self.name, message)
             self.work.is_actor = True

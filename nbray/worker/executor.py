@@ -135,9 +135,9 @@ class Executor:
     def _join_job(self, message: m.DefineJob) -> None:
         self.engine.job = message.job
         self.engine.runtime.namespace = message.namespace
-        self.runtime.state.tasks.job = message.job.process
+        self.runtime.state.tasks.leases.job = message.job.process
         self.runtime.state.objects.driver = message.job
-        self.runtime.state.tasks.introduction = message
+        self.runtime.state.tasks.leases.introduction = message
         self._runs.put(lambda: enter_job(message))
 
     # ------------------------------------------------------------------------------------------ arguments

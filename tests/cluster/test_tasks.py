@@ -288,7 +288,7 @@ def test_a_task_pushed_behind_one_that_turns_out_long_is_run_elsewhere(tmp_path)
 
     def leases():
         with session.engine.runtime.locked() as state:
-            return sum(len(pool.leases) for pool in state.tasks.pools.values())
+            return sum(len(pool.leases) for pool in state.tasks.leases.pools.values())
 
     for _ in range(5):
         ray.get([work.remote("") for _ in range(20)])
