@@ -32,25 +32,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=5, metavar="N", help="turns of each (default: %(default)s)")
     parser.add_argument("--peers", metavar="P,P", default=",".join(PEERS), help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=0.5, help="measured time of a row in a turn (default: %(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, default=12.0, help="no further round of turns once they are over (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"default: {DOCUMENT.relative_to(ROOT)}")
+    parser.add_argument("--add", action="store_true", help="add what is measured to what was measured last")
     parser.add_argument("--render", action="store_true", help="measure nothing; write what was measured last")
     arguments = parser.parse_args(argv)
     wanted = arguments.peers.split(",")
     if unknown := [p for p in wanted if p not in PEERS]:
         parser.error(f"no such peer: {', '.join(unknown)}; there are {', '.join(PEERS)}")
     KEPT.parent.mkdir(exist_ok=True)
-    if arguments.render:
-        results = msgspec.json.decode(KEPT.read_bytes(), type=Results)
-    else:
-        results = Results(machine())
+    last = arguments.render or arguments.add
+    results = msgspec.json.decode(KEPT.read_bytes(), type=Results) if last else Results(machine())
+    if not arguments.render:
         runner = Runner(
             results, only=arguments.only, pairs=arguments.pairs, peers=wanted, seconds=arguments.seconds,
-            say=lambda line: print(line, file=sys.stderr, flush=True),
+            limit_s=arguments.minutes * 60, say=lambda line: print(line, file=sys.stderr, flush=True),
         )  # fmt: skip
-        runner.run()
-        if not arguments.only:
-            KEPT.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
-    out = arguments.out or (None if arguments.only else DOCUMENT)
+        try:
+            runner.run()
+        finally:
+            if arguments.add or not arguments.only:
+                KEPT.write_bytes(msgspec.json.format(msgspec.json.encode(results)))
+    out = arguments.out or (None if arguments.only and not last else DOCUMENT)
     if out is None:
         print(markdown(results, "performance.svg"))
     else:

@@ -54,31 +54,54 @@ class Runner:
     """Measures what matches `only`, `pairs` times. `say` is told what happens, a line at a time."""
 
     def __init__(
-        self, results: Results, *, only: str, pairs: int, peers: list[str], seconds: float, say: Callable[[str], None]
+        self,
+        results: Results,
+        *,
+        only: str,
+        pairs: int,
+        peers: list[str],
+        seconds: float,
+        limit_s: float,
+        say: Callable[[str], None],
     ) -> None:
         self.results = results
         self._only = re.compile(only, re.IGNORECASE)
-        self._pairs, self._peers, self._seconds, self._say = pairs, peers, seconds, say
+        self._pairs, self._peers, self._seconds, self._limit_s, self._say = pairs, peers, seconds, limit_s, say
 
     def run(self) -> None:
+        """Round after round, one pair of every row in each, so that a busy quarter of an hour falls on all rows alike.
+
+        Another round is begun only if one more like the last fits in: when others load the machine there are fewer pairs, not
+        fewer rows.
+        """
         began = time.monotonic()
-        self._bounds()
-        for first in (block for block in BLOCKS if not block.first):
+        try:
+            self._bounds()
             for turn in range(self._pairs):
-                wanted = [
-                    (block, row)
-                    for block in BLOCKS
-                    if first.key in (block.key, block.first)
-                    for row in block.rows
-                    if row.measure and self._wanted(block, row) and turn < (row.most_pairs or self._pairs)
-                ]
-                if not wanted:
-                    continue
-                self.results.load.append(os.getloadavg()[0])
-                for peer in ["nbray", *(p for p in first.peers if p in self._peers)]:
-                    self._turn(wanted, peer, turn)
-        self._bounds()
-        self.results.took_s += time.monotonic() - began
+                begun = time.monotonic()
+                self._round(turn)
+                now = time.monotonic()
+                if now + (now - begun) > began + self._limit_s:
+                    self._say(f"no time for another round after {turn + 1}")
+                    break
+            self._bounds()
+        finally:
+            self.results.took_s += time.monotonic() - began
+
+    def _round(self, turn: int) -> None:
+        for first in (block for block in BLOCKS if not block.first):
+            wanted = [
+                (block, row)
+                for block in BLOCKS
+                if first.key in (block.key, block.first)
+                for row in block.rows
+                if row.measure and self._wanted(block, row) and turn < (row.most_pairs or self._pairs)
+            ]
+            if not wanted:
+                continue
+            self.results.load.append(os.getloadavg()[0])
+            for peer in ["nbray", *(p for p in first.peers if p in self._peers)]:
+                self._turn(wanted, peer, turn)
 
     def _wanted(self, block: Block, row: Row) -> bool:
         # A fresh process has to start before it can do anything else: those rows go together.

@@ -21,7 +21,7 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 def figure(value: float, unit: str) -> str:
     """Three digits at least, and the unit."""
     size = abs(value)
-    digits = f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+    digits = f"{value:,.0f}" if size >= 100 or value == round(value) else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
     return f"{digits} {unit}".rstrip() if unit not in ("/s", "x") else f"{digits}{unit}"
 
 
