@@ -269,6 +269,8 @@ class WorkerState:
         latest = waiting[-event.count :] if event.count else []
         if latest:
             self._return(latest, blocked=self.blocked > 0)
+            self._start()  # the first in line may have been among them, waiting for its arguments
+            self._maybe_exit()
             return
         # Nothing left to give: the owner may ask again for what it sends from now on.
         for sent in self.tasks.values():
