@@ -408,6 +408,9 @@ class Directory:
         self.endings.repeat(node)
         for record in [r for r in self.live.values() if r.node == node and r.state != ALIVE]:
             self._end_process(record, kill=True, reason="the head was restarted while it started")
+            if record.released:
+                self.end(record, obituary.unreferenced(record), now)
+                continue
             record.epoch += 1
             record.node = None
             self._queue(record, now)

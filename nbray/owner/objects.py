@@ -202,8 +202,8 @@ class ObjectTable:
             self.ask(obj)
             return
         if value.location is not None and obj.wanted_local and obj.pinned is None:
-            if not obj.fetching:
-                obj.fetching = True
+            if obj.fetching is None:
+                obj.fetching = value.location
                 fetch = FetchObject(obj.id, obj.owner, self.me.process, value.location)
                 self.out.append(Send(Address(self.me.node, self.me.node), fetch))
             return
@@ -212,14 +212,15 @@ class ObjectTable:
 
     def pinned(self, event: ObjectPinned) -> None:
         obj = self.objects.get(event.object)
-        if obj is None or obj.pinned is not None:
+        # A copy whose loss was reported by another reader meanwhile is not what the value is now.
+        if obj is None or obj.pinned is not None or obj.value is None or obj.value.location is None:
             self.out.append(Send(Address(self.me.node, self.me.node), Unpin(self.me.process, [event.object])))
             if obj is None:
                 self.late += 1
                 return
         else:
             obj.pinned = (event.offset, event.size)
-        obj.fetching = False
+        obj.fetching = None
         if obj.watched:
             self._progress(obj)
         else:
@@ -227,11 +228,15 @@ class ObjectTable:
 
     def unavailable(self, event: ObjectUnavailable) -> None:
         obj = self.objects.get(event.object)
-        if obj is None or obj.value is None or obj.value.location is None:
+        if obj is None:
             self.late += 1
             return
-        obj.fetching = False
-        if not event.lost:
+        asked, obj.fetching = obj.fetching, None
+        if obj.value is None or obj.value.location is None or obj.value.location != asked:
+            self.late += 1  # the owner knew before us, and there is another copy, or will be
+            if obj.watched:
+                self._progress(obj)
+        elif not event.lost:
             self._forget_value(obj)
             self.set_value(obj, Value(failure=Failure("ObjectFetchTimedOutError", message=event.reason)), counted=False)
         elif self.is_mine(obj.id):
@@ -443,7 +448,7 @@ class ObjectTable:
             if obj.owner.node == node and obj.owner.process != self.me.process:
                 self.process_died(obj.owner.process)
             if node == self.me.node:
-                obj.pinned, obj.fetching = None, False
+                obj.pinned, obj.fetching = None, None
             if self.is_mine(obj.id):
                 if obj.copies and node in obj.copies:
                     self.copy_lost(obj, node, reason)

@@ -13,7 +13,7 @@ import msgspec
 
 from nbray.ids import ActorId, Address, NodeId, ObjectId, ProcessId, TaskId
 from nbray.machine import Effect, Send
-from nbray.wire.messages import Amounts, Death, Failure, Held, PushCall, PushTask, Shape, Value
+from nbray.wire.messages import Amounts, Death, Failure, Held, Location, PushCall, PushTask, Shape, Value
 
 # -- states of a task (docs/architecture.md has the table)
 WAITING, QUEUED, PUSHED, DONE, FAILED, CANCELLED = "WAITING", "QUEUED", "PUSHED", "DONE", "FAILED", "CANCELLED"
@@ -34,7 +34,7 @@ class OwnedObject(msgspec.Struct, gc=False):
     dependents: list[OwnedTask] | None = None  #: tasks that wait for the value
     watched: bool = False  #: the shell wants `Ready`
     asked: bool = False  #: borrower: AskValue is on its way
-    fetching: bool = False  #: FetchObject is on its way to our node
+    fetching: Location | None = None  #: FetchObject, of the copy that was there, is on its way to our node
     wanted_local: bool = False  #: `Ready` only once the bytes are here
     pinned: tuple[int, int] | None = None  #: (offset, size) in our node's arena, while we hold a pin
     views: int = 0  #: live views over the pinned bytes

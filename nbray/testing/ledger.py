@@ -18,7 +18,7 @@ import msgspec
 
 from nbray.ids import ActorId, ObjectId, ProcessId, TaskId, task_of
 from nbray.ids import object_id as first_return
-from nbray.owner.records import Finished, OwnedTask
+from nbray.owner.records import PUSHED, Finished, OwnedTask
 from nbray.testing.history import History
 from nbray.testing.programs import ActorProgram, Program
 from nbray.wire import messages as m
@@ -219,6 +219,8 @@ class RunLedger:
         """A process waited for an object and got a failure. Is there a reason?"""
         self.outcomes[failure.kind] += 1
         said = f"{process.name} got {failure.kind} for {object_id.hex()}: {failure.message}"
+        if self._is_given_up(process):
+            return
         freed = failure.kind == "ObjectFreedError" or failure.fields.get("cause_kind") == "ObjectFreedError"
         if freed and not self._uncounted:
             raise self._history.violation(f"{said}\nIt was freed while somebody held it.", object_id)
@@ -226,6 +228,12 @@ class RunLedger:
             raise self._history.violation(f"{said}\nIt may be tried for ever, so nothing can make it fail.", object_id)
         if not self.violence and not self._may_fail(object_id):
             raise self._history.violation(f"{said}\nNothing has happened that it could fail of.", object_id)
+
+    def _is_given_up(self, process: Process) -> bool:
+        """Whether all that runs there runs for nobody any more: its owner has ended it, and its arguments may be gone."""
+        pushes = [current.push for current in getattr(process, "running", {}).values()]
+        owned = [(push, self._owned[push.task]) for push in pushes]
+        return bool(owned) and all(task.state != PUSHED or task.push.attempt != push.attempt for push, task in owned)
 
     def _certain(self, object_id: ObjectId) -> bool:
         expected = self._expected.get(object_id)

@@ -451,3 +451,33 @@ def test_a_failure_that_nobody_looked_at_is_reported_when_it_goes(desk: Desk) ->
     assert not desk.effects(r.Unhandled)
     desk.drop(desk.ref(unseen))
     assert [unhandled.cell for unhandled in desk.effects(r.Unhandled)] == ["In[4]"]
+
+
+def test_a_loss_that_another_reader_reported_first_does_not_leave_us_waiting(desk: Desk) -> None:
+    task = desk.running()
+    desk.done(task, stored(NODE))
+    desk.want(desk.ref(task))
+    desk.tell(m.ReportMissing(desk.ref(task), NODE, BORROWER))
+    desk.tell(m.ObjectUnavailable(desk.ref(task), True, "its writer died"))
+    desk.done(task, stored(OTHER_NODE))
+    assert desk.sent(m.FetchObject, daemon())[0].location.node == OTHER_NODE
+
+
+def test_the_loss_of_the_copy_before_is_not_that_of_the_copy_since(desk: Desk) -> None:
+    task = desk.running()
+    desk.done(task, stored(NODE))
+    desk.want(desk.ref(task))
+    desk.tell(m.ReportMissing(desk.ref(task), NODE, BORROWER))
+    desk.done(task, stored(OTHER_NODE))
+    desk.tell(m.ObjectUnavailable(desk.ref(task), True, "its writer died"))
+    assert desk.sent(m.FetchObject, daemon())[0].location.node == OTHER_NODE
+    assert task.state == r.DONE
+
+
+def test_a_pin_on_a_copy_that_was_given_up_goes_back(desk: Desk) -> None:
+    task = desk.running()
+    desk.done(task, stored(NODE))
+    desk.want(desk.ref(task))
+    desk.tell(m.ReportMissing(desk.ref(task), NODE, BORROWER))
+    pinned(desk, desk.ref(task))
+    assert desk.sent(m.Unpin, daemon())
