@@ -330,6 +330,9 @@ class Directory:
 
     def _queue(self, record: ActorRecord, now: float) -> None:
         """Place it now, or let it wait; either way its watchers hear where it stands."""
+        if record.released:  # while its last place was being given up: nobody waits for another
+            self.end(record, obituary.unreferenced(record), now)
+            return
         if not self._never(record, now) and not self.placing.enqueue(record, now):
             self._publish(record)
 
@@ -408,9 +411,6 @@ class Directory:
         self.endings.repeat(node)
         for record in [r for r in self.live.values() if r.node == node and r.state != ALIVE]:
             self._end_process(record, kill=True, reason="the head was restarted while it started")
-            if record.released:
-                self.end(record, obituary.unreferenced(record), now)
-                continue
             record.epoch += 1
             record.node = None
             self._queue(record, now)

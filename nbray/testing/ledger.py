@@ -231,6 +231,8 @@ class RunLedger:
 
     def _is_given_up(self, process: Process) -> bool:
         """Whether all that runs there runs for nobody any more: its owner has ended it, and its arguments may be gone."""
+        if getattr(process, "becoming", b"") in self._ended_actors:
+            return True  # killed in its __init__
         pushes = [current.push for current in getattr(process, "running", {}).values()]
         owned = [(push, self._owned[push.task]) for push in pushes]
         return bool(owned) and all(task.state != PUSHED or task.push.attempt != push.attempt for push, task in owned)

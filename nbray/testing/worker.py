@@ -57,6 +57,7 @@ class Worker(Process):
         self.work = w.WorkerState(self.me)
         self.running: dict[TaskId, Running] = {}
         self.actor: m.StartActor | None = None
+        self.becoming = b""  #: the actor that this worker was told to be
         self.kept: list[Ref] = []  #: what the actor's calls kept of their arguments
         self._defined: set[bytes] = set()
         self._keeps = False
@@ -94,6 +95,7 @@ class Worker(Process):
         elif isinstance(message, m.StartActor):
             self.simulation.history.add(self.name, message)
             self.work.is_actor = True
+            self.becoming = message.spec.actor
             self.spawn(self._become(message))
         elif self.work.takes(message):
             self.step_work(message)
@@ -207,10 +209,10 @@ class Worker(Process):
             number, back = yield from self._run(current, program, execution, mine)
             current.interruptible = False
             contains = [ref.held for ref in back]
+            value = yield from self.sealed(object_id(push.task), push.owner, number, program.stored_bytes, contains)
             if contains:
                 current.passed = [held.object for held in contains]
                 self.step(r.Passed(contains, push.owner))
-            value = yield from self.sealed(object_id(push.task), push.owner, number, program.stored_bytes, contains)
         except Interrupted:
             current.interruptible = False
             return [m.Value(failure=m.Failure("TaskCancelledError", message="cancelled while it ran"))], False

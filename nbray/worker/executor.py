@@ -289,11 +289,13 @@ class Executor:
         else:
             results = _several(push, result)
         values = []
+        passed: list[m.Held] = []
         for index, each in enumerate(results):
             pickled, contains = self.engine._packer.dumps(each, f"return value of {push.name}", "result")
-            if contains:
-                self.runtime.step(r.Passed(contains, push.owner))
             values.append(self.engine.sealed(object_id(push.task, index), push.owner, pickled, contains))
+            passed += contains
+        if passed:  # only now: had one not been pickled or stored, the receiver would be counted for what never comes
+            self.runtime.step(r.Passed(passed, push.owner))
         return values
 
     def report(self, push: _Push, values: list[m.Value], started: int, retriable: bool, cpu: int) -> None:
