@@ -63,6 +63,8 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
     """
     engine = session.engine
     if engine is None:
+        if type(object_refs) is ObjectRef and not connection.was_forked():
+            _refuse_stale([object_refs], None)  # no cluster is started to be told that
         engine = connection.engine()
     if timeout is not None:
         timeout = _seconds("get", timeout)
@@ -231,9 +233,9 @@ def _seconds(verb: str, timeout: Any) -> float | None:
     return None if timeout > FOR_EVER_S else float(timeout)
 
 
-def _refuse_stale(refs: Sequence[ObjectRef[Any]], engine: Engine) -> None:
+def _refuse_stale(refs: Sequence[ObjectRef[Any]], engine: Engine | None) -> None:
     for ref in refs:
-        if ref._engine is not engine:
+        if engine is None or ref._engine is not engine:
             raise StaleRefError(
                 f"{ref!r} belongs to a session that has ended, or to no cluster at all; make the object again in this session",
                 object_ref_hex=ref.hex(),

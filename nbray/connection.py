@@ -153,6 +153,12 @@ def init(
     with _starting:
         running = session.engine
         if running is not None:
+            if chosen is not None and not ignore_reinit_error and running.description().get("address") != chosen:
+                here = running.description().get("address")
+                raise RaySystemError(
+                    f"this process is attached to {here!r} already, so it was not attached to {address!r}; call nbray.shutdown() "
+                    "first (%nbray stop in a notebook), which ends a local cluster and what runs there"
+                )
             if not ignore_reinit_error:
                 _say_ignored({**own, "address": address, "namespace": namespace, "runtime_env": runtime_env, "labels": labels})
             return RayContext(running.description())
@@ -218,6 +224,11 @@ def attached(what: str) -> Engine:
     if running is None:
         raise RaySystemError(f"nbray.{what}() asks a running cluster, and nbray has not been started yet; call nbray.init() first.")
     return running
+
+
+def was_forked() -> bool:
+    """Whether this is a forked child of a process that uses nbray, and has not called `init` itself."""
+    return bool(_forked_from)
 
 
 def is_initialized() -> bool:

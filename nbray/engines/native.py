@@ -279,7 +279,8 @@ class NativeEngine:
     def _unfinished(self, object_ids: list[bytes]) -> str:
         with self.runtime.locked() as state:
             waiting = sum(not self.runtime.is_ready(o, local=True) for o in object_ids)
-            why = {pool.waiting for pool, _ in state.tasks.leases.waiting_reasons()}
+            tasks = (state.tasks.tasks.get(o[:16]) for o in object_ids)
+            why = {state.tasks.leases.why_queued(task) for task in tasks if task is not None} - {""}
         said = f" ({'; '.join(sorted(why))})" if why else ""
         return f"{waiting} of {len(object_ids)} objects {'was' if waiting == 1 else 'were'} not ready{said}"
 
@@ -372,6 +373,8 @@ class NativeEngine:
         return {"pid": os.getpid(), **self.description_here}
 
     def shutdown(self) -> None:
+        if self.runtime.attached.is_set() and not self.runtime.closing:
+            self.send_trace()  # what this process did is known after it has left
         self.on_shutdown()
         self.runtime.close()
         self.after_shutdown()

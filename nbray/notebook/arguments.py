@@ -145,6 +145,18 @@ def _number(kind: type, low: float, said: str) -> Callable[[str], Any]:
     return _type(read)
 
 
+class _Once(argparse.Action):
+    """An option that a second one would silently replace."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if getattr(namespace, self.dest) is not None:
+            raise UsageError(
+                f"{option_string} can be given once; for every pair of two ranges: "
+                '--each "ij=itertools.product(range(3), range(2))" with i, j = ij in the cell'
+            )
+        setattr(namespace, self.dest, values)
+
+
 # -------------------------------------------------------------------------------------------------- the groups
 
 
@@ -196,6 +208,7 @@ each_args = _group(
         "--each",
         metavar="NAME=EXPR",
         type=_type(read_each),
+        action=_Once,
         help="run the cell once per item of EXPR, in parallel; outputs become lists in the order of the items",
     ),
     argument(

@@ -7,7 +7,7 @@ wait for a round trip each. Estimates are per function and come from what its ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import msgspec
 
@@ -398,8 +398,9 @@ class LeaseTable:
         for pool in self.pools.values():
             self.pump(pool)
 
-    def waiting_reasons(self) -> Iterable[tuple[LeasePool, str]]:
-        return ((pool, pool.waiting) for pool in self.pools.values() if pool.waiting and pool.queue)
+    def why_queued(self, task: OwnedTask) -> str:
+        """What the node said about tasks of this shape, if the task waits for a lease; else nothing."""
+        return self.pools[task.key].waiting if task.state == QUEUED else ""
 
     def check(self) -> None:
         for pool in self.pools.values():

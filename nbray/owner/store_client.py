@@ -102,6 +102,11 @@ class StoreClient:
 
 
 def _full(full: StoreFull) -> str:
+    if full.wanted > full.capacity:
+        return (
+            f"an object of {full.wanted / 2**20:.1f} MiB is larger than the whole object store of its node, "
+            f"{full.capacity / 2**20:.1f} MiB. Start with more: nbray.init(object_store_memory=...), or make it in parts."
+        )
     holders = "".join(f"\n    {size / 2**20:10.1f} MiB  {object_id.hex()}  {why}" for object_id, size, why in full.holders[:10])
     return (
         f"no room for {full.wanted / 2**20:.1f} MiB in the object store of {full.capacity / 2**20:.1f} MiB; "

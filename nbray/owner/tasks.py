@@ -214,6 +214,8 @@ class TaskTable:
         task.cancelled = True
         if task.state in (WAITING, QUEUED):
             self.fail(task, obituary.cancelled(task))
+            if (pool := self.leases.pools.get(task.key)) is not None:
+                self.leases.pump(pool)  # the node hears that nobody asks any more
             return
         lease: Lease | None = task.lease
         if task.state != PUSHED or lease is None:

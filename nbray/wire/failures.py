@@ -178,6 +178,33 @@ def _text_of(error: BaseException) -> str:
 _LOADS = "it pickles but does not load: "
 
 
+class _WithoutInit:
+    """Pickles an exception so that it loads without its `__init__`: the commonest one that does not load otherwise takes more
+    arguments than it passes on to its base."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made, (type(self._error), self._error.args, self._error.__dict__)
+
+
+def _made(cls: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+def _pickled_without_init(error: BaseException, problem: str) -> tuple[bytes, str]:
+    try:
+        payload: bytes = cloudpickle.dumps(_WithoutInit(error))
+        again = pickle.loads(payload)  # noqa: S301 -- our own
+    except Exception:  # noqa: BLE001 -- user code runs in here
+        return b"", problem
+    return (payload, "") if isinstance(again, BaseException) and len(payload) <= PICKLE_LIMIT else (b"", problem)
+
+
 def _pickled(error: BaseException) -> tuple[bytes, str]:
     """(pickle, ""), or (b"", why not). Loaded once here: whoever waits for the result has no way to ask for another form."""
     try:
@@ -189,7 +216,7 @@ def _pickled(error: BaseException) -> tuple[bytes, str]:
     try:
         again = pickle.loads(payload)  # noqa: S301 -- our own
     except Exception as failure:  # noqa: BLE001 -- user code runs in here
-        return b"", f"{_LOADS}{type(failure).__name__}: {failure}"
+        return _pickled_without_init(error, f"{_LOADS}{type(failure).__name__}: {failure}")
     if not isinstance(again, BaseException):
         return b"", f"{_LOADS}it comes back as {type(again).__name__}"
     return payload, ""

@@ -266,7 +266,7 @@ def test_older_spellings_of_init_are_told_todays(engine: Any) -> None:
         nbray.init(include_webui=True)
     with (
         pytest.warns(DeprecationWarning, match="redis_address is called address today"),
-        pytest.warns(UserWarning, match="12.345.67.89:6379"),
+        pytest.raises(RaySystemError, match=r"attached to '<script>' already, so it was not attached to '12.345.67.89:6379'"),
     ):
         nbray.init(redis_address="12.345.67.89:6379")
 

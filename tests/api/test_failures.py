@@ -107,8 +107,24 @@ class TwoArguments(Exception):
         self.code = code
 
 
-def test_an_exception_that_does_not_load_again_is_an_unserializable_one_with_the_original_text() -> None:
+def test_an_exception_with_more_arguments_than_it_passes_on_arrives_as_itself() -> None:
     error = through_the_wire(TwoArguments(1, "the disk is on fire"))
+    assert isinstance(error, TwoArguments)
+    assert (error.code, error.args) == (1, ("the disk is on fire",))
+
+
+class Unmakeable(Exception):
+    def __new__(cls, *args: object) -> Unmakeable:
+        if len(args) < 2:
+            raise TypeError("two arguments are needed")
+        return super().__new__(cls, *args)
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+
+
+def test_an_exception_that_does_not_load_again_is_an_unserializable_one_with_the_original_text() -> None:
+    error = through_the_wire(Unmakeable(1, "the disk is on fire"))
     assert isinstance(error, UnserializableException)
     assert isinstance(error, RayTaskError)
     assert "the disk is on fire" in str(error)

@@ -456,7 +456,7 @@ def test_a_queued_task_is_cancelled_at_once_and_never_pushed(desk: Desk) -> None
     task = desk.submit()
     desk.tell(r.CancelAsked(desk.ref(task)))
     assert desk.failure(task).kind == "TaskCancelledError"
-    assert not desk.grant(1)
+    assert desk.sent(m.CancelLeaseRequest, daemon())
 
 
 def test_a_running_task_is_asked_to_stop_and_what_it_reports_counts(desk: Desk) -> None:
