@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import pytest
@@ -114,7 +114,7 @@ def test_an_exception_with_more_arguments_than_it_passes_on_arrives_as_itself() 
 
 
 class Unmakeable(Exception):
-    def __new__(cls, *args: object) -> Unmakeable:
+    def __new__(cls, *args: object) -> Self:
         if len(args) < 2:
             raise TypeError("two arguments are needed")
         return super().__new__(cls, *args)
