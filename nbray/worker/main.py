@@ -37,7 +37,7 @@ def _live(boot: WorkerBoot) -> int:
     session.set_current(engine)
     executor = Executor(engine)
     output = OutputSender(runtime.post, executor.source, boot.node)
-    executor.flush_output = output.flush
+    executor.flush_output = lambda: output.flush(final=True)
     engine.facts_here = executor.facts
     engine.show_here = output.display
     engine.exit_here = lambda: _exit_actor(executor)
@@ -63,7 +63,7 @@ def _exit_politely(executor: Executor, output: OutputSender) -> None:
 
     def exit_after_sending(status: int) -> NoReturn:
         if os.getpid() == worker:  # a child that user code forked has no mailbox
-            output.flush()
+            output.flush(final=True)
             executor.send_held()
             executor.runtime.abandon()
         leave(status)
@@ -85,7 +85,7 @@ def _leave(executor: Executor, output: OutputSender) -> int:
         atexit._run_exitfuncs()
     except Exception:  # noqa: BLE001 -- the user's hooks do not keep the process
         traceback.print_exc()
-    output.flush()
+    output.flush(final=True)
     with contextlib.suppress(OSError):
         executor.runtime.close()
     return executor.exit_code or 0

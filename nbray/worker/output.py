@@ -20,6 +20,7 @@ from nbray.wire.messages import Display, Message, Output
 
 FLUSH_S = 0.05
 FLUSH_CHARACTERS = 64 * 1024
+TAIL_LINES = 20  #: of a flood, sent when its task ends
 LONGEST_LINE = 256 * 1024  #: characters sent of one line; the log file has the rest
 
 
@@ -74,7 +75,8 @@ class OutputSender:
         self._characters = 0
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
-        self._lines: dict[bytes, list[float]] = {}  #: per task: the second it counts, lines in it, lines left out
+        self._windows: dict[bytes, tuple[float, int]] = {}  #: per task: when its second began, lines sent in it
+        self._held_back: dict[tuple[Source, str], list[str]] = {}  #: the latest lines of a flood, until there is room or an end
 
     def install(self) -> None:
         sys.stdout = TaskStream("stdout", self, 1)
@@ -106,33 +108,42 @@ class OutputSender:
             self._wake.clear()
             self.flush()
 
-    def flush(self) -> None:
-        if not self._pending:
+    def flush(self, final: bool = False) -> None:
+        """Send what is pending. `final`: a task ends, so the last lines of a flood go too."""
+        if not self._pending and not (final and self._held_back):
             return
         with self._lock:
             pending, self._pending, self._characters = self._pending, {}, 0
+            if final:
+                for key in self._held_back:
+                    pending.setdefault(key, [])
             for (source, stream), parts in pending.items():
-                text, dropped = self._limited(source.task, "".join(parts))
+                text, dropped = self._limited(source, stream, "".join(parts), final)
                 if text or dropped:
                     what = Output(source.cell, source.task, source.name, self._pid, self._node, stream, text, dropped)
                     self._post(source.driver, what)
 
-    def _limited(self, task: bytes, text: str) -> tuple[str, int]:
-        """At most OUTPUT_LINES_PER_S of a task; how many lines were left out."""
+    def _limited(self, source: Source, stream: str, text: str, final: bool) -> tuple[str, int]:
+        """At most OUTPUT_LINES_PER_S of a task, and at its end the last TAIL_LINES in any case; how many lines were left out."""
         now = time.monotonic()
-        if len(self._lines) > 1000:
-            self._lines.clear()
-        window = self._lines.setdefault(task, [now, 0])
-        if now - window[0] >= 1:
-            window[0], window[1] = now, 0
-        lines = text.splitlines(keepends=True)
-        room = max(0, OUTPUT_LINES_PER_S - int(window[1]))
-        kept = lines[:room]
-        window[1] += len(kept)
+        if len(self._windows) > 1000:
+            self._windows.clear()
+        window = self._windows.get(source.task)
+        if window is None or now - window[0] >= 1:
+            window = self._windows[source.task] = (now, 0)
+        lines = self._held_back.pop((source, stream), []) + text.splitlines(keepends=True)
+        room = max(0, OUTPUT_LINES_PER_S - window[1])
+        kept, rest = lines[:room], lines[room:]
+        self._windows[source.task] = (window[0], window[1] + len(kept))
+        last = rest[-TAIL_LINES:]
+        if final:
+            kept += last
+        elif last:
+            self._held_back[source, stream] = last
         kept = [
             line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ... [{len(line) - LONGEST_LINE} more]\n" for line in kept
         ]
-        return "".join(kept), len(lines) - len(kept)
+        return "".join(kept), len(rest) - len(last)
 
     def display(self, data: dict[str, Any], metadata: dict[str, Any], transient: dict[str, Any], update: bool) -> None:
         """A rich display of the calling task, after the text that it printed before."""
