@@ -26,7 +26,8 @@ from nbray.engines.port import Engine
 from nbray.exceptions import RaySystemError
 from nbray.options import TASK, checked, environment, unknown_keyword
 
-_starting = threading.Lock()
+#: Held while this process starts or leaves a cluster. A __del__ that collects in the midst of that may come here again.
+_starting = threading.RLock()
 _forked_from: list[int] = []  #: the process that this one was forked from, when that one uses nbray
 
 #: Ray's other options. True: they ask for nothing that nbray would do otherwise, so they are accepted in silence.
@@ -150,6 +151,8 @@ def init(
     if logging_level is not None:
         logging.getLogger("nbray").setLevel(logging_level)
     _forked_from.clear()
+    if _starting._is_owned():  # type: ignore[attr-defined]
+        raise RaySystemError("this thread is starting or leaving a cluster: a __del__ that it ran meanwhile cannot start another")
     with _starting:
         running = session.engine
         if running is not None:
@@ -257,7 +260,7 @@ def _after_fork() -> None:
     """In a forked child: the engine is the parent's, its threads are not here, and nothing here may shut it down."""
     global _starting  # noqa: PLW0603 -- it may have been held by a thread that the child has not
     if session.engine is not None:
-        _starting = threading.Lock()
+        _starting = threading.RLock()
         _forked_from[:] = [os.getppid()]
         session.engine = None  # not set_current: its watchers belong to the parent
 

@@ -230,12 +230,14 @@ class NativeEngine:
     def sealed(self, new: bytes, owner: Address, pickled: Pickled, contains: list[m.Held]) -> m.Value:
         """The Value of a pickled object: inside the message when small, else written to the store of this node."""
         if len(pickled.data) > INLINE_LIMIT or pickled.size > INLINE_LIMIT:
+            self.runtime.refuse_inside()  # it may have to wait for room
             return m.Value(location=self.runtime.store.write(new, owner, pickled), contains=contains)
         payload = pickled.payload()
         return m.Value(payload, checksum(payload), contains=contains)
 
     def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
-        unique = list({ref._id: None for ref in refs})
+        wanted = [ref._id for ref in refs]  # as it is now: another thread may append to the list meanwhile
+        unique = list(dict.fromkeys(wanted))
         deadline = None if timeout is None else time.monotonic() + timeout
         values: dict[bytes, Any] = {}
         while True:
@@ -249,7 +251,7 @@ class NativeEngine:
                 if found is not None:
                     values[object_] = self.load(object_, *found)
             if len(values) == len(unique):
-                return [values[ref._id] for ref in refs]
+                return [values[object_] for object_ in wanted]
 
     def _raise_failure(self, object_ids: list[bytes]) -> None:
         with self.runtime.locked() as state:

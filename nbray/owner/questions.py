@@ -35,6 +35,7 @@ class Questions:
         self._numbers = itertools.count(1)
 
     def open(self) -> Question:
+        self._runtime.refuse_inside()
         question = Question(next(self._numbers))
         self._open[question.request] = question
         return question

@@ -27,7 +27,7 @@ from nbray.owner import records as r
 from nbray.owner.guard import InterruptGuard
 from nbray.owner.state import OwnerState
 from nbray.owner.store_client import StoreClient
-from nbray.owner.waiting import Waiter, WaitList
+from nbray.owner.waiting import INSIDE, Waiter, WaitList
 from nbray.store.arena import Arena
 from nbray.wire import lifeline
 from nbray.wire.mailbox import Mailbox, MailboxDrained
@@ -47,7 +47,10 @@ class Runtime:
         self.job_name = job
         self.namespace = namespace
         self.me = Address(b"\0" * 8, process)
-        self.lock = threading.Lock()
+        # Collecting garbage may run somebody's __del__ in the midst of a step, in the thread that holds this: such a call must
+        # neither wait for itself nor step the machine. `is_inside` tells it.
+        self.lock = threading.RLock()
+        self.is_inside: Callable[[], bool] = self.lock._is_owned  # type: ignore[attr-defined]
         self.state = OwnerState(self.me)
         self.guard = InterruptGuard()
         self.waiting = WaitList()
@@ -71,10 +74,12 @@ class Runtime:
         self._line_ended = False
         self._dropped: deque[ObjectId] = deque()
         self._released: deque[ObjectId] = deque()
+        self._later: deque[Any] = deque()  #: facts from inside of a step
         self._tidy_due = False
         self._settle_at: float | None = None
         self._chores: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._io = 0  #: the ident of nbray-io
 
     # ------------------------------------------------------------------------------------------ attaching
 
@@ -124,6 +129,10 @@ class Runtime:
 
     def step(self, event: Any) -> None:
         """Give the machine one fact, from any thread, and carry out what it orders."""
+        if self.is_inside():
+            self._later.append(event)
+            self._chores.put(self._catch_up)
+            return
         self.guard.enter()
         try:
             with self.lock:
@@ -135,7 +144,7 @@ class Runtime:
 
     def _step(self, event: Any) -> list[Effect]:
         now = time.monotonic()
-        if self._dropped or self._released:
+        if self._dropped or self._released or self._later:
             self._drain(now)
         return self._send(self.state.handle(event, now))
 
@@ -171,6 +180,8 @@ class Runtime:
 
     def _drain(self, now: float) -> None:
         dropped, released = self._dropped, self._released
+        while self._later:  # before what was dropped, which it may have made
+            self._chore_effects(self._send(self.state.handle(self._later.popleft(), now)))
         if released:
             views = [released.popleft() for _ in range(len(released))]
             self._chore_effects(self._send(self.state.handle(r.ViewsReleased(views), now)))
@@ -189,6 +200,9 @@ class Runtime:
 
     def post(self, to: Address, message: Message) -> None:
         """Send a message that no machine decided on: questions, loans, output."""
+        if self.is_inside():
+            self._chores.put(lambda: self.post(to, message))
+            return
         self.guard.enter()
         try:
             with self.lock:
@@ -217,6 +231,15 @@ class Runtime:
         """On nbray-tidy: let more come before releasing what no step has released meanwhile."""
         self._settle_at = time.monotonic() + TIDY_S
 
+    def _catch_up(self) -> None:
+        if self._later:
+            self.step(r.Dropped([]))
+
+    def refuse_inside(self) -> None:
+        """Raise RaySystemError where waiting would be for ever: in the midst of a step, and in the thread that brings answers."""
+        if self.is_inside() or threading.get_ident() == self._io:
+            raise RaySystemError(INSIDE)
+
     def call_soon(self, function: Callable[[], None]) -> None:
         """Run `function` on nbray-tidy."""
         self._chores.put(function)
@@ -225,10 +248,13 @@ class Runtime:
 
     def wait_for(self, object_ids: list[ObjectId], count: int, timeout_s: float | None, local: bool, eager: bool) -> bool:
         """Wait until `count` of the distinct `object_ids` are ready (`eager`: or one has failed). False after the timeout."""
+        self.refuse_inside()
         self.guard.enter()
         try:
             with self.lock:
                 now = time.monotonic()
+                if self._later:
+                    self._drain(now)
                 if not eager and self._are_ready(object_ids, count, local):
                     return True
                 missing = [o for o in object_ids if not self.is_ready(o, local)]
@@ -315,6 +341,7 @@ class Runtime:
     # ------------------------------------------------------------------------------------------ threads
 
     def _receive(self) -> None:
+        self._io = threading.get_ident()
         while not self.closing:
             mailbox = self._mailbox
             if mailbox is None:
@@ -362,7 +389,7 @@ class Runtime:
     def _step_all(self, events: list[Message]) -> None:
         with self.lock:
             now = time.monotonic()
-            if self._dropped or self._released:
+            if self._dropped or self._released or self._later:
                 self._drain(now)
             effects = [effect for event in events for effect in self.state.handle(event, now)]
             rest = self._send(effects)
@@ -397,7 +424,10 @@ class Runtime:
                     self._settle_now()
             if chore is None:
                 return
-            chore()
+            try:
+                chore()
+            except Exception:  # noqa: BLE001 -- somebody's callback: the others' are still to come
+                self.on_trouble(traceback.format_exc())
 
     def _settle_now(self) -> None:
         self._settle_at = None
@@ -407,7 +437,10 @@ class Runtime:
 
     def wait_attached(self, timeout_s: float = 15.0) -> None:
         """API calls wait here while a new cluster is started. Raises HeadUnavailableError."""
-        if not self.attached.is_set() and not self.attached.wait(timeout_s):
+        if self.attached.is_set():
+            return
+        self.refuse_inside()
+        if not self.attached.wait(timeout_s):
             raise HeadUnavailableError(
                 f"{self.why_gone or 'the cluster is gone'}, and no other could be started; call nbray.init() again"
             )

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from nbray.exceptions import ObjectStoreFullError
+from nbray.exceptions import ObjectStoreFullError, RaySystemError
 from nbray.ids import Address, NodeId, ObjectId, ProcessId
+from nbray.owner.waiting import INSIDE
 from nbray.store.arena import Arena
 from nbray.store.carver import Carver
 from nbray.wire.messages import LoanRegion, Location, Message, RegionLoaned, ReturnRegion, SealObject, StoreFull
@@ -28,7 +29,8 @@ class StoreClient:
         self._process = process
         self._post = post
         self._carver = Carver()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._is_inside: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
         self._requests = itertools.count(1)
         self._answers: dict[int, tuple[threading.Lock, list[Any]]] = {}
         self._gone = False
@@ -48,6 +50,8 @@ class StoreClient:
         return Location(self._node, size, self._process)
 
     def _room(self, size: int) -> int:
+        if self._is_inside():
+            raise RaySystemError(INSIDE)
         while True:
             with self._lock:
                 offset = self._carver.carve(size)

@@ -7,6 +7,12 @@ from collections.abc import Callable, Iterable
 
 from nbray.ids import ObjectId
 
+#: Why a wait is refused: whoever collects garbage may run a __del__ anywhere.
+INSIDE = (
+    "a __del__ or a signal handler that ran in the midst of nbray's own bookkeeping wants to wait for an answer, which cannot come "
+    "before it returns. Tasks and calls may be submitted from there; wait for their results elsewhere"
+)
+
 
 class Waiter:
     """Waits for `count` of several objects. Made, told and left under the runtime's lock; waited on without it."""

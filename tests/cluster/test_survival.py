@@ -261,7 +261,7 @@ def test_a_driver_interrupted_at_a_hundred_moments_has_whole_books_and_right_res
         ray.shutdown()
     """)
     code, out, err = driver.finish(120)
-    assert (code, err) == (0, "")
+    assert (code, err) == (0, ""), err
     assert "HITS 100" in out
 
 
