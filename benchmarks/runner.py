@@ -196,8 +196,9 @@ def _end_all(process: subprocess.Popen[bytes]) -> None:
     started: list[psutil.Process] = []
     with contextlib.suppress(psutil.NoSuchProcess):
         started = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(END_S if not started else 5.0)
+        process.wait(END_S)
     for each in started:
         with contextlib.suppress(psutil.NoSuchProcess):
             each.kill()

@@ -34,10 +34,11 @@ def _cell(results: Results, block: Block, row: Row, who: str) -> str:
     values = _present(results.values(block, row, who))
     if not values:
         return results.error(block, row, who) or "–"
-    middle = statistics.median(values)
-    if len(values) == 1:
-        return figure(middle, row.unit)
-    return f"{figure(middle, row.unit)} ({figure(min(values), '')} – {figure(max(values), '')})"
+    said = figure(statistics.median(values), row.unit)
+    if len(values) > 1:
+        said += f" ({figure(min(values), '')} – {figure(max(values), '')})"
+    failed = results.values(block, row, who).count(None)
+    return said + (f"; {failed} turn(s) failed: {results.error(block, row, who)}" if failed else "")
 
 
 def ratios(results: Results, block: Block, row: Row, other: str) -> list[float]:
