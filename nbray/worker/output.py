@@ -70,7 +70,7 @@ class OutputSender:
         self._source = source
         self._node = node
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a __del__ that prints may run while this thread holds it
         self._pending: dict[tuple[Source, str], list[str]] = {}
         self._characters = 0
         self._wake = threading.Event()
@@ -143,7 +143,8 @@ class OutputSender:
         kept = [
             line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]} ... [{len(line) - LONGEST_LINE} more]\n" for line in kept
         ]
-        return "".join(kept), len(rest) - len(last)
+        # By their ends: `print` writes a line in two pieces, and a piece on each side of a flush is not two lines.
+        return "".join(kept), "".join(rest[: len(rest) - len(last)]).count("\n")
 
     def display(self, data: dict[str, Any], metadata: dict[str, Any], transient: dict[str, Any], update: bool) -> None:
         """A rich display of the calling task, after the text that it printed before."""
