@@ -231,9 +231,10 @@ class LeaseTable:
             self.late += 1
             return
         del pool.requests[event.request]
-        for task in list(pool.queue):
-            self.fail(task, event.failure)
+        waiting = [task for task in pool.queue if task.state == QUEUED]  # the others were cancelled while they waited
         pool.queue.clear()
+        for task in waiting:
+            self.fail(task, event.failure)
 
     def recalled(self, event: LeaseRecalled) -> None:
         for pool in self.pools.values():

@@ -445,6 +445,8 @@ class ObjectTable:
             for viewed in self._viewed.values():
                 viewed.pinned = None
         for obj in list(self.objects.values()):
+            if self.objects.get(obj.id) is not obj:
+                continue  # freed just now, with what contained it
             if obj.owner.node == node and obj.owner.process != self.me.process:
                 self.process_died(obj.owner.process)
             if node == self.me.node:

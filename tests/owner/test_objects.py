@@ -481,3 +481,16 @@ def test_a_pin_on_a_copy_that_was_given_up_goes_back(desk: Desk) -> None:
     desk.tell(m.ReportMissing(desk.ref(task), NODE, BORROWER))
     pinned(desk, desk.ref(task))
     assert desk.sent(m.Unpin, daemon())
+
+
+def test_what_is_freed_with_a_lost_object_is_not_lost_once_more(desk: Desk) -> None:
+    """Our node goes, and with it an object, and what only that object held."""
+    first, second, inner = (BORROWER.process + bytes(11) + bytes([number]) for number in (1, 2, 3))
+    values = {first: [m.Held(second, BORROWER)], second: [m.Held(inner, BORROWER)]}
+    desk.tell(r.Received(inner, BORROWER))
+    desk.tell(r.Received(first, BORROWER))
+    for each, contains in values.items():
+        desk.want(each, local=False)
+        desk.tell(m.TellValue(each, stored(NODE, contains=contains)))
+    desk.tell(r.NodeLost(NODE, m.Failure("NodeDiedError", message="the daemon ended")))
+    assert desk.state.objects.objects[inner].count == 1

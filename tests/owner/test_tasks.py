@@ -153,6 +153,16 @@ def test_a_refused_request_fails_what_waits_for_it(desk: Desk) -> None:
     assert [desk.failure(task).kind for task in tasks] == ["TaskUnschedulableError"] * 2
 
 
+def test_a_refusal_is_not_about_what_was_cancelled_before(desk: Desk) -> None:
+    task = desk.submit()
+    desk.submit()
+    desk.tell(r.CancelAsked(desk.ref(task)))
+    desk.tell(m.LeaseRefused(1, m.Failure("TaskUnschedulableError", message="no such node")))
+    assert [effect.task for effect in desk.effects(r.Finished)] != [task]
+    assert desk.failure(task).kind == "TaskCancelledError"
+    assert len(desk.effects(r.Finished)) == 1
+
+
 def test_why_a_request_waits_is_said_once(desk: Desk) -> None:
     desk.submit(cell="In[3]")
     desk.tell(m.LeaseWaiting(1, True, "Needs num_gpus=1."))
