@@ -34,6 +34,7 @@ class Notebook:
         self.jobs: deque[Job] = deque(maxlen=JOBS_KEPT)
         self.configured: dict[str, Any] = {}
         self.tag = ""
+        self.job_tags: set[str] = set()  #: of the running cell, for which its prompt waits
         self.stopped_in = ""  #: the cell whose interrupt a job has dealt with already
         self._numbers = itertools.count(1)
         self._engine: Engine | None = None
@@ -53,6 +54,7 @@ class Notebook:
     def begin_cell(self) -> None:
         """A cell starts: what it submits from here on is its own."""
         self.heartbeat.begin()
+        self.job_tags.clear()
         parent = self.parent_message()
         self.tag = str(parent["header"]["msg_id"]) if parent else f"cell-{next(self._numbers)}"
         self.router.begin(self.tag, parent)
@@ -72,7 +74,8 @@ class Notebook:
         # The stop button ends an `await` with CancelledError.
         stopped = isinstance(error, KeyboardInterrupt | asyncio.CancelledError) and self.stopped_in != self.tag
         if engine is not None and stopped:
-            cancelled = self.interrupts.stopped(engine, [self.tag])
+            # A stop may come between a job's first task and the wait for the job: then it is dealt with here.
+            cancelled = self.interrupts.stopped(engine, [self.tag, *sorted(self.job_tags)])
             if cancelled:
                 self.router.notice(self.tag, "cancelled", f"stopped; tasks of this cell cancelled: {cancelled}")
         self.router.flush(self.tag)
@@ -81,7 +84,9 @@ class Notebook:
         """For a job in the running cell."""
         if not self.tag:
             self.begin_cell()
-        return f"{self.tag}{SEPARATOR}{next(self._numbers)}"
+        tag = f"{self.tag}{SEPARATOR}{next(self._numbers)}"
+        self.job_tags.add(tag)
+        return tag
 
     # -- the engine
 

@@ -119,9 +119,6 @@ class NbrayMagics(Magics):  # type: ignore[misc]
         try:
             with engine.cell(tag):
                 chunks, packed = submit(plan, engine, notebook.inputs)
-        except KeyboardInterrupt:
-            engine.cancel_cell(tag, False)
-            raise
         except (TypeError, ValueError, RayError) as error:
             raise told.told(error) from None
         job = Job(plan, engine, tag, chunks, packed.sent_bytes, begun)
@@ -132,6 +129,7 @@ class NbrayMagics(Magics):  # type: ignore[misc]
         return job
 
     def _leave_running(self, job: Job) -> Job | None:
+        self.notebook.job_tags.discard(job.tag)  # from here on the stop button is for other things
         view = job.plan.options.view == "line"
         display_id = f"nbray-{job.tag}"
         job.on_settled = lambda settled: self._finish(settled, display_id if view else None, update=True)
