@@ -195,8 +195,8 @@ class Listener:
 
     def _accepted(self, connection: int, now: float) -> Iterator[StreamEvent]:
         peer = self._peer_of(connection)
-        if peer is None:
-            return  # closed again already; the next event says so
+        if not peer:
+            return  # closed again already (the kernel may name a peer that is gone by nothing); the next event says so
         self._peers[connection] = peer
         for who, why in self._door.connected(connection, peer[0], now):
             yield self._turn_away(who, why)

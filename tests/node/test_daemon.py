@@ -143,7 +143,7 @@ def test_a_lease_is_a_forked_process_that_has_said_hello(driver: Driver) -> None
     assert worker.parent() in family(driver.launched.process.pid)
     assert os.getpgid(lease.pid) == lease.pid, "a group of its own, so that it can be ended with all that it starts"
     log = Path(driver.welcome.log_directory, f"worker-{lease.pid}.log")
-    assert log.read_text() == f"worker {lease.pid} is here\n"
+    wait_for(lambda: log.read_text() == f"worker {lease.pid} is here\n", "the worker's first line in its log")
 
 
 def test_every_process_maps_the_same_arena(driver: Driver) -> None:
