@@ -127,7 +127,7 @@ class WorkerState:
         self.late = 0
         self._lost: set[TaskId] = set()  #: that wait for an argument to be made again
         self._lent = False  #: the node has been told that our CPU is free
-        self._given_up: dict[TaskId, PushTask | PushCall] = {}  #: not to run here, and their arguments are still being fetched
+        self._given_up: dict[TaskId, list[PushTask | PushCall]] = {}  #: not to run here, and their arguments are being fetched
         self._out: list[Effect] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             PushTask: self._arrived,
@@ -187,9 +187,11 @@ class WorkerState:
         self._arrived(push)
 
     def _arguments_ready(self, event: ArgumentsReady) -> None:
-        given_up = self._given_up.pop(event.task, None)
+        given_up = self._given_up.get(event.task)
         if given_up is not None:
-            self._out.append(DropArguments(given_up))
+            self._out.append(DropArguments(given_up.pop()))
+            if not given_up:
+                del self._given_up[event.task]
             return
         sent = self.tasks.get(event.task)
         if sent is None:
@@ -296,7 +298,7 @@ class WorkerState:
             if sent.ready:
                 self._out.append(DropArguments(sent.push))
             else:
-                self._given_up[sent.push.task] = sent.push
+                self._given_up.setdefault(sent.push.task, []).append(sent.push)
 
     def _cancel(self, event: CancelTask) -> None:
         sent = self.tasks.get(event.task)

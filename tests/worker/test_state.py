@@ -349,7 +349,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.blocked_told = False
         self.blocked = 0
         self.exiting = self.exited = False
-        self.order: list[bytes] = []
+        self.gone: list[m.PushTask] = []
 
     def tell(self, event: Any) -> None:
         for effect in self.bench.tell(event):
@@ -361,7 +361,6 @@ class AnyOrder(RuleBasedStateMachine):
                     assert push.task not in self.running
                     assert not push.dependencies or self.fetched.get(push.task), "it runs without its arguments"
                     self.running.append(push.task)
-                    self.order.append(push.task)
                 case w.DropArguments(push=push):
                     assert self.fetched[push.task] > 0
                     self.fetched[push.task] -= 1
@@ -376,7 +375,7 @@ class AnyOrder(RuleBasedStateMachine):
                     for each in tasks:
                         assert self.here[each].owner == to, "it went to another owner"
                         assert each not in self.running, "it had begun"
-                        del self.here[each]
+                        self.gone.append(self.here.pop(each))
                 case Send(message=m.WorkerBlocked()):
                     assert not self.blocked_told
                     self.blocked_told = True
@@ -385,10 +384,15 @@ class AnyOrder(RuleBasedStateMachine):
                     self.blocked_told = False
 
     @precondition(lambda self: not self.exited)
-    @rule(owner=st.sampled_from([OWNER, OTHER]), waits=st.booleans())
-    def a_task_comes(self, owner: Address, waits: bool) -> None:
-        self.count += 1
-        push = task(self.count, owner, waits=waits)
+    @rule(owner=st.sampled_from([OWNER, OTHER]), waits=st.booleans(), again=st.booleans())
+    def a_task_comes(self, owner: Address, waits: bool, again: bool) -> None:
+        """`again`: one that went back may come another time."""
+        before = [push for push in self.gone if push.task not in self.here]
+        if again and before:
+            push = before[-1]
+        else:
+            self.count += 1
+            push = task(self.count, owner, waits=waits)
         self.here[push.task] = push
         self.tell(push)
 
@@ -409,8 +413,8 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def the_task_ends(self) -> None:
         each = self.running.pop()
-        self.fetched.pop(each, None)
-        del self.here[each]
+        if self.here.pop(each).dependencies:
+            self.fetched[each] -= 1
         self.tell(w.Ran(each))
 
     @precondition(lambda self: self.running)
