@@ -8,7 +8,8 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["kill worker", "crash node", "cut off node", "restart head", "memory pressure", "new node"]
+#: A reporter is a worker that has just said that its task is done: whether that is heard before its death is open.
+Kind = Literal["kill worker", "kill reporter", "crash node", "cut off node", "restart head", "memory pressure", "new node"]
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -43,7 +44,8 @@ class FaultPlan(msgspec.Struct, frozen=True):
             faults.append(Fault("restart head", chance.uniform(0.1, 2.0), lasts_s=chance.uniform(0.05, 3.0)))
         if sort in {"workers", "nodes"}:
             # Fewer than START_DEATHS: the pool is not to stop.
-            faults += [Fault("kill worker", chance.uniform(0.05, 2.0), chance.random()) for _ in range(chance.randint(1, 4))]
+            faults += [Fault("kill worker", chance.uniform(0.05, 2.0), chance.random()) for _ in range(chance.randint(1, 3))]
+            faults += [Fault("kill reporter", chance.uniform(0.0, 2.0)) for _ in range(chance.randint(0, 3))]
             if chance.random() < 0.2:
                 faults.append(Fault("memory pressure", chance.uniform(0.05, 2.0)))
         if sort == "nodes":

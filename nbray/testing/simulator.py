@@ -64,6 +64,7 @@ class Simulation:
         self._started_at = self.clock.now
         self._last_node_fault = 0.0
         self._cut_off: list[Host] = []
+        self._reporters_doomed = 0
 
     def next_pid(self) -> int:
         return next(self._pids)
@@ -197,6 +198,8 @@ class Simulation:
         match fault.kind:
             case "kill worker":
                 self._kill_worker(fault.pick)
+            case "kill reporter":
+                self._reporters_doomed += 1
             case "memory pressure":
                 for host in self.hosts:
                     host.memory_pressure()
@@ -221,6 +224,13 @@ class Simulation:
         if used:
             victim: Worker = used[int(pick * len(used))]
             victim.host.worker_exits(victim, None)
+
+    def reported(self, worker: Worker) -> None:
+        """A worker has just sent results."""
+        if self._reporters_doomed and worker.actor is None:
+            self._reporters_doomed -= 1
+            self.ledger.violence = self.ledger.violence or f"{worker.name} was killed"
+            worker.host.worker_exits(worker, None)
 
     def _cut(self, host: Host, lasts_s: float) -> None:
         self.network.cut_off(host.id)

@@ -191,6 +191,8 @@ class Worker(Process):
         held, self._held = self._held, []
         for owner, done in held:
             self.post(owner, done)
+        if held:
+            self.simulation.reported(self)
 
     def step(self, event: Any) -> None:
         super().step(event)

@@ -49,7 +49,7 @@ class _Script:
 
     def run(self, actions: int) -> Generator[Any, None, None]:
         weighted = [
-            (self.submit, 10), (self.burst, 1), (self.put, 2), (self.read, 4), (self.drop, 3), (self.cancel, 1),
+            (self.submit, 10), (self.burst, 3), (self.put, 2), (self.read, 4), (self.drop, 3), (self.cancel, 1),
             (self.create, 1), (self.call, 5), (self.pause, 2), (self.look, 1), (self.end_actor, 1), (self.share_actor, 1),
         ]  # fmt: skip
         doings = [action for action, weight in weighted for _ in range(weight)]
@@ -72,9 +72,10 @@ class _Script:
         """Several short tasks at once, that share leases; some need one another, and may wait for one another."""
         refs: list[Ref] = []
         function = self.chance.randrange(3)
-        for _ in range(self.chance.randint(3, 8)):
+        crashes_at = self.chance.randrange(8) if self.violent and self.chance.random() < 0.5 else -1
+        for number in range(self.chance.randint(3, 8)):
             needs = [self.chance.choice(refs)] if refs and self.chance.random() < 0.4 else []
-            nested = [self.chance.choice(refs)] if refs and self.chance.random() < 0.3 else []
+            nested = [self.chance.choice(refs)] if refs and self.chance.random() < 0.4 else []
             program = Program(
                 number=self.chance.randint(0, 10**6),
                 function=function,
@@ -82,6 +83,7 @@ class _Script:
                 nested="read",
                 retries=self.chance.choice([1, 3, -1]),
                 stored_bytes=self.chance.choice([0, 0, 64]),
+                crashes=int(number == crashes_at),
             )
             refs.append(self.driver.submit(program, needs, nested))
         self.held += refs
