@@ -9,7 +9,8 @@ import nbray as ray
 
 
 def test_the_address_of_a_redis_server_is_an_address_today():
-    with pytest.warns(DeprecationWarning, match="address="), pytest.warns(UserWarning, match="ignored address='12.345.67.89:6379'"):
+    refused = pytest.raises(ray.exceptions.RaySystemError, match="it was not attached to '12.345.67.89:6379'")
+    with pytest.warns(DeprecationWarning, match="address="), refused:
         ray.init(redis_address="12.345.67.89:6379")
 
 
