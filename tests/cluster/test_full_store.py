@@ -78,5 +78,5 @@ def test_a_task_whose_result_does_not_fit_fails_with_the_same_error():
     def too_much():
         return array(0, mib=80)
 
-    with pytest.raises(Exception, match="80.0 MiB is larger than the whole object store of its node"):
+    with pytest.raises(Exception, match=r"80\.0 MiB is larger than the whole object store of its node"):
         ray.get(too_much.remote(), timeout=30)
