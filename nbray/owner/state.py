@@ -62,7 +62,7 @@ class OwnerState:
             m.LeaseWaiting: lambda e, now: t.leases.waits(e),
             m.LeaseRefused: lambda e, now: t.leases.refused(e),
             m.LeaseRecalled: lambda e, now: t.leases.recalled(e),
-            m.LeaseLost: t.leases.lost,
+            m.LeaseLost: self._lease_lost,
             # objects
             m.ObjectPinned: lambda e, now: o.pinned(e),
             m.ObjectUnavailable: lambda e, now: o.unavailable(e),
@@ -108,6 +108,11 @@ class OwnerState:
         else:
             self._finish(event, task, now)
         self.tasks.pump_after(task)
+
+    def _lease_lost(self, event: m.LeaseLost, now: float) -> None:
+        self.tasks.leases.lost(event, now)
+        # It may have given back references before its report counted it for them: then nobody else tells us of its death.
+        self.objects.process_died(event.worker.process)
 
     def _finish(self, event: m.TaskDone, task: OwnedTask, now: float) -> None:
         if task.shape is None:

@@ -494,3 +494,12 @@ def test_what_is_freed_with_a_lost_object_is_not_lost_once_more(desk: Desk) -> N
         desk.tell(m.TellValue(each, stored(NODE, contains=contains)))
     desk.tell(r.NodeLost(NODE, m.Failure("NodeDiedError", message="the daemon ended")))
     assert desk.state.objects.objects[inner].count == 1
+
+
+def test_a_worker_that_gave_back_what_its_lost_report_would_have_counted_is_forgotten_with_its_lease(desk: Desk) -> None:
+    inner = desk.put()
+    task = desk.running(nested=[m.Held(inner, ME)], retries=0)
+    remove(desk, inner, 1, worker(1))
+    desk.lost(desk.lease(task))
+    desk.drop(inner)
+    assert desk.gone(inner)
