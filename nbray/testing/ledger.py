@@ -183,9 +183,10 @@ class RunLedger:
             if lease is not None and next(iter(lease.running), None) != current.push.task:
                 self._forgiven[current.push.task] += 1  # it ran, and its owner thinks that it had not begun
         owns = any(obj.owner.process == worker.me.process for obj in worker.state.objects.objects.values())
-        if orderly and owns and worker.work.is_actor:
-            # As in Ray: an actor whose last handle goes takes with it what it owns, and others may have references to that.
-            self.violence = self.violence or f"{worker.name} left, an actor that owned objects"
+        if orderly and owns:
+            # As in Ray, an actor whose last handle goes takes with it what it owns. A worker that says that it keeps something may
+            # say so just too late.
+            self.violence = self.violence or f"{worker.name} left while it owned objects"
         if not orderly and (worker.running or worker.work.is_actor or worker.work.tasks or worker.state.objects.objects):
             self.violence = self.violence or f"{worker.name} was killed"
 

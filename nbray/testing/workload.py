@@ -81,7 +81,7 @@ class _Script:
                 function=function,
                 duration_s=DURATIONS_S[function],
                 nested="read",
-                retries=self.chance.choice([1, 3, -1]),
+                retries=self.chance.choice([0, 1, 3, -1]),
                 stored_bytes=self.chance.choice([0, 0, 64]),
                 crashes=int(number == crashes_at),
             )
