@@ -13,11 +13,14 @@ T = TypeVar("T")
 SOON_S = 20.0
 
 
-def until(predicate: Callable[[], T], what: str, within_s: float = SOON_S) -> T:
-    """The first true value of `predicate()`; fails, saying `what` did not become true, after `within_s` seconds."""
+def until(predicate: Callable[[], T], what: str | Callable[[], str], within_s: float = SOON_S) -> T:
+    """The first true value of `predicate()`; fails, saying `what` did not become true, after `within_s` seconds.
+
+    A `what` that is called is asked when the time is up.
+    """
     deadline = time.monotonic() + within_s
     while not (value := predicate()):
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
+        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what if isinstance(what, str) else what()}"
         time.sleep(0.005)
     return value
 

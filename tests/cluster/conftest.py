@@ -34,7 +34,23 @@ def consistent(cluster: None) -> Iterator[None]:
         state.check()
     # What a failed test still runs is its own failure, and not that of the next.
     total = ray.cluster_resources()
-    until(lambda: ray.available_resources() == total, f"all of {total} is free again", within_s=5)
+    until(lambda: ray.available_resources() == total, lambda: f"all of {total} is free again.{holders()}", within_s=5)
+
+
+def holders() -> str:
+    """Who holds resources, as the owner and as the node see it."""
+    engine = session.engine
+    assert engine is not None
+    said = []
+    with engine.runtime.locked() as state:
+        for key, pool in state.tasks.pools.items():
+            said.append(f"{key}: {len(pool.queue)} queued, requests {pool.requests}")
+            for lease in pool.leases.values():
+                tasks = [(task.push.name, task.state) for task in lease.running.values()]
+                said.append(f"  lease {lease.id} on {lease.pid}, blocked {lease.blocked}, recalled {lease.recalled}, {tasks}")
+        said += [f"task {task.push.name} {task.state} missing {task.missing}" for task in state.tasks.tasks.values()]
+    said += [str(worker) for worker in engine.questions.ask("workers", {})]
+    return "".join(f"\n    {line}" for line in said)
 
 
 class Script:

@@ -462,7 +462,7 @@ def test_get_inside_a_signal_handler_of_the_driver(script):
 def test_garbage_that_submits_tasks_wherever_it_is_collected_locks_nothing_up(script):
     """Any allocation may collect garbage, also one inside of a step: its __del__ runs in the thread that holds the lock."""
     driver = script("""
-        import gc, threading
+        import gc, time
         import nbray as ray
         from nbray import session
         from nbray.exceptions import RaySystemError
@@ -497,7 +497,9 @@ def test_garbage_that_submits_tasks_wherever_it_is_collected_locks_nothing_up(sc
             if i % 100 == 0:
                 ray.get(one.remote())
         gc.set_threshold(700, 10, 10)
-        gc.collect()
+        deadline = time.monotonic() + 30
+        while len(refs) < 3000 and time.monotonic() < deadline:
+            gc.collect()  # does nothing while another thread collects
         assert set(ray.get(refs, timeout=60)) == {1}
         with session.engine.runtime.locked() as state:
             state.check()
