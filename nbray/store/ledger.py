@@ -74,7 +74,7 @@ class Ledger:
         self._pins: dict[ProcessId, dict[ObjectId, int]] = {}
         self._needs: list[Need] = []
         self._unsealed = Unsealed()
-        self._freed_early: dict[ObjectId, None] = {}  #: freed before their seal arrived; the latest GONE_LIMIT
+        self._freed_early: dict[ObjectId, None] = {}  #: freed, and a seal may still come; the latest GONE_LIMIT
         self._dead: set[ProcessId] = set()
         self._dead_nodes: set[NodeId] = set()
         if not can_spill:
@@ -357,6 +357,7 @@ class Ledger:
             self._free(object_, "its owner freed it")
 
     def _free(self, object_: ObjectId, why: str) -> None:
+        self._remember_freed(object_)
         stored = self._room.objects.get(object_)
         if stored is not None:
             stored.freed = True
@@ -369,7 +370,10 @@ class Ledger:
             self._refuse(pull.waiting, True, why)
             return
         self._refuse(self._unsealed.take(object_), True, why)
-        if object_ not in self._room.gone and self._loans:
+
+    def _remember_freed(self, object_: ObjectId) -> None:
+        """Freed is for ever. A seal of it may still be on its way, also when a copy is here: of another attempt of its task."""
+        if self._loans:
             self._freed_early[object_] = None
             if len(self._freed_early) > GONE_LIMIT:
                 del self._freed_early[next(iter(self._freed_early))]
