@@ -26,6 +26,7 @@ class Ground:
         self.pool = pool
         self.out: list[Effect] = []
         self.others: dict[NodeId, NodeInfo] = {}  #: the rest of the cluster, as the head last told
+        self.dead: set[NodeId] = set()  #: nodes that died while this one lived
         self.queued: list[QueuedDemand] = []  #: for the next heartbeat
         self.store_used = 0
         self.placements = 0  #: PlaceActor messages taken

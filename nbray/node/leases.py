@@ -53,8 +53,8 @@ class LeaseDesk:
 
     def request(self, said: RequestLease, now: float) -> None:
         request = Request(said, shape_key(said.shape), now)
-        if request.id in self.queue:
-            self.dropped += 1
+        if request.id in self.queue or said.owner.node in self.ground.dead:
+            self.dropped += 1  # the second: it did not know yet that it had been declared dead, and will not come to use a lease
         elif (reason := self._impossible(said)) is not None:
             self._refuse(request, "TaskUnschedulableError", reason)
         elif not self._redirect(request):

@@ -231,6 +231,7 @@ class NodeState:
             self._stop(f"the head had declared this node dead: {said.reason}", rejoin=True)
             return
         self.ground.others.pop(said.node, None)
+        self.ground.dead.add(said.node)
         self.leases.node_gone(said.node, now)
         self.leases.cluster_changed()
         for process in (*self.pool.workers, *self.drivers):

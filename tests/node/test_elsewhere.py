@@ -43,3 +43,15 @@ def test_a_process_of_this_node_is_watched_as_ever() -> None:
     story = Story(CPU=1)
     watched(story, "me")
     assert story.sent_to(address("d"), m.ProcessDied)
+
+
+def test_a_request_from_a_node_that_was_declared_dead_gets_no_lease() -> None:
+    """It was sent before that node heard of its death; nobody would ever give the lease back."""
+    story = Story(CPU=1)
+    story.drive("d")
+    story.view(info("other", CPU=1))
+    story.tell(m.NodeDied(ident("other"), "silent"))
+    story.request(1, owner=address("o", "other"), job=ident("d"))
+    story.greet_all()
+    assert not story.sent(m.LeaseGranted)
+    assert not story.state.leases.queue
