@@ -46,6 +46,8 @@ class _Script:
         self.held: list[Ref] = []
         self.actors: list[Ref] = []
         self.violent = chance.random() < 0.5
+        #: A call that waits for an earlier one, which is repeated behind it, waits for ever: a script has one sort or the other.
+        self._calls_repeat = chance.random() < 0.5
 
     def run(self, actions: int) -> Generator[Any, None, None]:
         weighted = [
@@ -143,8 +145,10 @@ class _Script:
             yield from self.create()
         program = random_program(self.chance, self.cpus, depth=1, violent=self.violent)
         changes: dict[str, Any] = {"stored_bytes": 0, "retries": self.chance.choice([0, 0, 1, -1]), "cpus": 1.0}
-        if changes["retries"] == -1:
-            changes["retry_exceptions"] = False  # an argument that fails would be tried for ever
+        if changes["retries"] == -1 or not self._calls_repeat:
+            changes["retry_exceptions"] = False  # with -1, an argument that fails would be tried for ever
+        elif program.nested == "read":
+            changes["nested"] = "ignore"
         if self.violent and self.chance.random() < 0.05:
             changes["exits"] = True
         if self.chance.random() < 0.3:
