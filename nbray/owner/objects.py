@@ -265,11 +265,11 @@ class ObjectTable:
 
     def copy_lost(self, obj: OwnedObject, node: NodeId, reason: str) -> None:
         """The copy at `node` is gone: use another, make it again, or fail."""
-        value = obj.value
-        if value is None or value.location is None:
-            return
         copies = obj.copies or set()
         copies.discard(node)
+        value = obj.value
+        if value is None or value.location is None or value.location.node != node:
+            return
         if copies:
             other = min(copies)
             obj.value = Value(location=Location(other, value.location.size, other), contains=value.contains)

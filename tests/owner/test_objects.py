@@ -387,6 +387,22 @@ def test_a_second_run_that_fails_lets_go_of_its_arguments(desk: Desk) -> None:
     assert desk.state.tasks.lineage == 0
 
 
+def test_the_death_of_a_node_with_a_copy_in_vain_leaves_no_trace_of_it(desk: Desk) -> None:
+    """The attempt that was lost there may have sealed something; the one that counts has not reported yet."""
+    task = desk.running()
+    desk.state.objects.sealed_in_vain(desk.ref(task), OTHER_NODE)
+    desk.tell(m.NodeDied(OTHER_NODE, "it crashed"))
+    desk.done(task, stored(NODE))
+    assert desk.object(task).copies == {NODE}
+
+
+def test_the_death_of_another_copy_changes_nothing_for_who_reads(desk: Desk) -> None:
+    new = desk.put(stored(NODE))
+    desk.tell(m.CopyMade(new, OTHER_NODE))
+    desk.tell(m.NodeDied(OTHER_NODE, "it crashed"))
+    assert desk.state.objects.objects[new].value == stored(NODE)
+
+
 def test_a_lost_put_is_lost_and_says_where_it_was(desk: Desk) -> None:
     new = desk.put(stored(OTHER_NODE))
     desk.tell(m.NodeDied(OTHER_NODE, "it crashed"))
