@@ -126,7 +126,7 @@ class RunLedger:
             if program.retries and isinstance(push, m.PushTask) and (owned.lease is None or owned.push.attempt != push.attempt):
                 self._forgiven[task] += 1  # its owner gave it up before it began
             known = not program.retries or not self.nodes_failed
-            if known and count > allowed + self._forgiven[task]:
+            if known and count > allowed + (self._forgiven[task] if program.retries else 0):
                 raise self._history.violation(f"task {task.hex()} ran {count} times, and {allowed} are allowed", task)
         return count
 
@@ -146,6 +146,7 @@ class RunLedger:
         """The process that sent it was killed before it had left."""
         match message:
             case m.TaskDone():
+                self._forgive_if_behind(message.task)
                 self._astray |= {held.object for value in message.values for held in value.contains}
             case m.TellValue():
                 self._astray |= {held.object for held in message.value.contains}
@@ -179,9 +180,7 @@ class RunLedger:
     def process_ends(self, worker: Worker, *, orderly: bool) -> None:
         for current in worker.running.values():
             self._astray |= set(current.passed)
-            lease = self._owned[current.push.task].lease
-            if lease is not None and next(iter(lease.running), None) != current.push.task:
-                self._forgiven[current.push.task] += 1  # it ran, and its owner thinks that it had not begun
+            self._forgive_if_behind(current.push.task)
         owns = any(obj.owner.process == worker.me.process for obj in worker.state.objects.objects.values())
         if orderly and owns:
             # As in Ray, an actor whose last handle goes takes with it what it owns. A worker that says that it keeps something may
@@ -189,6 +188,12 @@ class RunLedger:
             self.violence = self.violence or f"{worker.name} left while it owned objects"
         if not orderly and (worker.running or worker.work.is_actor or worker.work.tasks or worker.state.objects.objects):
             self.violence = self.violence or f"{worker.name} was killed"
+
+    def _forgive_if_behind(self, task: TaskId) -> None:
+        """It ran on a worker that is dead, and its owner does not know: if it was sent behind another, it costs no retry."""
+        lease = self._owned[task].lease
+        if lease is not None and next(iter(lease.running), None) != task:
+            self._forgiven[task] += 1
 
     def node_failed(self, what: str) -> None:
         self.nodes_failed = True

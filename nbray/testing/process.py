@@ -6,6 +6,7 @@ references before each event, sends what the machine orders, and wakes the threa
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,7 @@ class Process(Threading):
         self.on_unblock: Callable[[], None] = lambda: None
         self._ids = TaskIds(process)
         self._alarm = Alarm(self.clock, self.state, lambda: self.step(Tick()))
+        self._references: Counter[ObjectId] = Counter()  #: of this process, and not dropped
         self._dropped: list[ObjectId] = []
         self._released: list[ObjectId] = []
         self._tidy: Timer | None = None
@@ -158,7 +160,7 @@ class Process(Threading):
         task = self._owned(program, needs, nested, parent)
         self.simulation.ledger.submitted(self, task, program, needs, nested)
         self.step(r.Submitted(task))
-        return Ref(object_id(task.id), self.me)
+        return self._new(object_id(task.id))
 
     def _owned(self, program: Program, needs: list[Ref], nested: list[Ref], parent: TaskId) -> r.OwnedTask:
         function = program.function.to_bytes(16, "big")
@@ -188,7 +190,7 @@ class Process(Threading):
         task = r.OwnedTask(push, 0, needs=[ref.held for ref in needs] or None)
         self.simulation.ledger.created(actor, program, needs)
         self.step(r.ActorCreated(task, m.RegisterActor(spec, 0)))
-        return Ref(object_id(actor), self.me)
+        return self._new(object_id(actor))
 
     def call(self, actor: Ref, program: Program, needs: list[Ref] | None = None, nested: list[Ref] | None = None) -> Ref:
         """Call an actor. `program.retries` are the call's max_task_retries."""
@@ -204,7 +206,7 @@ class Process(Threading):
         task.retry_exceptions = program.retries if program.retry_exceptions else 0
         self.simulation.ledger.called(self, task, target, program, needs, nested)
         self.step(r.Called(task, target, "Actor"))
-        return Ref(object_id(task.id), self.me)
+        return self._new(object_id(task.id))
 
     def kill_actor(self, actor: Ref, *, no_restart: bool = True) -> None:
         self.simulation.ledger.killed_actor(actor.id[:16])
@@ -219,11 +221,25 @@ class Process(Threading):
     def receive(self, held: m.Held) -> Ref:
         """A reference was unpickled here."""
         self.step(r.Received(held.object, held.owner))
+        self._references[held.object] += 1
         return Ref(held.object, held.owner)
+
+    def _new(self, object_id: ObjectId) -> Ref:
+        self._references[object_id] += 1
+        return Ref(object_id, self.me)
 
     def drop(self, *refs: Ref) -> None:
         """The references were collected: noticed before the next event, or when nothing else happens for a while."""
-        self._dropped += [ref.id for ref in refs]
+        for ref in refs:
+            self._references[ref.id] -= 1
+            assert self._references[ref.id] >= 0, f"{self.name} drops a reference that it does not hold"
+            self._dropped.append(ref.id)
+        self._tidy_soon()
+
+    def drop_all(self) -> None:
+        """The script is over: its variables are gone."""
+        self._dropped += self._references.elements()
+        self._references.clear()
         self._tidy_soon()
 
     def _release(self, object_id: ObjectId) -> None:
@@ -243,7 +259,7 @@ class Process(Threading):
         value = yield from self.sealed(new, self.me, number, size, contains)
         self.simulation.ledger.was_put(new, number)
         self.step(r.WasPut(new, value))
-        return Ref(new, self.me)
+        return self._new(new)
 
     def sealed(
         self, new: ObjectId, owner: Address, number: int, size: int, contains: list[m.Held]

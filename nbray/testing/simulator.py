@@ -116,6 +116,8 @@ class Simulation:
 
     def _come_to_rest(self) -> None:
         """Drop what the scripts still hold, then wait until nothing is held."""
+        for driver in self.drivers:
+            driver.drop_all()
         ended_at = looked_at = self.clock.now
         while True:
             if self.clock.now >= looked_at + 0.2:
@@ -201,6 +203,7 @@ class Simulation:
             case "kill reporter":
                 self._reporters_doomed += 1
             case "memory pressure":
+                self.ledger.violence = self.ledger.violence or "memory ran out"
                 for host in self.hosts:
                     host.memory_pressure()
             case "restart head":
