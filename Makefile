@@ -13,7 +13,7 @@ PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3 pytho
 # What is installed is a function of pyproject.toml's content: a checkout changes times, not content.
 KEY := $(firstword $(shell cksum < pyproject.toml))
 
-.PHONY: help demo lab test check bench docs clean browser
+.PHONY: help demo lab test check bench conformance-ray docs clean browser
 .DELETE_ON_ERROR:
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make test    everything the tests need, then the tests"
 	@echo "make check   format, lint, types, import directions, documents in step with the code"
 	@echo "make bench   nbray and its peers side by side"
+	@echo "make conformance-ray   the conformance tests against the real Ray, to see where the two differ"
 	@echo "make docs    write the generated parts of docs/ again"
 	@echo "make clean   remove what these targets made, $(VENV) included"
 
@@ -44,6 +45,10 @@ check: $(VENV)/.nbray-test-$(KEY)
 
 bench: $(VENV)/.nbray-bench-$(KEY)
 	$(BIN)/python -m benchmarks
+
+# The same tests against the real Ray: what fails here is in docs/differences.md with its reason, or is a bug of ours.
+conformance-ray: $(VENV)/.nbray-test-$(KEY) $(VENV)/.nbray-bench-$(KEY)
+	CONFORMANCE_SUBJECT=ray RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest -W default tests/conformance $(ARGS)
 
 docs: $(VENV)/.nbray-test-$(KEY)
 	$(BIN)/python docs/generate.py

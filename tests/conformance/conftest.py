@@ -8,7 +8,7 @@ from itertools import accumulate
 
 import pytest
 
-import nbray as ray
+from tests.conformance.subject import ray
 
 
 @pytest.fixture(scope="module", autouse=True)

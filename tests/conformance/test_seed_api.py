@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-import nbray as ray
+from tests.conformance.subject import ray
 
 
 def test_the_address_of_a_redis_server_is_an_address_today():

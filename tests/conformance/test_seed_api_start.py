@@ -1,6 +1,6 @@
 """Starting with numbers of CPUs and GPUs, as the documentation of 2018 does."""
 
-import nbray as ray
+from tests.conformance.subject import ray
 
 CLUSTER = {"num_cpus": 20, "num_gpus": 2}
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-import nbray as ray
+from tests.conformance.subject import ray
 
 
 def test_add(capsys):

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-import nbray as ray
+from tests.conformance.subject import ray
 
 
 def test_the_start_with_a_web_interface_of_old():

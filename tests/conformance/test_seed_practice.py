@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from phe import paillier
 
-import nbray as ray
+from tests.conformance.subject import ray
 
 CLUSTER = {"num_cpus": 2, "resources": {"alice": 2, "bob": 5}}
 

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-import nbray as ray
+from tests.conformance.subject import ray
 
 
 def test_init_returns_at_once_when_it_runs_already():

@@ -6,8 +6,7 @@ import threading
 
 import pytest
 
-import nbray as ray
-from nbray.exceptions import RayActorError, RayError, RayTaskError, UnserializableException, WorkerCrashedError
+from tests.conformance.subject import ray
 
 
 def test_an_error_is_both_the_users_class_and_a_task_error():
@@ -22,7 +21,7 @@ def test_an_error_is_both_the_users_class_and_a_task_error():
 
     with pytest.raises(Custom) as caught:
         ray.get(f.remote())
-    assert isinstance(caught.value, RayTaskError)
+    assert isinstance(caught.value, ray.exceptions.RayTaskError)
     assert caught.value.code == 7
     assert "RayTaskError(Custom)" in repr(caught.value)
 
@@ -106,7 +105,7 @@ def test_an_error_in_init_is_told_at_every_call():
 
     a = A.remote()
     for _ in range(2):
-        with pytest.raises(RayActorError, match="The actor died because of an error raised in its creation task") as caught:
+        with pytest.raises(ray.exceptions.RayActorError, match="The actor died because of an error raised in its creation task") as caught:
             ray.get(a.f.remote(), timeout=20)
         assert "not today" in str(caught.value)
         assert "A.__init__" in str(caught.value)
@@ -132,9 +131,9 @@ def test_an_error_that_does_not_pickle_says_so():
     def f():
         raise ValueError("with a lock", threading.Lock())
 
-    with pytest.raises(RayTaskError, match="with a lock") as caught:
+    with pytest.raises(ray.exceptions.RayTaskError, match="with a lock") as caught:
         ray.get(f.remote())
-    assert isinstance(caught.value.cause, RayError)
+    assert isinstance(caught.value.cause, ray.exceptions.RayError)
     assert "isn't serializable" in str(caught.value.cause)
 
 
@@ -150,7 +149,7 @@ def test_an_error_that_does_not_load_keeps_its_text():
     def f():
         raise TwoArguments("the text", 2)
 
-    with pytest.raises(UnserializableException, match="the text"):
+    with pytest.raises(ray.exceptions.UnserializableException, match="the text"):
         ray.get(f.remote())
 
 
@@ -180,7 +179,7 @@ def test_a_result_that_does_not_pickle_is_a_type_error_with_the_path():
 
     with pytest.raises(TypeError, match=r"\['a'\]\[0\]") as caught:
         ray.get(f.remote())
-    assert isinstance(caught.value, RayTaskError)
+    assert isinstance(caught.value, ray.exceptions.RayTaskError)
 
     @ray.remote
     def g():
@@ -220,7 +219,7 @@ def test_a_result_that_fails_to_load_here_says_so_and_can_be_asked_for_again():
 
     ref = f.remote()
     for _ in range(2):
-        with pytest.raises(RayError, match="not in this process"):
+        with pytest.raises(ray.exceptions.RayError, match="not in this process"):
             ray.get(ref)
 
 
@@ -239,7 +238,7 @@ def test_sys_exit_in_a_task_is_an_error_of_the_task_and_no_exit_of_ours(code):
     def f():
         sys.exit(code)
 
-    with pytest.raises(RayError) as caught:
+    with pytest.raises(ray.exceptions.RayError) as caught:
         ray.get(f.remote(), timeout=20)
     assert not isinstance(caught.value, SystemExit)
 
@@ -249,7 +248,7 @@ def test_a_worker_that_ends_itself_is_a_crash_that_names_the_code():
     def f():
         os._exit(17)
 
-    with pytest.raises(WorkerCrashedError, match="17"):
+    with pytest.raises(ray.exceptions.WorkerCrashedError, match="17"):
         ray.get(f.remote(), timeout=20)
 
 
@@ -264,9 +263,9 @@ def test_an_actor_that_ends_itself_fails_its_calls():
 
     a = A.remote()
     assert ray.get(a.f.remote()) == 1
-    with pytest.raises(RayActorError, match="its worker process has died"):
+    with pytest.raises(ray.exceptions.RayActorError, match="its worker process has died"):
         ray.get(a.leave.remote(), timeout=20)
-    with pytest.raises(RayActorError):
+    with pytest.raises(ray.exceptions.RayActorError):
         ray.get(a.f.remote(), timeout=20)
 
 
