@@ -10,12 +10,13 @@ user code needs (asyncio alone is 8 MB in each of them).
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nbray import actor, exceptions, experimental, state, types
+    from nbray import actor, exceptions, experimental, state, types, util
     from nbray.actors import method
     from nbray.api import (
         available_resources,
@@ -48,7 +49,7 @@ _HOMES = {
     "nbray.refs": ("ObjectRef",),
     "nbray.runtime_context": ("get_runtime_context",),
 }
-_MODULES = ("actor", "exceptions", "experimental", "state", "types")
+_MODULES = ("actor", "exceptions", "experimental", "state", "types", "util")
 
 #: What Ray has under this name and nbray has not, with the nearest thing that works.
 _NOT_BUILT = {
@@ -59,7 +60,6 @@ _NOT_BUILT = {
     "rllib": "run environments in actors",
     "workflow": "pass references between tasks; they are retried and remade by themselves",
     "dag": "pass references between tasks",
-    "util": "placement groups, ActorPool, Queue and multiprocessing.Pool are not built yet; tasks and actors are",
     "autoscaler": "start nodes with `nbray start --address`",
     "client": "nbray.init(address=...) attaches from anywhere",
     "ClientBuilder": "nbray.init(address=...) attaches from anywhere",
@@ -73,6 +73,8 @@ _NOT_BUILT = {
     "Language": "tasks are Python",
     "widgets": "`%%remote` shows what runs",
 }
+#: Those of them that are libraries of their own, which programs import as modules.
+_LIBRARIES = ("data", "train", "tune", "serve", "rllib", "workflow")
 
 __all__ = [
     "ObjectID",
@@ -100,6 +102,7 @@ __all__ = [
     "state",
     "timeline",
     "types",
+    "util",
     "wait",
 ]
 
@@ -121,6 +124,23 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Libraries:
+    """The last finder of modules: says what `from nbray import tune` should be instead, where Python would only say "no"."""
+
+    @staticmethod
+    def find_spec(name: str, _path: Any = None, _target: Any = None) -> None:
+        library = name.removeprefix("nbray.")
+        if library != name and library in _LIBRARIES:
+            raise ImportError(
+                f"nbray has no {library}: Ray {library.capitalize()} is a library of its own on top of Ray, and not part of nbray. "
+                f"What works here: {_NOT_BUILT[library]}.",
+                name=name,
+            )
+
+
+sys.meta_path.append(_Libraries)  # a finder needs `find_spec` and no more
 
 
 def load_ipython_extension(ipython: Any) -> None:

@@ -1,0 +1,37 @@
+"""What is built on tasks and actors: pools, queues, executors, collectives, metrics. As Ray's `ray.util`.
+
+Names and modules are imported at their first use, so that `import nbray` and a worker's start pay for none of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbray.util.actor_pool import ActorPool
+    from nbray.util.helpers import as_completed, map_unordered
+
+#: Where each public name lives.
+_HOMES = {
+    "ActorPool": "nbray.util.actor_pool",
+    "as_completed": "nbray.util.helpers",
+    "map_unordered": "nbray.util.helpers",
+}
+_MODULES = ("actor_pool", "futures", "helpers", "multiprocessing", "queue")
+
+__all__ = ["ActorPool", "as_completed", "map_unordered"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        found = getattr(importlib.import_module(_HOMES[name]), name)
+        globals()[name] = found
+        return found
+    if name in _MODULES:
+        return importlib.import_module(f"nbray.util.{name}")
+    raise AttributeError(f"module 'nbray.util' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_MODULES})
