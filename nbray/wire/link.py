@@ -10,7 +10,8 @@ taken for one of the new: it names an epoch that is no more.
 
 Within a session messages are numbered from 1. Acknowledgements are cumulative and name the gaps before what came early;
 what is unacknowledged is sent again: gaps at once, the oldest after a time-out that doubles, all of it after a change of
-route. Memory is bounded at both ends: the receiver grants credit, and what exceeds it waits here, up to a limit at which
+route, a little at first and more as it is acknowledged: two ends that pour whole windows into every new connection would
+leave no room for each other's acknowledgements, and where connections keep breaking would repeat the same for ever. Memory is bounded at both ends: the receiver grants credit, and what exceeds it waits here, up to a limit at which
 `full` asks the shell to stop taking messages.
 """
 
@@ -34,6 +35,7 @@ ACK_EVERY = 32  #: packets; an eighth of the window in bytes also counts
 GAPS_TOLD = 16  #: missing numbers named in one acknowledgement
 RETRY_MIN_S, RETRY_MAX_S = 0.3, 2.0  #: the carrier is TCP: a loss is a broken connection, so there is no hurry
 RETRY_BYTES_PER_S = 8 * 2**20  #: time for what is in flight to get through before the oldest of it is taken for lost
+ROUTE_BYTES = 16 * 2**10  #: put on a new route before anything of it is acknowledged; grows by what is
 OPEN_MIN_S, OPEN_MAX_S = 0.1, 2.0
 GAP_MIN_S = 0.02  #: a gap younger than this (or than a round trip) may be mere reordering
 
@@ -97,12 +99,13 @@ class Lost(Effect, frozen=True, gc=False):
 
 
 class _Flight:
-    """A message that was sent and is not acknowledged."""
+    """A message that was sent and is not acknowledged. `on_route`: sent since the route last changed."""
 
-    __slots__ = ("parts", "sent_at", "size", "times")
+    __slots__ = ("on_route", "parts", "sent_at", "size", "times")
 
     def __init__(self, parts: Parts, size: int, sent_at: float) -> None:
         self.parts, self.size, self.sent_at, self.times = parts, size, sent_at, 1
+        self.on_route = True
 
 
 class Link:
@@ -126,6 +129,9 @@ class Link:
         self._next_seq = 1
         self._flights: dict[int, _Flight] = {}  # contiguous, ascending
         self._flight_bytes = 0
+        self._again = 1  # the first that was not sent since the route changed; those after it were not either
+        self._route_bytes = 0  # sent on this route and not acknowledged
+        self._route_limit = WINDOW_BYTES
         self._credit = WINDOW_BYTES
         self._round_trip = 0.0
         self._retry_s = RETRY_MIN_S
@@ -175,6 +181,8 @@ class Link:
     def check(self) -> None:
         assert list(self._flights) == list(range(self._next_seq - len(self._flights), self._next_seq)), "flights have holes"
         assert self._flight_bytes == sum(f.size for f in self._flights.values())
+        assert self._route_bytes == sum(f.size for f in self._flights.values() if f.on_route)
+        assert all(f.on_route for seq, f in self._flights.items() if seq < self._again), "sent before, and not on this route"
         assert self._waiting_bytes == sum(size for _, size in self._waiting)
         assert self._early_bytes == sum(_size(p) for p in self._early.values()) <= WINDOW_BYTES
         assert all(seq > self._expected for seq in self._early), "something delivered, or due, is still held back"
@@ -206,22 +214,36 @@ class Link:
 
     def _pump(self, now: float, effects: list[Effect]) -> None:
         """Send what waits, as far as the peer's credit goes. One message may always be in flight, whatever its size."""
+        while self._again < self._next_seq:
+            flight = self._flights[self._again]
+            if not flight.on_route:
+                if self._route_bytes and self._route_bytes + flight.size > self._route_limit:
+                    return
+                self._send_again(self._again, now, effects)
+            self._again += 1
         while self._waiting and len(self._flights) < WINDOW_PACKETS:
             parts, size = self._waiting[0]
             if self._flights and self._flight_bytes + size > min(self._credit, WINDOW_BYTES):
+                break
+            if self._route_bytes and self._route_bytes + size > self._route_limit:
                 break
             self._waiting.popleft()
             self._waiting_bytes -= size
             flight = _Flight(parts, size, now)
             self._flights[self._next_seq] = flight
             self._flight_bytes += size
+            self._route_bytes += size
             self._transmit(self._next_seq, flight, effects)
             self._next_seq += 1
+            self._again = self._next_seq
             if self._retry_at is None:
                 self._retry_at = self._next_retry(now)
 
     def _next_retry(self, now: float) -> float:
         return now + self._retry_s + self._flight_bytes / RETRY_BYTES_PER_S
+
+    def _patience(self) -> float:
+        return min(max(RETRY_MIN_S, 3 * self._round_trip), RETRY_MAX_S)
 
     def _transmit(self, seq: int, flight: _Flight, effects: list[Effect]) -> None:
         effects.append(Transmit(self._packet(DATA, seq, flight.parts)))
@@ -237,14 +259,21 @@ class Link:
         flight = self._flights[seq]
         flight.sent_at = now
         flight.times += 1
+        if not flight.on_route:
+            flight.on_route = True
+            self._route_bytes += flight.size
         self._transmit(seq, flight, effects)
 
     def _rerouted(self, now: float, effects: list[Effect]) -> None:
         if self.open:
-            for seq in self._flights:
-                self._send_again(seq, now, effects)
+            for flight in self._flights.values():
+                flight.on_route = False
+            self._again = self._next_seq - len(self._flights)
+            self._route_bytes, self._route_limit = 0, ROUTE_BYTES
+            self._retry_s = self._patience()
             if self._flights:
                 self._retry_at = self._next_retry(now)
+                self._pump(now, effects)
             elif self._ack_at is None and self._expected > 1:
                 # Our last acknowledgement may have gone down with the connection; the peer would wait for its time-out.
                 effects.append(Transmit(self._packet(ACK)))
@@ -331,17 +360,21 @@ class Link:
         while self._flights and (oldest := next(iter(self._flights))) <= packet.ack:
             flight = self._flights.pop(oldest)
             self._flight_bytes -= flight.size
+            if flight.on_route:
+                self._route_bytes -= flight.size
+                self._route_limit = min(self._route_limit + flight.size, WINDOW_BYTES)
             progress = True
             if flight.times == 1:  # after a repetition nobody knows which of the two was answered
                 sample = now - flight.sent_at
                 self._round_trip = sample if not self._round_trip else 0.875 * self._round_trip + 0.125 * sample
+        self._again = max(self._again, self._next_seq - len(self._flights))
         if progress:
-            self._retry_s = min(max(RETRY_MIN_S, 3 * self._round_trip), RETRY_MAX_S)
+            self._retry_s = self._patience()
             self._retry_at = self._next_retry(now) if self._flights else None
         patience = max(self._round_trip, GAP_MIN_S)
         for seq in packet.gaps:
             flight_ = self._flights.get(seq)
-            if flight_ is not None and now - flight_.sent_at >= patience:
+            if flight_ is not None and flight_.on_route and now - flight_.sent_at >= patience:
                 self._send_again(seq, now, effects)
         self._pump(now, effects)
         if not self._flights and not self._waiting:

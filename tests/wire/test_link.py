@@ -338,3 +338,39 @@ def test_a_lone_message_is_acknowledged_before_its_time_out_comes() -> None:
     network.arrive("a")
     network.advance(10)
     assert not network.wires["b"], "it was sent again although it had arrived"
+
+
+def test_connections_that_break_before_the_second_end_is_heard_cannot_keep_its_acknowledgements_out_for_ever() -> None:
+    """Each connection carries 200,000 bytes, first all that one end has put on it, and loses the rest."""
+    network = Network()
+    for _ in range(400):
+        network.submit("a", 5000)
+        network.submit("b", 5000)
+    for _ in range(40):
+        network.wires["a"].clear()
+        network.wires["b"].clear()
+        network.give("a", Rerouted())
+        network.give("b", Rerouted())
+        carried = 0
+        while carried < 200_000 and any(network.wires.values()):
+            receiver = next(end for end, packets in network.wires.items() if packets)
+            carried += sum(map(len, network.wires[receiver][0].parts))
+            network.arrive(receiver)
+            network.advance(0.03)
+    network.settle()
+    assert network.delivered == {"a": network.submitted["b"], "b": network.submitted["a"]}, network.told()
+    assert network.ends["a"].repeated + network.ends["b"].repeated < 400, "most of what was carried was carried twice"
+
+
+def test_a_new_route_gets_little_at_first_and_all_that_waits_once_it_answers() -> None:
+    network = Network()
+    network.submit("a")
+    network.settle()
+    for _ in range(100):
+        network.submit("a", 1000)
+    network.wires["b"].clear()
+    network.give("a", Rerouted())
+    assert [p.seq for p in network.wires["b"]] == list(range(2, 2 + link_module.ROUTE_BYTES // 1007))
+    network.settle()
+    assert network.delivered["b"] == network.submitted["a"]
+    assert network.ends["b"].repeated == 0
