@@ -182,6 +182,10 @@ class Reply(msgspec.Struct, frozen=True):
     admitted: bool = False
 
 
+#: (CURVE key, nonce of the challenge, bytes heard) of a visitor that has said nothing yet.
+NOTHING_SAID = ("", b"", 0)
+
+
 class Visitor:
     """One connection. `key` is its CURVE key, known from its first frame; `node` is set when it is admitted."""
 
@@ -190,12 +194,19 @@ class Visitor:
     def __init__(self, peer: str, came_at: float) -> None:
         self.peer = peer
         self.came_at = came_at
-        self.heard_bytes = 0
-        self.key = ""
-        self.nonce = b""
+        self.said = NOTHING_SAID
         self.node: NodeId | None = None
         self.lane = 0
         self.closing = False
+
+    @property
+    def said(self) -> tuple[str, bytes, int]:
+        """What came of its frames so far. It is set to take back one that turns out to be another's."""
+        return self.key, self.nonce, self.heard_bytes
+
+    @said.setter
+    def said(self, said: tuple[str, bytes, int]) -> None:
+        self.key, self.nonce, self.heard_bytes = said
 
 
 class Door:

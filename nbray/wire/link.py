@@ -11,7 +11,8 @@ taken for one of the new: it names an epoch that is no more.
 Within a session messages are numbered from 1. Acknowledgements are cumulative and name the gaps before what came early;
 what is unacknowledged is sent again: gaps at once, the oldest after a time-out that doubles, all of it after a change of
 route, a little at first and more as it is acknowledged: two ends that pour whole windows into every new connection would
-leave no room for each other's acknowledgements, and where connections keep breaking would repeat the same for ever. Memory is bounded at both ends: the receiver grants credit, and what exceeds it waits here, up to a limit at which
+leave no room for each other's acknowledgements, and where connections keep breaking would repeat the same for ever.
+Memory is bounded at both ends: the receiver grants credit, and what exceeds it waits here, up to a limit at which
 `full` asks the shell to stop taking messages.
 """
 

@@ -6,7 +6,10 @@
                libzmq, queued frames would be sent before the Hello, and a wrong secret would be tried for ever
 
 libzmq hides connections: it cannot close one peer of a ROUTER. But a frame tells the descriptor that it came from, and the
-monitor which descriptors were accepted; shutting such a descriptor down is an ordinary end of file to libzmq.
+monitor which descriptors were accepted; shutting such a descriptor down is an ordinary end of file to libzmq. Two things
+make that less simple than it sounds. libzmq hands a connection to one of its threads before another reports it accepted, so
+frames may come before the report; and the last frames of a connection are read after its end, when its descriptor may be
+another's already.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from nbray import config
 from nbray.exceptions import AuthenticationError
 from nbray.ids import NodeId
 from nbray.wire import auth
-from nbray.wire.auth import Admitted, Challenge, Credentials, Denied, Door, Visitor
+from nbray.wire.auth import NOTHING_SAID, Admitted, Challenge, Credentials, Denied, Door, Visitor
 from nbray.wire.messages import PROTOCOL_VERSION
 
 ZAP_DOMAIN = b"nbray"
@@ -125,6 +128,7 @@ class Listener:
         self._former: dict[bytes, tuple[Stream, str]] = {}  # of connections that are closed
         self._routing: dict[int, bytes] = {}  # by descriptor
         self._peers: dict[int, tuple[Any, ...]] = {}
+        self.port = 0
         self._last_words: deque[tuple[float, int]] = deque()
         self._zap = context.socket(zmq.REP)
         self._zap.bind("inproc://zeromq.zap.01")
@@ -197,6 +201,8 @@ class Listener:
         peer = self._peer_of(connection)
         if not peer:
             return  # closed again already (the kernel may name a peer that is gone by nothing); the next event says so
+        if self._peers.get(connection) == peer:
+            return  # it has spoken before libzmq reported it
         self._peers[connection] = peer
         for who, why in self._door.connected(connection, peer[0], now):
             yield self._turn_away(who, why)
@@ -219,7 +225,6 @@ class Listener:
             )
 
     def _read(self, now: float) -> Iterator[StreamEvent]:
-        yield from self._watch(now)  # so that no frame comes before its connection
         for _ in range(BURST):
             try:
                 first = self._router.recv(zmq.NOBLOCK)
@@ -246,13 +251,11 @@ class Listener:
             else:
                 yield FramesArrived(held[0], frames)
             return
+        yield from self._watch(now)  # the end of whoever had this descriptor before is known by now
+        if connection not in self._door.visitors:
+            yield from self._accepted(connection, now)
         visitor = self._door.visitors.get(connection)
-        if (
-            visitor is None
-            or visitor.closing
-            or visitor.node is not None
-            or self._routing.setdefault(connection, routing) != routing
-        ):
+        if visitor is None or visitor.closing or visitor.node is not None:
             return  # of a connection that is no more, or that is being closed
         if len(frames) != 1:
             yield self._turn_away(connection, "a first message of several frames")
@@ -264,11 +267,17 @@ class Listener:
         if len(frame) > config.PRE_AUTH_BYTES:
             yield self._turn_away(connection, f"it said more than {config.PRE_AUTH_BYTES} bytes before it was admitted")
             return
+        before = visitor.said
+        if self._routing.get(connection, routing) != routing:
+            visitor.said = NOTHING_SAID  # either this or what came before is of an earlier connection with this descriptor
         reply = self._door.heard(connection, key, frame.bytes, os.urandom(auth.NONCE_BYTES))
         try:
             self._router.send_multipart([routing, reply.frame], zmq.NOBLOCK)
         except zmq.ZMQError:
-            return  # it left
+            if visitor.node is None:
+                visitor.said = before  # who said it has left; the visitor may be another
+            return
+        self._routing[connection] = routing
         if reply.close:
             yield self._turn_away(connection, reply.close, now + LAST_WORD_S)
         elif reply.admitted and visitor.node is not None:
@@ -290,7 +299,7 @@ class Listener:
         """The far address of an accepted descriptor; None unless it is, at this moment, a connection to our port."""
         try:
             with socket.socket(fileno=os.dup(connection)) as seen:
-                return tuple(seen.getpeername())
+                return tuple(seen.getpeername()) if seen.getsockname()[1] == self.port else None
         except OSError:
             return None
 
