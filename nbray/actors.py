@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -24,6 +24,7 @@ from nbray.engines.port import ActorToken, CallOptions, Engine
 from nbray.exceptions import ActorHandleNotFoundError
 from nbray.options import ACTOR, METHOD, actor_options, call_options, checked
 from nbray.signatures import CallShape
+from nbray.wire.messages import SYSTEM_GROUP
 
 METHOD_OPTIONS = "__nbray_method_options__"
 
@@ -41,9 +42,23 @@ class Method(msgspec.Struct, frozen=True):
     name: str
     shape: CallShape
     options: CallOptions  #: from `@nbray.method`; the actor's own max_task_retries is in the token
-    own_retries: bool = False  #: the method has a max_task_retries of its own
+    own: tuple[str, ...] = ()  #: the options that `@nbray.method` names, which the actor's do not replace
     generates: bool = False
     retried_types: bytes = b""  #: pickled classes of its retry_exceptions, loaded only where the method is called
+
+
+class HandleTable(msgspec.Struct, frozen=True):
+    """What a handle knows of its actor. Travels with every handle, opaque to the head, so that `get_actor` finds it too."""
+
+    methods: dict[str, Method]
+    groups: tuple[str, ...] = ()  #: its concurrency groups
+    max_pending_calls: int = -1
+    unordered: bool = False
+    traced: bool = True
+
+
+#: Options of a method by the field of CallOptions that they are.
+_FIELDS = {"num_returns": "returns", "concurrency_group": "group", "enable_task_events": "traced"}
 
 
 # ------------------------------------------------------------------------------------------------------- the class
@@ -54,16 +69,28 @@ class ActorClass:
 
     def __init__(self, cls: type, options: Mapping[str, Any]) -> None:
         """`options` are checked."""
-        table = method_table(cls)
+        methods = method_table(cls)
         definition = Definition(cls, cls.__name__, "actor class")
         is_async = any(_is_async(f) for f in _functions(cls).values())
-        self._settle(definition, options, msgspec.msgpack.encode(table), CallShape.of(cls), is_async)
+        self._settle(definition, options, methods, CallShape.of(cls), is_async)
         self.__module__, self.__doc__ = cls.__module__, cls.__doc__
         self.__name__, self.__qualname__ = cls.__name__, cls.__qualname__
 
-    def _settle(self, definition: Definition, options: Mapping[str, Any], table: bytes, shape: CallShape, is_async: bool) -> None:
-        self._definition, self._given, self._table, self._shape, self._is_async = definition, dict(options), table, shape, is_async
-        self._actor_options = actor_options(options, is_async=is_async)
+    def _settle(
+        self, definition: Definition, options: Mapping[str, Any], methods: dict[str, Method], shape: CallShape, is_async: bool
+    ) -> None:
+        self._definition, self._given, self._methods, self._shape, self._is_async = (
+            definition,
+            dict(options),
+            methods,
+            shape,
+            is_async,
+        )
+        self._actor_options = taken = actor_options(options, is_async=is_async)
+        groups = (SYSTEM_GROUP, *taken.groups)
+        table = HandleTable(methods, groups, taken.max_pending_calls, taken.unordered, taken.traced)
+        self._table = msgspec.msgpack.encode(table)
+        self._groupless = [m.name for m in methods.values() if m.options.group and m.options.group not in groups]
 
     @property
     def __wrapped_definition__(self) -> Definition:
@@ -78,18 +105,24 @@ class ActorClass:
         shape = self._shape
         if kwargs or not shape.least <= len(args) <= shape.most:
             shape.check(f"{self._definition.name}.__init__", args, kwargs)
+        if self._groupless:
+            self._refuse_groups()
         engine = session.engine
         if engine is None:
             engine = connection.engine()
         token = engine.create_actor(self._definition.spec(), self._table, args, kwargs, self._actor_options)
-        return ActorHandle(engine, token, self._actor_options.max_pending_calls)
+        return ActorHandle(engine, token)
+
+    def _refuse_groups(self) -> NoReturn:
+        method = self._methods[self._groupless[0]]
+        raise ValueError(_unknown_group(f"{self._definition.name}.{method.name}", method.options.group, self._actor_options.groups))
 
     def options(self, **options: Any) -> ActorClass:
         """The same class with other options, for this use."""
         other = ActorClass.__new__(ActorClass)
         other.__dict__.update({k: v for k, v in self.__dict__.items() if k.startswith("__")})
         given = {**self._given, **checked(ACTOR, options, in_options=True)}
-        other._settle(self._definition, given, self._table, self._shape, self._is_async)
+        other._settle(self._definition, given, self._methods, self._shape, self._is_async)
         return other
 
     def _remote(self, args: tuple[Any, ...] | None = None, kwargs: dict[str, Any] | None = None, **options: Any) -> ActorHandle:
@@ -119,7 +152,7 @@ class ActorClass:
             raise AttributeError(f"actor class {self._definition.name} has no attribute {name!r}") from None
 
     def __dir__(self) -> list[str]:
-        return [*(n for n in msgspec.msgpack.decode(self._table) if n not in BUILT_IN), "options", "remote", "bind"]
+        return [*(n for n in self._methods if n not in BUILT_IN), "options", "remote", "bind"]
 
     def __repr__(self) -> str:
         return f"ActorClass({self._definition.name})"
@@ -128,19 +161,20 @@ class ActorClass:
         return {
             "definition": self._definition,
             "options": self._given,
-            "table": self._table,
+            "methods": msgspec.msgpack.encode(self._methods),
             "shape": self._shape,
             "is_async": self._is_async,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._settle(state["definition"], state["options"], state["table"], state["shape"], state["is_async"])
+        methods = msgspec.msgpack.decode(state["methods"], type=dict[str, Method])
+        self._settle(state["definition"], state["options"], methods, state["shape"], state["is_async"])
 
 
 def method(*args: Any, **options: Any) -> Callable[[Any], Any]:
     """Give a method of an actor class options of its own: `@nbray.method(num_returns=2)`."""
     if args or not options:
-        listed = "num_returns, max_task_retries, retry_exceptions"
+        listed = "num_returns, max_task_retries, retry_exceptions, concurrency_group, enable_task_events"
         raise ValueError(
             f"The @nbray.method decorator must be applied with options, for example @nbray.method(num_returns=2): {listed}"
         )
@@ -164,13 +198,18 @@ def method_table(cls: type) -> dict[str, Method]:
         types = given.get("retry_exceptions")
         retried = cloudpickle.dumps(types) if isinstance(types, tuple) else b""
         options = call_options({**given, "retry_exceptions": True} if retried else given)
-        table[name] = Method(name, shape, options, "max_task_retries" in given, generates, retried)
+        table[name] = Method(name, shape, options, tuple(given), generates, retried)
     return table | {name: Method(name, CallShape(), CallOptions()) for name in BUILT_IN}
 
 
 def _functions(cls: type) -> dict[str, Any]:
     found = inspect.getmembers(cls, lambda member: inspect.isfunction(member) or inspect.ismethod(member))
     return dict(found)
+
+
+def _unknown_group(method: str, group: str, groups: Iterable[str]) -> str:
+    known = ", ".join(map(repr, groups)) or "none"
+    return f"{method} names the concurrency group {group!r}, which its actor does not have; concurrency_groups has {known}"
 
 
 def _is_async(function: Any) -> bool:
@@ -183,9 +222,28 @@ def _is_async(function: Any) -> bool:
 class ActorHandle:
     """A running actor: `handle.method.remote(...)`. Equal to every other handle of the same actor; pass it anywhere."""
 
-    def __init__(self, engine: Engine, token: ActorToken, max_pending_calls: int = -1) -> None:
-        self._engine, self._token, self._limit = engine, token, max_pending_calls
-        self._methods: dict[str, Method] = msgspec.msgpack.decode(token.methods, type=dict[str, Method])
+    def __init__(self, engine: Engine, token: ActorToken) -> None:
+        self._engine, self._token = engine, token
+        self._table = msgspec.msgpack.decode(token.methods, type=HandleTable)
+        self._methods = self._table.methods
+        self._limit = self._table.max_pending_calls
+        self._options: dict[str, CallOptions] = {}  #: of the methods called so far
+
+    def _options_of(self, method: Method) -> CallOptions:
+        """The method's own, else what the actor says of all its methods."""
+        found = self._options.get(method.name)
+        if found is None:
+            table, own = self._table, method.own
+            changed: dict[str, Any] = {"unordered": table.unordered}
+            if "max_task_retries" not in own:
+                changed["max_task_retries"] = self._token.max_task_retries
+            if "enable_task_events" not in own:
+                changed["traced"] = table.traced
+            if method.retried_types:
+                types = pickle.loads(method.retried_types)  # noqa: S301 -- where methods are called, user code runs anyway
+                changed["retry_exceptions"] = types
+            found = self._options[method.name] = msgspec.structs.replace(method.options, **changed)
+        return found
 
     @property
     def _actor_id(self) -> bytes:
@@ -229,12 +287,12 @@ class ActorHandle:
         return f"Actor({self._token.class_name}, {self._token.actor.hex()})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return receive_handle, (self._token, self._limit)
+        return receive_handle, (self._token,)
 
 
-def receive_handle(token: ActorToken, max_pending_calls: int) -> ActorHandle:
+def receive_handle(token: ActorToken) -> ActorHandle:
     """Unpickle a handle: it calls through the engine of this process."""
-    return ActorHandle(session.current(), token, max_pending_calls)
+    return ActorHandle(session.current(), token)
 
 
 class ActorMethod:
@@ -245,13 +303,7 @@ class ActorMethod:
     def __init__(self, handle: ActorHandle, method: Method, options: CallOptions | None = None) -> None:
         self._handle, self._method = handle, method
         if options is None:
-            options = method.options
-            retries = handle._token.max_task_retries
-            if retries and not method.own_retries:
-                options = msgspec.structs.replace(options, max_task_retries=retries)
-            if method.retried_types:
-                types = pickle.loads(method.retried_types)  # noqa: S301 -- where methods are called, user code runs anyway
-                options = msgspec.structs.replace(options, retry_exceptions=types)
+            options = handle._options.get(method.name) or handle._options_of(method)
         self._call_options = options
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
@@ -275,7 +327,11 @@ class ActorMethod:
     def options(self, **options: Any) -> ActorMethod:
         """The same method with other options, for this use."""
         given = checked(METHOD, options, in_options=True)
-        renamed = {"returns" if name == "num_returns" else name: value for name, value in given.items()}
+        group = given.get("concurrency_group", "")
+        if group and group not in self._handle._table.groups:
+            where = f"{self._handle._token.class_name}.{self._method.name}"
+            raise ValueError(_unknown_group(where, group, self._handle._table.groups))
+        renamed = {_FIELDS.get(name, name): value for name, value in given.items()}
         return ActorMethod(self._handle, self._method, msgspec.structs.replace(self._call_options, **renamed))
 
     def _remote(self, args: tuple[Any, ...] | None = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Any:

@@ -36,6 +36,9 @@ START_DEATHS: int = 5  #: workers that die before their first task, within START
 START_DEATHS_S: float = 30.0  #: the window for START_DEATHS
 KILL_TERM_S: float = 3.0  #: after KeyboardInterrupt
 KILL_S: float = 5.0  #: after SIGTERM: SIGKILL of the process group
+ACTOR_EXIT_S: float = _number(
+    "ACTOR_EXIT_S", 30.0
+)  #: for `__ray_shutdown__` and atexit handlers of a worker that leaves (as in Ray)
 
 STORE_FRACTION: float = _number("STORE_FRACTION", 0.3)  #: of memory, for the arena (as in Ray)
 STORE_MAX: int = _number("STORE_MAX", 200 * 10**9)  #: bytes

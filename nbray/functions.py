@@ -32,6 +32,8 @@ class RemoteFunction:
             )
         name = getattr(function, "__name__", type(function).__name__)
         generates = inspect.isgeneratorfunction(function)
+        if options.get("num_gpus"):
+            options = {"max_calls": 1, **options}  # memory of a GPU is given back by the end of the process only (as in Ray)
         self._settle(Definition(function, name, "remote function"), options, CallShape.of(function), generates)
         functools.update_wrapper(self, function)
         del self.__dict__["__wrapped__"]  # inspect.unwrap would look through us

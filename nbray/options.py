@@ -103,6 +103,10 @@ def _positive(name: str, value: Any) -> int:
     return _count(name, value, 1, "None or a positive integer")
 
 
+def _max_calls(name: str, value: Any) -> int:
+    return _count(name, value, 0, "None, 0 or a positive integer.")
+
+
 def _pending_calls(name: str, value: Any) -> int:
     if value == 0:
         raise ValueError(f"The keyword '{name}' only accepts None, -1 or a positive integer, where -1 represents infinity.")
@@ -149,6 +153,19 @@ def _lifetime(name: str, value: Any) -> str:
     if value not in ("detached", "non_detached"):
         raise ValueError(f"actor `{name}` argument must be one of 'detached', 'non_detached' and None, but received {value!r}")
     return str(value)
+
+
+def _groups(name: str, value: Any) -> dict[str, int]:
+    if not isinstance(value, Mapping):
+        raise _refuse_type(name, value, dict)
+    for group, size in value.items():
+        if not isinstance(group, str) or not group:
+            raise ValueError(f"The keyword '{name}' names a group {group!r}; a name is a string that is not empty")
+        if isinstance(size, bool) or not isinstance(size, numbers.Integral):
+            raise TypeError(f"The keyword '{name}' maps names of groups to numbers of calls; {group!r} has {size!r}")
+        if size <= 0:
+            raise ValueError(f"max_concurrency must be greater than 0, and the concurrency group {group!r} has {size}")
+    return {group: int(size) for group, size in value.items()}
 
 
 def _strategy(name: str, value: Any) -> Any:
@@ -227,11 +244,11 @@ OPTIONS: tuple[Option, ...] = (
     Option("max_pending_calls", (ACTOR,), -1, _pending_calls),
     Option("object_store_memory", (ACTOR,), None, _actor_store_memory),
     Option("object_store_memory", (TASK,), None, _unbuilt(instead="a task's objects take what room the store has")),
-    Option("max_calls", (TASK,), 0, _unbuilt(0, instead="a worker serves any number of tasks"), in_options=False),
-    Option("concurrency_groups", (ACTOR,), {}, _unbuilt({}, instead="max_concurrency=N bounds the whole actor"), in_options=False),
-    Option("concurrency_group", (METHOD,), "", _unbuilt(instead="max_concurrency=N bounds the whole actor")),
-    Option("allow_out_of_order_execution", (ACTOR,), None, _unbuilt(False, instead="calls of one caller start in their order")),
-    Option("enable_task_events", (TASK, ACTOR, METHOD), True, _unbuilt(True, instead="every task is in the trace")),
+    Option("max_calls", (TASK,), 0, _max_calls, in_options=False),
+    Option("concurrency_groups", (ACTOR,), {}, _groups, in_options=False),
+    Option("concurrency_group", (METHOD,), "", _text),
+    Option("allow_out_of_order_execution", (ACTOR,), None, _typed(bool)),
+    Option("enable_task_events", (TASK, ACTOR, METHOD), True, _typed(bool)),
     Option("label_selector", (TASK, ACTOR), {}, _unbuilt({}, instead=_PLACEMENT)),
     Option("fallback_strategy", (TASK, ACTOR), [], _unbuilt([], instead=_PLACEMENT)),
     Option("_labels", (TASK, ACTOR), {}, _unbuilt({}, instead=_PLACEMENT)),
@@ -327,6 +344,8 @@ def task_options(options: Mapping[str, Any], name: str = "") -> TaskOptions:
         retry_exceptions=options.get("retry_exceptions", False),
         name=options.get("name", name),
         env=environment(options),
+        max_calls=options.get("max_calls", 0),
+        traced=options.get("enable_task_events", True),
         **_placing(options),
     )
 
@@ -338,21 +357,37 @@ def actor_options(options: Mapping[str, Any], *, is_async: bool = False) -> Acto
     amounts = to_amounts({"CPU": 1, **named})
     if options.get("get_if_exists") and "name" not in options:
         raise ValueError("The actor name must be specified to use `get_if_exists`.")
+    concurrency = options.get("max_concurrency", ASYNC_CONCURRENCY if is_async else 1)
     return ActorOptions(
         placement=amounts,
         running=amounts if named else {},
         max_restarts=options.get("max_restarts", 0),
         max_task_retries=options.get("max_task_retries", 0),
-        max_concurrency=options.get("max_concurrency", ASYNC_CONCURRENCY if is_async else 1),
+        max_concurrency=concurrency,
         is_async=is_async,
+        groups=options.get("concurrency_groups", {}),
         max_pending_calls=options.get("max_pending_calls", -1),
         name=options.get("name", ""),
         namespace=options.get("namespace"),
         detached=options.get("lifetime") == "detached",
         get_if_exists=options.get("get_if_exists", False),
         env=environment(options),
+        unordered=_unordered(options.get("allow_out_of_order_execution"), concurrency, is_async),
+        traced=options.get("enable_task_events", True),
         **_placing(options),
     )
+
+
+def _unordered(given: bool | None, concurrency: int, is_async: bool) -> bool:
+    """Several calls at once have no order to keep: there it is the only answer."""
+    several = is_async or concurrency > 1
+    if given is False and several:
+        kind = "async actors" if is_async else "multi-threaded actors"
+        raise ValueError(
+            f"allow_out_of_order_execution=False cannot be kept by {kind}, which can't execute actor tasks in order. Leave it out, "
+            "or set allow_out_of_order_execution=True."
+        )
+    return several if given is None else given
 
 
 def call_options(options: Mapping[str, Any], *, max_task_retries: int = 0) -> CallOptions:
@@ -362,4 +397,6 @@ def call_options(options: Mapping[str, Any], *, max_task_retries: int = 0) -> Ca
         name=options.get("name", ""),
         max_task_retries=options.get("max_task_retries", max_task_retries),
         retry_exceptions=options.get("retry_exceptions", False),
+        group=options.get("concurrency_group", ""),
+        traced=options.get("enable_task_events", True),
     )

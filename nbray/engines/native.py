@@ -90,11 +90,13 @@ class NativeEngine:
         push = m.PushTask(
             task_id, 0, function.id, options.returns, packed.payload, packed.crc, runtime.me, self.job, self.current_cell(),
             options.name or function.name, [], packed.contains, None, bool(retry_types), shape.env,
-            None if options.amounts == ONE_CPU else options.amounts,
+            None if options.amounts == ONE_CPU else options.amounts, options.max_calls,
         )  # fmt: skip
         task = r.OwnedTask(push, options.max_retries, shape=shape, key=key, needs=packed.needs, submitted_ns=time.time_ns())
         if retry_types:
             task.retry_exceptions, task.retry_types = options.max_retries, retry_types
+        if not options.traced:
+            task.traced = False
         if not self.is_driver:
             task.parent = self.facts_here().task or b""
         self._count(push.cell, "queued", 1)
@@ -125,7 +127,7 @@ class NativeEngine:
         spec = m.ActorSpec(
             actor, runtime.me, self.job, cls.name, cls.id, cls.payload, cls.crc, packed.payload, packed.crc, [], packed.contains,
             shape, options.running, options.max_restarts, options.max_task_retries, options.max_concurrency, options.is_async,
-            options.groups, options.name, namespace, options.detached, self.current_cell(), env, methods,
+            options.groups, options.name, namespace, options.detached, self.current_cell(), env, methods, options.unordered,
         )  # fmt: skip
         push = m.PushTask(
             actor, 0, cls.id, 1, packed.payload, packed.crc, runtime.me, self.job, self.current_cell(), f"{cls.name}.__init__",
@@ -173,7 +175,9 @@ class NativeEngine:
         if not self.is_driver:
             task.parent = self.facts_here().task or b""
         self._count(push.cell, "queued", 1)
-        runtime.step(r.Called(task, actor.actor, actor.class_name))
+        if not options.traced:
+            task.traced = False
+        runtime.step(r.Called(task, actor.actor, actor.class_name, options.unordered))
         me = runtime.me
         return [ObjectRef(object_id(task_id, i), me, self) for i in range(options.returns)]
 
@@ -181,7 +185,7 @@ class NativeEngine:
         """Raises PendingCallsLimitExceeded when this process has `limit` calls to the actor that have not reported."""
         with self.runtime.locked() as state:
             client = state.calls.actors.get(actor.actor)
-            pending = len(client.queue) + len(client.running) if client is not None else 0
+            pending = client.pending if client is not None else 0
         if pending >= limit:
             raise PendingCallsLimitExceeded(
                 f"{actor.class_name} has {pending} pending calls from this process; its max_pending_calls is {limit}"
@@ -456,6 +460,8 @@ class NativeEngine:
         outcome = {"DONE": "done", "FAILED": "failed", "CANCELLED": "cancelled"}[done.state]
         self._count(push.cell, "queued", -1)
         self._count(push.cell, outcome, 1)
+        if not done.task.traced:
+            return
         state = "FINISHED" if done.state == "DONE" else done.state
         detail = "" if done.failure is None else f"{done.failure.kind} {done.failure.type_name}: {done.failure.message}"[:500]
         record = trace.TraceRecord(

@@ -71,4 +71,5 @@ def live_tasks(runtime: Runtime) -> list[dict[str, Any]]:
                 "parent": task.parent.hex(),
             }
             for task in state.tasks.tasks.values()
+            if task.traced
         ]

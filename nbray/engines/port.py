@@ -35,7 +35,8 @@ class TaskOptions(msgspec.Struct, frozen=True):
     soft: bool = False
     name: str = ""
     env: str = ""  #: canonical JSON of the runtime environment
-    max_calls: int = 0
+    max_calls: int = 0  #: runs of the function that one worker may have; 0: any number
+    traced: bool = True  #: listed among the tasks, and in the timeline
 
 
 class ActorOptions(msgspec.Struct, frozen=True):
@@ -47,7 +48,7 @@ class ActorOptions(msgspec.Struct, frozen=True):
     max_task_retries: int = 0
     max_concurrency: int = 1
     is_async: bool = False
-    groups: dict[str, int] = {}
+    groups: dict[str, int] = {}  #: concurrency group -> calls at once
     max_pending_calls: int = -1
     name: str = ""
     namespace: str | None = None
@@ -57,6 +58,8 @@ class ActorOptions(msgspec.Struct, frozen=True):
     node: bytes = b""
     soft: bool = False
     env: str = ""
+    unordered: bool = False  #: a call whose arguments are late does not hold back later ones
+    traced: bool = True  #: its calls are, unless a method says otherwise
 
 
 class CallOptions(msgspec.Struct, frozen=True):
@@ -67,6 +70,8 @@ class CallOptions(msgspec.Struct, frozen=True):
     max_task_retries: int = 0
     retry_exceptions: bool | tuple[type[BaseException], ...] = False
     group: str = ""
+    traced: bool = True
+    unordered: bool = False  #: the actor's: set by its handle
 
 
 class ActorToken(msgspec.Struct, frozen=True):

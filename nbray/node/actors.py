@@ -52,7 +52,7 @@ class ActorDesk:
         self._relay(said)
 
     def exiting(self, said: ActorExiting, now: float) -> None:
-        """The actor ends on purpose; its process has KILL_S to do it."""
+        """The actor ends on purpose; its process has ACTOR_EXIT_S for its hooks."""
         life = self.lives.get((said.actor, said.epoch))
         if life is None or life.worker is None:
             self.dropped += 1
@@ -87,7 +87,7 @@ class ActorDesk:
     def _give_up(self, process: bytes, reason: str, now: float) -> None:
         worker = self.ground.pool[process]
         worker.ending = worker.ending or reason
-        worker.phase, worker.since, worker.kill_at = Phase.ENDING, now, now + config.KILL_S
+        worker.phase, worker.since, worker.kill_at = Phase.ENDING, now, now + config.ACTOR_EXIT_S
 
     def _close(self, life: ActorLife, death: Death) -> None:
         self.ground.release(life.held)

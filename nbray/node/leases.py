@@ -77,7 +77,9 @@ class LeaseDesk:
         if worker.phase is Phase.ENDING:
             return
         if said.broken:
-            self.ground.pool.kill(worker, "its task was cancelled by force, or it may run no more tasks", now, self.ground.out)
+            self.ground.pool.kill(worker, "its task was cancelled by force", now, self.ground.out)
+        elif said.spent:
+            self.ground.pool.retire(worker, "it has run a function max_calls times", now, self.ground.out)
         else:
             self.ground.pool.release(worker, now)
 
@@ -99,8 +101,9 @@ class LeaseDesk:
 
     def job_gone(self, job: ProcessId, now: float) -> None:
         self._drop(lambda by, of: job in (by.process, of), "the driver of its job is gone", now)
-        for worker in list(self.ground.pool.in_phase(Phase.IDLE)):
-            if worker.use is not None and worker.use[0] == job:
+        for worker in list(self.ground.pool.workers.values()):
+            retired = worker.phase is Phase.ENDING and worker.kill_at is None and worker.actor is None
+            if worker.use is not None and worker.use[0] == job and (worker.phase is Phase.IDLE or retired):
                 self.ground.pool.kill(worker, "the driver of its job is gone", now, self.ground.out)
 
     def node_gone(self, node: NodeId, now: float) -> None:

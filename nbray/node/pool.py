@@ -117,6 +117,16 @@ class WorkerPool:
             worker.kill_at = now + patience_s
         out.append(Send(Address(self.node, worker.process), ExitWorker(reason)))
 
+    def retire(self, worker: Worker, reason: str, now: float, out: list[Effect]) -> None:
+        """Let it end once nobody needs what it owns: only from then on is its time counted."""
+        self.ask_to_end(worker, reason, now, None if worker.keeps else config.ACTOR_EXIT_S, out)
+
+    def keeps(self, worker: Worker, keeps: bool, now: float) -> None:
+        """Whether its end would fail something."""
+        worker.keeps = keeps
+        if worker.phase is Phase.ENDING and worker.actor is None and not keeps and worker.kill_at is None and not worker.killed:
+            worker.kill_at = now + config.ACTOR_EXIT_S
+
     @staticmethod
     def _mark(worker: Worker, reason: str, now: float) -> None:
         worker.ending = worker.ending or reason

@@ -81,7 +81,7 @@ class NodeState:
             m.RequestLease: self._request_lease,
             m.CancelLeaseRequest: lambda e, _: self.leases.cancel(e.owner, e.request),
             m.ReturnLease: self.leases.give_back,
-            m.WorkerKeeps: lambda e, _: self._keeps(e),
+            m.WorkerKeeps: self._keeps,
             m.WorkerBlocked: lambda e, _: self._blocked(e.worker, True),
             m.WorkerUnblocked: lambda e, _: self._blocked(e.worker, False),
             m.PlaceActor: lambda e, _: self.actors.place(e),
@@ -321,12 +321,12 @@ class NodeState:
         unknown = m.Death(said.process, self.ground.me.node, reason="no such process is on its node any more")
         self.ground.send(said.watcher, m.ProcessDied(self._deaths.get(said.process, unknown)))
 
-    def _keeps(self, said: m.WorkerKeeps) -> None:
+    def _keeps(self, said: m.WorkerKeeps, now: float) -> None:
         worker = self.pool.get(said.worker)
         if worker is None:
             self.dropped += 1
         else:
-            worker.keeps = said.keeps
+            self.pool.keeps(worker, said.keeps, now)
 
     def _blocked(self, process: ProcessId, blocked: bool) -> None:
         worker = self.pool.get(process)

@@ -2,12 +2,14 @@
 
     UNKNOWN -- WatchActor --> PENDING -> ALIVE -> RESTARTING -> ALIVE ... -> DEAD      (the head says which)
 
-Calls of one caller begin in the order in which they were made: a call whose arguments are not ready holds back those behind
-it. Each life of the actor (epoch) counts a caller's calls from 0, and the receiver starts them in that order.
+Calls of one caller begin in the order in which they were made, in each concurrency group by itself: a call whose arguments are
+not ready holds back those behind it, unless the actor runs its calls out of order. Each life of the actor (epoch) counts a
+caller's calls from 0, and the receiver starts them in that order.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import msgspec
@@ -73,7 +75,10 @@ class CallTable:
         creating = self._creating.get(task.id)
         if creating is None:
             assert isinstance(task.push, PushCall)
-            self._advance(self.actors[task.push.actor])
+            client = self.actors[task.push.actor]
+            if client.waiting.pop(task.id, None) is not None:
+                client.line(task).append(task)
+            self._advance(client, client.line(task))
             return
         task.state = QUEUED
         register = creating[1]
@@ -96,23 +101,31 @@ class CallTable:
         if not client.watched:
             client.watched = True
             self.out.append(Send(self.head, WatchActor(client.actor, self.me)))
-        client.queue.append(task)
+        client.unordered = event.unordered
+        client.line(task).append(task)
         self.tasks.pin_arguments(task)
         if task.missing == 0:
             self.tasks.arguments_ready(task)
 
-    def _advance(self, client: ActorClient) -> None:
-        """Send the calls at the front of the queue that have their arguments."""
+    def _advance_all(self, client: ActorClient) -> None:
+        for line in list(client.lines.values()):
+            self._advance(client, line)
+
+    def _advance(self, client: ActorClient, line: deque[OwnedTask]) -> None:
+        """Send the calls at the front of the line that have their arguments."""
         if client.state != "ALIVE":
             return
         assert client.address is not None
-        while client.queue:
-            task = client.queue[0]
+        while line:
+            task = line[0]
             if task.missing and task.state != "CANCELLED" and task.id in self.tasks.tasks:
-                return
+                if not client.unordered:
+                    return
+                client.waiting[task.id] = line.popleft()
+                continue
             if task.id in self.tasks.tasks and self.tasks.lost_argument(task):
                 continue  # looked at again: it waits for the argument, or has ended
-            client.queue.popleft()
+            line.popleft()
             if task.id not in self.tasks.tasks:
                 continue  # cancelled, or failed by an argument
             known = self._known.setdefault(client.address.process, set())
@@ -151,8 +164,8 @@ class CallTable:
             task.retry_exceptions -= 1
         task.push = msgspec.structs.replace(task.push, attempt=task.push.attempt + 1)
         task.state = "WAITING"
-        client.queue.appendleft(task)
-        self._advance(client)
+        client.line(task).appendleft(task)
+        self._advance(client, client.line(task))
 
     def cancel(self, task: OwnedTask, recursive: bool) -> None:
         task.cancelled = True
@@ -162,7 +175,8 @@ class CallTable:
             self.out.append(Send(client.address, CancelTask(task.id, recursive)))
         elif task.state != PUSHED:
             self.tasks.fail(task, obituary.cancelled(task))
-            self._advance(client)
+            client.waiting.pop(task.id, None)
+            self._advance(client, client.line(task))
 
     def fail_early(self, task: OwnedTask, failure: Failure) -> None:
         """An argument failed: the task, the call, or the actor that was to be made of it."""
@@ -172,7 +186,9 @@ class CallTable:
             return
         self.tasks.fail(task, failure)
         if isinstance(task.push, PushCall):
-            self._advance(self.actors[task.push.actor])
+            client = self.actors[task.push.actor]
+            client.waiting.pop(task.id, None)
+            self._advance(client, client.line(task))
 
     # ------------------------------------------------------------------------------------------ the head's word
 
@@ -193,7 +209,7 @@ class CallTable:
                 client.epoch, client.sequence = event.epoch, 0
             client.address = event.address
             self._created(client, NOTHING)
-            self._advance(client)
+            self._advance_all(client)
         elif event.state == "RESTARTING":
             self._lose_running(client, final=False)
         elif event.state == "DEAD":
@@ -203,8 +219,11 @@ class CallTable:
         client.state, client.failure = "DEAD", failure
         self._created(client, Value(failure=failure))
         self._lose_running(client, final=True)
-        queue, client.queue = list(client.queue), type(client.queue)()
-        for task in queue:
+        waiting = [task for line in client.lines.values() for task in line] + list(client.waiting.values())
+        for line in client.lines.values():
+            line.clear()
+        client.waiting.clear()
+        for task in waiting:
             if task.id in self.tasks.tasks:
                 self.tasks.fail(task, obituary.actor_call_lost(task, failure, begun=False))
         creating = self._creating.pop(client.actor, None)
@@ -233,7 +252,7 @@ class CallTable:
                     task.retries -= 1
                 task.push = msgspec.structs.replace(task.push, attempt=task.push.attempt + 1)
                 task.state = "WAITING"
-                client.queue.appendleft(task)
+                client.line(task).appendleft(task)
             else:
                 self.tasks.fail(task, self._call_lost(client, task, final))
 
@@ -265,3 +284,5 @@ class CallTable:
             for task in client.running.values():
                 assert task.state == PUSHED, task.id.hex()
             assert client.state == "ALIVE" or not client.running, client.class_name
+            assert client.unordered or not client.waiting, client.class_name
+            assert not client.waiting.keys() - self.tasks.tasks.keys(), client.class_name

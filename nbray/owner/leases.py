@@ -113,8 +113,9 @@ class LeaseTable:
     def _lease_for(self, pool: LeasePool, task: OwnedTask) -> Lease | None:
         if pool.idle:
             return next(reversed(pool.idle.values()))  # the warmest; the coldest may expire
-        if task.retries == 0:
-            return None  # behind another task it could be lost without anyone knowing whether it had begun
+        if task.retries == 0 or task.push.max_calls:  # type: ignore[union-attr]
+            # Behind another task it could be lost without anyone knowing whether it had begun; or its worker ends before it.
+            return None
         estimate = self._estimates.get(_function(task))
         if estimate is None or estimate > config.PIPELINE_TARGET_S:
             return None
@@ -249,9 +250,27 @@ class LeaseTable:
 
     # ------------------------------------------------------------------------------------------ giving back and losing
 
-    def give_back(self, lease: Lease, broken: bool = False) -> None:
+    def give_back(self, lease: Lease, broken: bool = False, spent: bool = False) -> None:
         self._discard(lease)
-        self.out.append(Send(Address(lease.node, lease.node), ReturnLease(lease.id, self.me.process, broken)))
+        self.out.append(Send(Address(lease.node, lease.node), ReturnLease(lease.id, self.me.process, broken, spent)))
+
+    def spent(self, worker: ProcessId) -> None:
+        """The worker has run a function as often as it may. What was sent behind has not begun, and goes elsewhere."""
+        lease = self._by_worker.get(worker)
+        if lease is None:
+            self.late += 1
+            return
+        rest = list(lease.running.values())
+        lease.running.clear()
+        self._known.pop(worker, None)
+        self.give_back(lease, spent=True)
+        for task in reversed(rest):
+            task.lease = None
+            if task.cancelled:
+                self.fail(task, obituary.cancelled(task))
+            else:
+                self.enqueue(task, front=True)
+        self.pump(lease.pool)
 
     def _discard(self, lease: Lease) -> None:
         lease.pool.leases.pop((lease.node, lease.id), None)

@@ -62,6 +62,7 @@ class OwnedTask(msgspec.Struct, gc=False):
     cancelled: bool = False
     submitted_ns: int = 0
     pushed_ns: int = 0
+    traced: bool = True  #: told to the trace when it ends
 
     @property
     def id(self) -> TaskId:
@@ -104,8 +105,8 @@ class ActorClient:
     """One actor as its callers in this process know it."""
 
     __slots__ = (
-        "actor", "address", "class_name", "epoch", "failure", "owned", "queue", "restarts", "running", "sequence", "state",
-        "watched",
+        "actor", "address", "class_name", "epoch", "failure", "lines", "owned", "running", "sequence", "state", "unordered",
+        "waiting", "watched",
     )  # fmt: skip
 
     def __init__(self, actor: ActorId, class_name: str) -> None:
@@ -116,11 +117,27 @@ class ActorClient:
         self.address: Address | None = None
         self.failure: Failure | None = None
         self.sequence = 0  #: of the next call in this epoch
-        self.queue: deque[OwnedTask] = deque()  #: in the order of the calls; only the first may be sent
+        self.unordered = False  #: a call that waits for its arguments does not hold back those behind it
+        #: By concurrency group, all in one where order is not kept: calls in their order, of which only the first may be sent.
+        self.lines: dict[str, deque[OwnedTask]] = {"": deque()}
+        self.waiting: dict[TaskId, OwnedTask] = {}  #: calls out of order that wait for their arguments
         self.running: dict[TaskId, OwnedTask] = {}
         self.owned = False
         self.watched = False
-        self.restarts = 0
+
+    def line(self, task: OwnedTask) -> deque[OwnedTask]:
+        """Where the call waits for its turn."""
+        assert isinstance(task.push, PushCall)
+        group = "" if self.unordered else task.push.group
+        line = self.lines.get(group)
+        if line is None:
+            line = self.lines[group] = deque()
+        return line
+
+    @property
+    def pending(self) -> int:
+        """Calls that have not reported."""
+        return sum(map(len, self.lines.values())) + len(self.waiting) + len(self.running)
 
 
 # ---------------------------------------------------------------------------------------------- events of this process
@@ -146,7 +163,7 @@ class Called(msgspec.Struct, gc=False):
     task: OwnedTask
     actor: ActorId
     class_name: str
-    pending_limit: int = -1
+    unordered: bool = False  #: the actor runs its calls out of order
 
 
 class WasPut(msgspec.Struct, gc=False):

@@ -21,6 +21,9 @@ from nbray.ids import ActorId, Address, FunctionId, NodeId, ObjectId, ProcessId,
 
 PROTOCOL_VERSION = 1
 
+#: A concurrency group of one call at a time that every actor has (as in Ray): for what must come through while it is busy.
+SYSTEM_GROUP = "_ray_system"
+
 #: Resource amounts travel as integers of 1/10,000: {"CPU": 10_000} is one CPU. See sched/resources.py.
 Amounts = dict[str, int]
 Id8 = Annotated[bytes, Meta(min_length=8, max_length=8)]
@@ -203,11 +206,13 @@ class CancelLeaseRequest(Message, frozen=True, array_like=True, tag=True, gc=Fal
 
 
 class ReturnLease(Message, frozen=True, array_like=True, tag=True, gc=False):
-    """The owner is done with the worker. `broken`: do not reuse it (a task was cancelled by force, max_calls reached)."""
+    """The owner is done with the worker. `broken`: end it now (a task was cancelled by force). `spent`: it has run a function
+    as often as it may, serves nobody else, and ends when nobody needs what it owns."""
 
     lease: int
     owner: Id8
     broken: bool = False
+    spent: bool = False
 
 
 # ---------------------------------------------------------------------------------------------- node -> owner: leases
@@ -298,6 +303,7 @@ class PushTask(Message, frozen=True, array_like=True, tag=True):
     retry_exceptions: bool = False  #: the owner may retry on exceptions: ship them whole, print nothing
     env: Text = ""
     amounts: Amounts | None = None  #: what it holds while it runs; None: one CPU, which nearly all do
+    max_calls: int = 0  #: runs of this function that a worker may have, then it ends; 0: any number
 
 
 class PushCall(Message, frozen=True, array_like=True, tag=True):
@@ -357,6 +363,7 @@ class TaskDone(Message, frozen=True, array_like=True, tag=True):
     borrows: list[Held] = []
     retriable: bool = False  #: failed with an exception (not cancelled, not a system failure)
     cpu_ns: int = 0
+    spent: bool = False  #: the worker takes no more tasks (max_calls): what it was sent besides has not begun and never will there
 
 
 class TasksReturned(Message, frozen=True, array_like=True, tag=True, gc=False):
@@ -683,6 +690,7 @@ class ActorSpec(Record, frozen=True, array_like=True):
     cell: Text = ""
     env: Text = ""
     methods: bytes = b""  #: pickled method table, opaque: what `get_actor` needs to build a handle
+    unordered: bool = False  #: a call whose arguments are late does not hold back the caller's later ones
 
 
 class RegisterActor(Message, frozen=True, array_like=True, tag=True):

@@ -1,18 +1,17 @@
-"""An actor alive in this worker: its instance, and how its methods run (one by one, in threads, or on an asyncio loop)."""
+"""An actor alive in this worker: its instance, and how its methods run (one by one, in threads, or on asyncio loops)."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from nbray.engines.port import ActorToken
 from nbray.ids import TaskId
-from nbray.wire.messages import ActorSpec, PushCall
+from nbray.wire.messages import SYSTEM_GROUP, ActorSpec, PushCall
+from nbray.worker.lanes import Lane, Loop, Threads
 
 if TYPE_CHECKING:
     from nbray.worker.executor import Executor
@@ -33,31 +32,50 @@ class LiveActor:
         self.epoch = epoch
         self.cls = cls
         self.instance: Any = None
-        self.concurrency = spec.max_concurrency
-        self.schedule: Callable[[PushCall], None] | None = None  #: None: the main thread, one by one
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._tasks: dict[TaskId, asyncio.Task[None]] = {}
+        self.built = False  #: `__init__` has returned
+        self._lanes: dict[str, Lane] = {}  #: by group; a group without one runs in the main thread, one by one
+        self._main_loop: Loop | None = None
 
     def build(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.instance = self.cls(*args, **kwargs)
+        cls: Any = self.cls
+        if type(cls).__call__ is type.__call__:
+            # In two steps: an `__init__` that is left by exit_actor() leaves an instance, whose `__ray_shutdown__` runs.
+            self.instance = object.__new__(cls) if cls.__new__ is object.__new__ else cls.__new__(cls, *args, **kwargs)
+            if isinstance(self.instance, cls):
+                cls.__init__(self.instance, *args, **kwargs)
+        else:
+            self.instance = cls(*args, **kwargs)  # a metaclass that makes instances in its own way
+        self.built = True
+        self._open_lanes()
+
+    def _open_lanes(self) -> None:
+        groups = {SYSTEM_GROUP: 1, **self.spec.groups}
         if self.spec.is_async:
-            self._loop = asyncio.new_event_loop()
-            self.schedule = self._on_loop
-        elif self.spec.max_concurrency > 1:
-            pool = ThreadPoolExecutor(self.spec.max_concurrency, thread_name_prefix="nbray-call")
-            self.schedule = lambda push: _submit(pool, lambda: self._in_thread(push))
+            self._lanes = {name: Loop(name, self._run, own_thread=True) for name in groups}
+            self._main_loop = self._lanes[""] = Loop("main", self._run, own_thread=False)
+            return
+        self._lanes = {name: Threads(size, self.executor.execute) for name, size in groups.items()}
+        if self.spec.max_concurrency > 1:
+            self._lanes[""] = Threads(self.spec.max_concurrency, self.executor.execute)
+
+    def begin(self, push: PushCall) -> bool:
+        """Run a call where its group runs. False: in the main thread, which is not ours."""
+        lane = self._lanes.get(push.group)
+        if lane is None:
+            return False
+        lane.begin(push)
+        return True
 
     def live(self) -> None:
         """For an async actor: run its loop in the main thread until the worker is to exit."""
-        if self._loop is None:
-            return
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-        self.executor.end()
+        if self._main_loop is not None:
+            self._main_loop.serve()
+            self.executor.end()
 
-    def stop_loop(self) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+    def stop(self) -> None:
+        """The main thread is needed for the end."""
+        if self._main_loop is not None:
+            self._main_loop.stop()
 
     # ------------------------------------------------------------------------------------------ methods
 
@@ -65,17 +83,14 @@ class LiveActor:
         if name == "__ray_ready__":
             return lambda: True
         if name == "__ray_terminate__":
-            return self._terminate
+            return self.executor.engine.exit_actor
         if name == "__ray_call__":
             return lambda function, *args, **kwargs: function(self.instance, *args, **kwargs)
         return getattr(self.instance, name)  # type: ignore[no-any-return]
 
-    def _terminate(self) -> None:
-        raise ActorExit
-
     def title(self) -> str:
         """What its output and errors are called: its own repr if it has one, else the class."""
-        if self.instance is None or type(self.instance).__repr__ is object.__repr__:  # type: ignore[comparison-overlap]
+        if not self.built or type(self.instance).__repr__ is object.__repr__:  # type: ignore[comparison-overlap]
             return self.spec.class_name
         try:
             return repr(self.instance)
@@ -84,24 +99,6 @@ class LiveActor:
 
     def token(self) -> ActorToken:
         return ActorToken(self.id, self.spec.class_name, self.spec.methods, self.spec.max_task_retries, None)
-
-    # ------------------------------------------------------------------------------------------ threads and loop
-
-    def _in_thread(self, push: PushCall) -> None:
-        try:
-            self.executor.execute(push)
-        except ActorExit:
-            self.executor.end()
-
-    def _on_loop(self, push: PushCall) -> None:
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._begin, push)
-
-    def _begin(self, push: PushCall) -> None:
-        assert self._loop is not None
-        task = self._loop.create_task(self._run(push), context=contextvars.copy_context())
-        self._tasks[push.task] = task
-        task.add_done_callback(lambda _t: self._tasks.pop(push.task, None))
 
     async def _run(self, push: PushCall) -> None:
         executor = self.executor
@@ -118,28 +115,22 @@ class LiveActor:
                     result = await result
                 values, retriable = executor.stored(push, result), False
             except BaseException as error:  # noqa: BLE001 -- every end of a call is reported
-                try:
-                    values, retriable = executor.failed(push, current, error)
-                except ActorExit:
-                    self.stop_loop()
-                    return
+                values, retriable = executor.failed(push, current, error)
         executor.running.pop(push.task, None)
-        executor.report(push, values, started, retriable, 0)
+        executor.conclude(push, current, values, started, retriable, 0)
 
     def cancel(self, task_id: TaskId) -> None:
         """Async: CancelledError inside. Others only see `is_canceled()`."""
-        task = self._tasks.get(task_id)
-        if task is not None and self._loop is not None:
-            self._loop.call_soon_threadsafe(task.cancel)
+        for lane in self._lanes.values():
+            lane.cancel(task_id)
 
     # ------------------------------------------------------------------------------------------ the end
 
     def farewell(self) -> None:
         """`__ray_shutdown__`, if the class has one, in an orderly exit."""
         hook = getattr(self.instance, "__ray_shutdown__", None)
-        if callable(hook):
-            hook()
-
-
-def _submit(pool: ThreadPoolExecutor, call: Callable[[], None]) -> None:
-    pool.submit(contextvars.copy_context().run, call)
+        if not callable(hook):
+            return
+        result = hook()
+        if inspect.isawaitable(result):
+            (self._main_loop or Loop("end", self._run, own_thread=False)).finish(result)

@@ -44,6 +44,7 @@ class Current(msgspec.Struct):
 
     push: _Push | None
     cancelled: bool = False
+    leaves: str = ""  #: it has called exit_actor(), or raised SystemExit: the call has no result
 
 
 class Executor:
@@ -69,6 +70,7 @@ class Executor:
         engine.on_copy_lost = self._copy_lost
         self._held: list[Effect] = []  #: finished tasks' reports, waiting for company
         self.exit_code: int | None = None
+        self.init_failed = False
         signal.signal(signal.SIGINT, self._interrupted)
 
     # ------------------------------------------------------------------------------------------ stepping
@@ -109,14 +111,10 @@ class Executor:
             elif isinstance(effect, w.DropArguments):
                 self.runtime.step(r.Dropped([d.object for d in effect.push.dependencies]))
             elif isinstance(effect, w.Exit):
-                if self.actor is not None:
-                    self.actor.stop_loop()
-                self._runs.put(None)
+                self.end()
 
     def _schedule(self, push: _Push) -> None:
-        if self.actor is not None and isinstance(push, m.PushCall) and self.actor.schedule is not None:
-            self.actor.schedule(push)
-        else:
+        if self.actor is None or not isinstance(push, m.PushCall) or not self.actor.begin(push):
             self._runs.put(lambda: self.execute(push))
 
     def serve(self) -> None:
@@ -127,8 +125,6 @@ class Executor:
                 if job is None:
                     return
                 job()
-            except ActorExit:
-                return
             except KeyboardInterrupt:
                 continue  # meant for a task that ended meanwhile
 
@@ -218,7 +214,18 @@ class Executor:
             self.engine.leave_cell(cell)
             self.current.reset(token)
             self.running.pop(push.task, None)
-        self.report(push, values, started, retriable, time.thread_time_ns() - cpu)
+        self.conclude(push, current, values, started, retriable, time.thread_time_ns() - cpu)
+
+    def conclude(self, push: _Push, current: Current, values: list[m.Value], started: int, retriable: bool, cpu: int) -> None:
+        """The task is over: report it, unless it leaves the actor. Who waits for that call learns it by the actor's end."""
+        if not current.leaves:
+            self.report(push, values, started, retriable, cpu)
+            return
+        self.flush_output()
+        if self.exit_code is None:
+            self.carry_out(self.step(w.Ran(push.task)))
+        else:
+            self.end()
 
     def _outcome(self, push: _Push, current: Current) -> tuple[list[m.Value], bool]:
         """The values of the task's returns, or its failure; whether the failure was an exception of the user's code."""
@@ -231,8 +238,8 @@ class Executor:
             args, kwargs = self.arguments(push)
             if self.actor is None:
                 self._in_main = current
-                if current.cancelled:
-                    raise KeyboardInterrupt  # while its arguments were loaded, where nothing is interrupted
+            if current.cancelled:
+                raise KeyboardInterrupt  # while its arguments were loaded, where nothing is interrupted
             result = call(*args, **kwargs)
             self._in_main = None
             del args, kwargs
@@ -244,10 +251,11 @@ class Executor:
             return self.failed(push, current, error)
 
     def failed(self, push: _Push, current: Current, error: BaseException) -> tuple[list[m.Value], bool]:
-        """What an exception comes to. Ends the worker for exits."""
+        """What an exception comes to. Begins the end of the worker for exits."""
         if isinstance(error, ActorExit | SystemExit):
-            self._leave(push, error)
-        if current.cancelled and isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+            self._leave(current, error)
+            return [], False
+        if current.cancelled and (self.actor is not None or isinstance(error, KeyboardInterrupt | asyncio.CancelledError)):
             return self._cancelled(push), False
         names: dict[str, Any] = {}
         if self.actor is not None:
@@ -266,19 +274,23 @@ class Executor:
         self.engine.job_env = env
         os.environ.update(environment.variables(env))
 
-    def _leave(self, push: _Push, error: BaseException) -> None:
+    def _leave(self, current: Current, error: BaseException) -> None:
         """`exit_actor()` and `sys.exit()`: the process ends, and with it the call."""
-        self.flush_output()
-        if self.actor is not None:
-            reason = "exit_actor" if isinstance(error, ActorExit) else f"sys.exit({getattr(error, 'code', None)!r})"
-            node = Address(self.runtime.me.node, self.runtime.me.node)
-            self.runtime.post(node, m.ActorExiting(self.actor.id, self.actor.epoch, reason))
-            self.exit_code = 0
+        code = getattr(error, "code", None)
+        if isinstance(error, ActorExit):
+            self.leave_actor(current, "exit_actor() was called")
+        elif self.actor is not None and code == 0:
+            self.leave_actor(current, "sys.exit(0) was called")
         else:
-            code = getattr(error, "code", None)
-            self.exit_code = code if isinstance(code, int) else int(code is not None)
-        self._runs.put(None)
-        raise ActorExit
+            # As any crash: an actor with restarts left is started again.
+            current.leaves = f"sys.exit({code!r})"
+            self.exit_code = code if isinstance(code, int) else int(code is not None or self.actor is not None)
+
+    def leave_actor(self, current: Current | None, reason: str) -> None:
+        """The actor ends on purpose: calls that run finish first, those that have not begun are refused."""
+        if current is not None:
+            current.leaves = current.leaves or reason
+        self.carry_out(self.step(w.LeaveAsked(reason)))
 
     def stored(self, push: _Push, result: Any) -> list[m.Value]:
         """The result as values. Raises what pickling raises, with the path to the culprit."""
@@ -307,7 +319,8 @@ class Executor:
         if push.dependencies or push.contains:
             borrows = self._still_held(push)
         me = self.runtime.me.process
-        done = m.TaskDone(push.task, push.attempt, me, values, started, time.time_ns(), borrows, retriable, cpu)
+        spent = self.state.is_last(push)
+        done = m.TaskDone(push.task, push.attempt, me, values, started, time.time_ns(), borrows, retriable, cpu, spent)
         self.carry_out(self._send_or_hold(push, done))
 
     def _send_or_hold(self, push: _Push, done: m.TaskDone) -> list[Effect]:
@@ -338,14 +351,17 @@ class Executor:
     def _say_keeps(self) -> list[Effect]:
         """Under the lock: the node is told that this worker is (no longer) more than idle."""
         self._keeps = not self._keeps
-        return [r.Send(self.state.node, m.WorkerKeeps(self.runtime.process, self._keeps))]
+        after = self.state.handle(w.KeepsChanged(self._keeps), 0.0)
+        return [r.Send(self.state.node, m.WorkerKeeps(self.runtime.process, self._keeps)), *after]
 
     def look_at_keeps(self) -> None:
         """After the I/O thread stepped the owner: what it kept may be gone."""
         if self._keeps and not self.runtime.state.keeps():
+            rest: list[Effect] = []
             with self.runtime.lock:
                 if not self.runtime.state.keeps():
-                    self.runtime._send(self._say_keeps())
+                    rest = self.runtime._send(self._say_keeps())
+            self.carry_out(rest)
 
     def _take_held(self) -> list[Effect]:
         held, self._held = self._held, []
@@ -422,13 +438,16 @@ class Executor:
             args, kwargs = self.arguments(push)
             self.actor = LiveActor(self, spec, message.epoch, cls)
             self.actor.build(args, kwargs)
+            if current.leaves:
+                raise ActorExit  # swallowed in `__init__`
         except BaseException as error:  # noqa: BLE001 -- whatever __init__ raises is why there is no actor
             self._failed_init(message, push, error)
             return
         finally:
             self.current.reset(token)
         # Before anybody is told: a call may arrive the moment they are.
-        self.carry_out(self.step(w.BecameActor(spec.actor, message.epoch, self.actor.concurrency)))
+        born = w.BecameActor(spec.actor, message.epoch, spec.max_concurrency, spec.groups, spec.unordered)
+        self.carry_out(self.step(born))
         self.runtime.post(node, m.ActorStarted(spec.actor, message.epoch, self.runtime.me, self.engine.pid))
         self.actor.live()
 
@@ -437,8 +456,9 @@ class Executor:
         spec = message.spec
         node = Address(self.runtime.me.node, self.runtime.me.node)
         if isinstance(error, ActorExit):
-            self.runtime.post(node, m.ActorExiting(spec.actor, message.epoch, "exit_actor in __init__"))
+            self.state.exiting = "exit_actor() was called in __init__"
         else:
+            self.init_failed = True
             failure = failure_of(
                 error, name=push.name, pid=self.engine.pid, node=self.runtime.me.node, task=push.task, attempt=message.epoch,
                 actor_repr=spec.class_name, actor_id=spec.actor.hex(),
@@ -448,6 +468,8 @@ class Executor:
 
     def end(self) -> None:
         """Leave `serve` after what is queued. From any thread."""
+        if self.actor is not None:
+            self.actor.stop()
         self._runs.put(None)
 
     # ------------------------------------------------------------------------------------------ who runs here

@@ -13,6 +13,7 @@ from nbray import session
 from nbray.engines.native import NativeEngine
 from nbray.ids import Address
 from nbray.owner.runtime import Runtime
+from nbray.wire.messages import ActorExiting
 from nbray.worker import showing
 from nbray.worker import state as w
 from nbray.worker.actor import ActorExit
@@ -71,19 +72,27 @@ def _exit_politely(executor: Executor, output: OutputSender) -> None:
     os._exit = exit_after_sending
 
 
-def _exit_actor(executor: Executor) -> None:
+def _exit_actor(executor: Executor) -> NoReturn:
     if executor.actor is None and not executor.state.is_actor:
         raise TypeError("exit_actor called on a non-actor worker: it ends the actor that calls it, so call it in an actor's method")
+    # Decided here, not where the exception arrives: a bare `except` in the method changes nothing.
+    executor.leave_actor(executor.current.get(), "exit_actor() was called")
     raise ActorExit
 
 
 def _leave(executor: Executor, output: OutputSender) -> int:
-    """An orderly end: the actor's hook, atexit handlers, the last words."""
+    """An orderly end: the actor's hook, atexit handlers, the last words. The node ends whoever takes longer than ACTOR_EXIT_S."""
+    actor = executor.actor
+    if actor is not None and executor.state.exiting:
+        executor.runtime.post(executor.state.node, ActorExiting(actor.id, actor.epoch, executor.state.exiting))
     try:
-        if executor.actor is not None and executor.state.exiting:
-            executor.actor.farewell()
+        if actor is not None and not executor.init_failed:
+            actor.farewell()
+    except BaseException:  # noqa: BLE001 -- the user's hook keeps neither the process nor the other hooks
+        traceback.print_exc()
+    try:
         atexit._run_exitfuncs()
-    except Exception:  # noqa: BLE001 -- the user's hooks do not keep the process
+    except BaseException:  # noqa: BLE001 -- nor do these
         traceback.print_exc()
     output.flush(final=True)
     with contextlib.suppress(OSError):

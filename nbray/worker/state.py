@@ -4,18 +4,20 @@
        |____________ not begun ___________|
               cancelled: never runs        recalled, or the running task blocks: returned to its owner
 
-A worker for tasks runs one at a time, in the order of arrival. An actor starts each caller's calls in order, up to its
-concurrency. A task that blocks in `get` gives back everything not begun: a pipelined child would wait for its own parent.
+A worker for tasks runs one at a time, in the order of arrival. An actor starts each caller's calls in order, up to the bound
+of their concurrency group (groups.py). A task that blocks in `get` gives back everything not begun: a pipelined child would
+wait for its own parent. A worker that has run a function `max_calls` times takes nothing more: its owner sends what it had not
+begun elsewhere, and it exits once nobody needs what it owns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
 
-from nbray.ids import ActorId, Address, ProcessId, TaskId
+from nbray.ids import ActorId, Address, FunctionId, TaskId
 from nbray.machine import Effect, Send
 from nbray.wire.messages import (
     CancelTask,
@@ -28,16 +30,9 @@ from nbray.wire.messages import (
     WorkerBlocked,
     WorkerUnblocked,
 )
+from nbray.worker.groups import Groups, Sent, group_of
 
-
-class Sent(msgspec.Struct, gc=False):
-    """A task or call that is here and has not reported."""
-
-    push: PushTask | PushCall
-    ready: bool
-    running: bool = False
-    cancelled: bool = False
-
+NO_GROUPS: Mapping[str, int] = {}
 
 # -- events of this process
 
@@ -66,12 +61,26 @@ class Unblocked(msgspec.Struct, gc=False):
     pass
 
 
+class KeepsChanged(msgspec.Struct, gc=False):
+    """Whether the end of this process would fail something: tasks of its own, or objects that somebody holds."""
+
+    keeps: bool
+
+
+class LeaveAsked(msgspec.Struct, gc=False):
+    """exit_actor() was called: what runs finishes, what has not begun never will."""
+
+    reason: str
+
+
 class BecameActor(msgspec.Struct, gc=False):
-    """`__init__` returned: calls may start, `concurrency` at a time."""
+    """`__init__` returned: calls may start, `concurrency` at a time and as many of each of the `groups` as it says."""
 
     actor: ActorId
     epoch: int
     concurrency: int
+    groups: Mapping[str, int] = NO_GROUPS
+    unordered: bool = False
 
 
 # -- effects
@@ -117,14 +126,18 @@ class WorkerState:
     def __init__(self, me: Address) -> None:
         self.me = me
         self.tasks: dict[TaskId, Sent] = {}  #: in the order of arrival
-        self.concurrency = 1
         self.running = 0
+        self.groups: Groups | None = None  #: of an actor, from BecameActor on
+        self.spent = False  #: it has run a function as often as it may
+        self.keeps = False
         self.blocked = 0
         self.actor: ActorId | None = None
         self.epoch = -1
         self.is_actor = False  #: from StartActor on; calls wait until BecameActor
         self.exiting = ""
+        self.leaving = False  #: by exit_actor(): no more calls are taken
         self.late = 0
+        self._calls: dict[FunctionId, int] = {}  #: runs of functions with max_calls
         self._lost: set[TaskId] = set()  #: that wait for an argument to be made again
         self._lent = False  #: the node has been told that our CPU is free
         self._given_up: dict[TaskId, list[PushTask | PushCall]] = {}  #: not to run here, and their arguments are being fetched
@@ -140,6 +153,8 @@ class WorkerState:
             Blocked: self._blocked,
             Unblocked: self._unblocked,
             BecameActor: self._became_actor,
+            KeepsChanged: self._keeps_changed,
+            LeaveAsked: self._leave_asked,
             ExitWorker: self._exit,
         }
 
@@ -162,6 +177,10 @@ class WorkerState:
         sent = self.tasks.get(task)
         return sent is not None and sent.cancelled
 
+    def is_last(self, push: PushTask | PushCall) -> bool:
+        """Whether the run of `push` that ends now is the last that its function may have here."""
+        return isinstance(push, PushTask) and 0 < push.max_calls <= self._calls.get(push.function, 0) + 1
+
     @property
     def node(self) -> Address:
         """Our daemon's mailbox."""
@@ -170,19 +189,31 @@ class WorkerState:
     # ------------------------------------------------------------------------------------------ arrivals
 
     def _arrived(self, push: PushTask | PushCall) -> None:
+        if self.spent:
+            self.late += 1  # the report that said so is on its way: the owner sends this one elsewhere when it comes
+            return
         if self.blocked and not self.is_actor:
             self._out.append(Send(push.owner, TasksReturned(self.me.process, [push.task], blocked=True)))
             return
         sent = Sent(push, ready=not push.dependencies)
         self.tasks[push.task] = sent
+        if self.groups is not None:
+            self.groups.add(group_of(push), sent)
         if not sent.ready:
             self._out.append(FetchArguments(push))
-        self._start()
+        self._start(sent)
 
     def _called(self, push: PushCall) -> None:
-        if push.actor != self.actor or push.epoch != self.epoch or self.exiting == "exit_actor":
+        if self.leaving:
+            self._refuse_leaving(push)
+            return
+        if push.actor != self.actor or push.epoch != self.epoch:
             why = f"{push.name} was sent to a life of the actor that is over (epoch {push.epoch}, now {self.epoch})"
             self._out.append(Refuse(push, Failure("ActorDiedError", message=why, fields={"actor": push.actor.hex()})))
+            return
+        if self.groups is None or push.group not in self.groups:
+            why = f"{push.name} was called in the concurrency group {push.group!r}, which the actor does not have"
+            self._out.append(Refuse(push, Failure("RaySystemError", message=why, fields={"actor": push.actor.hex()})))
             return
         self._arrived(push)
 
@@ -198,7 +229,7 @@ class WorkerState:
             self.late += 1
             return
         sent.ready = True
-        self._start()
+        self._start(sent)
 
     def _argument_lost(self, event: ArgumentLost) -> None:
         sent = self.tasks.get(event.task)
@@ -218,30 +249,31 @@ class WorkerState:
             self._out.append(Send(self.node, WorkerBlocked(self.me.process) if lent else WorkerUnblocked(self.me.process)))
 
     def _became_actor(self, event: BecameActor) -> None:
-        self.actor, self.epoch, self.concurrency = event.actor, event.epoch, event.concurrency
+        self.actor, self.epoch = event.actor, event.epoch
+        self.groups = Groups(event.concurrency, event.groups, unordered=event.unordered)
         self.is_actor = True
-        self._start()
 
     # ------------------------------------------------------------------------------------------ running
 
-    def _start(self) -> None:
-        if self.running >= self.concurrency:
+    def _start(self, changed: Sent) -> None:
+        """Start what may start now that something has changed for, or by the end of, one task or call."""
+        if self.groups is not None:
+            for sent in self.groups.startable(group_of(changed.push)):
+                self._run(sent)
+        else:
+            self._start_next()
+
+    def _start_next(self) -> None:
+        if self.running or self.spent or self.is_actor:
             return
-        held_back: set[ProcessId] = set()
-        for sent in self.tasks.values():
-            if self.running >= self.concurrency:
-                return
-            if sent.running:
-                continue
-            caller = sent.push.owner.process
-            if not sent.ready:
-                if not self.is_actor:
-                    return
-                held_back.add(caller)  # this caller's later calls wait with it, other callers' do not
-            elif caller not in held_back:
-                sent.running = True
-                self.running += 1
-                self._out.append(Run(sent.push))
+        first = next(iter(self.tasks.values()), None)
+        if first is not None and first.ready:
+            self._run(first)
+
+    def _run(self, sent: Sent) -> None:
+        sent.running = True
+        self.running += 1
+        self._out.append(Run(sent.push))
 
     def _ran(self, event: Ran) -> None:
         sent = self.tasks.pop(event.task, None)
@@ -249,8 +281,20 @@ class WorkerState:
             self.late += 1
             return
         self.running -= 1
-        self._start()
+        if self.groups is not None:
+            self.groups.over(group_of(sent.push), sent)
+        elif isinstance(sent.push, PushTask) and sent.push.max_calls:
+            self._count(sent.push)
+        self._start(sent)
         self._maybe_exit()
+
+    def _count(self, push: PushTask) -> None:
+        last = self.is_last(push)
+        self._calls[push.function] = self._calls.get(push.function, 0) + 1
+        if last:
+            self.spent = True
+            for waiting in list(self.tasks.values()):
+                self._give_up(waiting)
 
     def _blocked(self, _event: Blocked) -> None:
         self.blocked += 1
@@ -271,7 +315,7 @@ class WorkerState:
         latest = waiting[-event.count :] if event.count else []
         if latest:
             self._return(latest, blocked=self.blocked > 0)
-            self._start()  # the first in line may have been among them, waiting for its arguments
+            self._start_next()  # the first in line may have been among them, waiting for its arguments
             self._maybe_exit()
             return
         # Nothing left to give: the owner may ask again for what it sends from now on.
@@ -294,6 +338,8 @@ class WorkerState:
     def _give_up(self, sent: Sent) -> None:
         """It will not run here: its arguments go, now or when they have come."""
         del self.tasks[sent.push.task]
+        if self.groups is not None:
+            self.groups.over(group_of(sent.push), sent)
         if sent.push.dependencies:
             if sent.ready:
                 self._out.append(DropArguments(sent.push))
@@ -312,7 +358,7 @@ class WorkerState:
         self._give_up(sent)
         message = f"{sent.push.name} (task {event.task.hex()}) was cancelled before it began"
         self._out.append(Refuse(sent.push, Failure("TaskCancelledError", message=message, fields={"task": event.task.hex()})))
-        self._start()
+        self._start(sent)
         self._maybe_exit()
 
     # ------------------------------------------------------------------------------------------ the end
@@ -321,11 +367,34 @@ class WorkerState:
         self.exiting = self.exiting or event.reason or "told to"
         self._maybe_exit()
 
+    def _leave_asked(self, event: LeaveAsked) -> None:
+        self.leaving = True
+        self.exiting = self.exiting or event.reason
+        for sent in [s for s in self.tasks.values() if not s.running]:
+            self._give_up(sent)
+            self._refuse_leaving(sent.push)
+        self._maybe_exit()
+
+    def _refuse_leaving(self, push: PushTask | PushCall) -> None:
+        why = f"{push.name} did not begin: {self.exiting}, and the actor ends"
+        fields = {"actor": (self.actor or b"").hex(), "maybe_executed": False}
+        self._out.append(Refuse(push, Failure("ActorDiedError", message=why, fields=fields)))
+
+    def _keeps_changed(self, event: KeepsChanged) -> None:
+        self.keeps = event.keeps
+        if self.spent:
+            self._maybe_exit()
+
     def _maybe_exit(self) -> None:
-        if self.exiting and not self.tasks:
+        # Who has merely run its calls stays while others need what it owns; who is told to end otherwise has been judged useless.
+        if self.exiting and not self.tasks and not (self.spent and self.keeps):
             self._out.append(Exit(self.exiting))
 
     def check(self) -> None:
         assert self.running == sum(s.running for s in self.tasks.values())
-        assert 0 <= self.running <= self.concurrency
+        if self.groups is not None:
+            self.groups.check()
+            assert self.running == sum(group.running for group in self.groups.groups.values())
+        else:
+            assert 0 <= self.running <= 1
         assert self.blocked >= 0

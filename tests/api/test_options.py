@@ -202,18 +202,13 @@ def test_a_number_of_returns_is_a_count(value: object, error: type[Exception]) -
     [
         (TASK, "num_returns", "streaming"),
         (TASK, "num_returns", "dynamic"),
-        (TASK, "max_calls", 1),
         (TASK, "label_selector", {"a": "b"}),
         (TASK, "placement_group", object()),
         (TASK, "placement_group_bundle_index", 0),
         (TASK, "placement_group_capture_child_tasks", True),
         (TASK, "object_store_memory", 100),
-        (TASK, "enable_task_events", False),
         (TASK, "runtime_env", {"pip": ["requests"]}),
         (TASK, "_generator_backpressure_num_objects", 3),
-        (ACTOR, "concurrency_groups", {"io": 2}),
-        (ACTOR, "allow_out_of_order_execution", True),
-        (METHOD, "concurrency_group", "io"),
         (METHOD, "tensor_transport", "nccl"),
     ],
 )

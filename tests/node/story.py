@@ -137,8 +137,8 @@ class Story:
         assert granted, "no lease was granted; the story:\n" + "\n".join(self.told)
         return granted[0]
 
-    def give_back(self, lease: m.LeaseGranted, owner: Address | None = None, broken: bool = False) -> None:
-        self.tell(m.ReturnLease(lease.lease, (owner or address("d")).process, broken))
+    def give_back(self, lease: m.LeaseGranted, owner: Address | None = None, broken: bool = False, spent: bool = False) -> None:
+        self.tell(m.ReturnLease(lease.lease, (owner or address("d")).process, broken, spent))
 
     def view(self, *others: m.NodeInfo) -> None:
         self.tell(m.ClusterView([self.state.ground.info(), *others]))

@@ -165,6 +165,39 @@ def test_a_broken_worker_is_not_used_again() -> None:
     assert again.worker != lease.worker
 
 
+def test_a_spent_worker_is_asked_to_end_and_its_room_is_free_at_once() -> None:
+    story = Story(CPU=1)
+    lease = story.lease(1)
+    story.give_back(lease, spent=True)
+    assert story.sent_to(lease.worker, m.ExitWorker)
+    assert not story.ordered(r.KillWorker)
+    again = story.lease(2)
+    assert again.worker != lease.worker
+    story.wait(config.ACTOR_EXIT_S + 0.1)
+    assert story.ordered(r.KillWorker) == [r.KillWorker(lease.worker.process, 9)]
+
+
+def test_a_spent_worker_has_all_the_time_while_others_need_what_it_owns() -> None:
+    story = Story(CPU=1)
+    lease = story.lease(1)
+    story.tell(m.WorkerKeeps(lease.worker.process, True))
+    story.give_back(lease, spent=True)
+    story.wait(10 * config.ACTOR_EXIT_S)
+    assert not story.ordered(r.KillWorker)
+    story.tell(m.WorkerKeeps(lease.worker.process, False))
+    story.wait(config.ACTOR_EXIT_S + 0.1)
+    assert story.ordered(r.KillWorker) == [r.KillWorker(lease.worker.process, 9)]
+
+
+def test_a_spent_worker_ends_with_its_job() -> None:
+    story = Story(CPU=1)
+    lease = story.lease(1)
+    story.tell(m.WorkerKeeps(lease.worker.process, True))
+    story.give_back(lease, spent=True)
+    story.tell(m.JobEnded(address("d")))
+    assert story.ordered(r.KillWorker) == [r.KillWorker(lease.worker.process, 9)]
+
+
 def test_a_lost_worker_is_told_to_the_owner_with_how_it_died() -> None:
     story = Story(CPU=1)
     lease = story.lease(1)

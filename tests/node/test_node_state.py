@@ -249,7 +249,7 @@ def test_an_actor_that_says_it_exits_and_does_not_is_killed() -> None:
     story = Story(CPU=1)
     here = started(story)
     story.tell(m.ActorExiting(actor_spec("A").actor, 0, "exit_actor"))
-    story.wait(config.KILL_S + 0.1)
+    story.wait(config.ACTOR_EXIT_S + 0.1)
     assert story.ordered(r.KillWorker) == [r.KillWorker(here.process, 9)]
 
 

@@ -80,6 +80,38 @@ def test_a_call_whose_argument_is_not_ready_holds_back_those_behind_it(desk: Des
     assert pushed(desk) == [(second.id, 0, 1), (third.id, 0, 2)]
 
 
+def test_in_another_concurrency_group_it_holds_back_nothing(desk: Desk) -> None:
+    argument = desk.running(2)
+    actor = desk.live_actor()
+    waits = desk.call(actor, needs=[desk.ref(argument)], group="io")
+    behind, beside = desk.call(actor, group="io"), desk.call(actor)
+    assert (waits.state, behind.state, beside.state) == (r.WAITING, r.WAITING, r.PUSHED)
+    desk.done(argument, inline(2))
+    assert [task for task, _, _ in pushed(desk)] == [waits.id, behind.id]
+
+
+def test_out_of_order_a_call_that_waits_for_its_argument_holds_back_only_itself(desk: Desk) -> None:
+    argument = desk.running(2)
+    actor = desk.live_actor()
+    waits = desk.call(actor, needs=[desk.ref(argument)], unordered=True)
+    behind = desk.call(actor, unordered=True)
+    assert (waits.state, behind.state) == (r.WAITING, r.PUSHED)
+    assert desk.state.calls.actors[actor].pending == 2
+    desk.done(argument, inline(2))
+    assert [task for task, _, _ in pushed(desk)] == [waits.id]
+
+
+def test_a_call_out_of_order_that_waits_can_be_cancelled_and_ends_with_its_actor(desk: Desk) -> None:
+    argument = desk.running(2)
+    actor = desk.live_actor()
+    cancelled, lost = (desk.call(actor, needs=[desk.ref(argument)], unordered=True) for _ in range(2))
+    desk.tell(r.CancelAsked(object_id(cancelled.id)))
+    assert desk.failure(cancelled).kind == "TaskCancelledError"
+    desk.update(actor, "DEAD", failure=m.Failure("ActorDiedError", message="it is dead"))
+    assert desk.failure(lost).kind == "ActorDiedError"
+    assert desk.state.calls.actors[actor].pending == 0
+
+
 def test_a_call_whose_argument_fails_makes_way_for_those_behind_it(desk: Desk) -> None:
     argument = desk.running(2)
     actor = desk.live_actor()

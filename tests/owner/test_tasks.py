@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from nbray import config
@@ -95,6 +96,28 @@ def test_a_task_of_another_shape_asks_for_a_lease_of_its_own(desk: Desk) -> None
     desk.done(desk.running())
     desk.submit(shape=m.Shape({"CPU": 20_000}))
     assert [request.shape.amounts for request in desk.sent(m.RequestLease)] == [{"CPU": 20_000}]
+
+
+def test_a_spent_worker_is_returned_and_what_was_sent_behind_goes_elsewhere(desk: Desk) -> None:
+    first = desk.running()
+    desk.done(first, took_s=1e-4)
+    first, behind = desk.submit(), desk.submit()
+    assert behind.lease is desk.lease(first)
+    attempt = behind.push.attempt
+    desk.done(first, took_s=1e-4, spent=True)
+    assert desk.sent(m.ReturnLease, daemon()) == [m.ReturnLease(1, ME.process, spent=True)]
+    assert desk.value(first) == inline()
+    assert (behind.state, behind.push.attempt) == (r.QUEUED, attempt)
+    assert [push.task for push in desk.grant(2)] == [behind.id]
+
+
+def test_a_task_whose_function_ends_its_worker_is_not_sent_behind_another(desk: Desk) -> None:
+    desk.done(desk.running(), took_s=1e-4)
+    desk.submit()
+    limited = desk.task()
+    limited.push = msgspec.structs.replace(limited.push, max_calls=5)
+    desk.tell(r.Submitted(limited))
+    assert limited.state == r.QUEUED
 
 
 def test_a_recalled_lease_is_returned_when_its_task_ends_and_takes_nothing_more(desk: Desk) -> None:

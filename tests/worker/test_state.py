@@ -297,8 +297,11 @@ def test_an_actor_that_blocks_keeps_its_calls(actor: Bench) -> None:
 
 def test_an_actor_that_leaves_on_purpose_takes_no_more_calls(actor: Bench) -> None:
     running = call(1)
-    actor.tell(running, m.ExitWorker("exit_actor"))
-    actor.tell(call(2))
+    actor.tell(running, waits := call(2))
+    actor.tell(w.LeaveAsked("exit_actor() was called"))
+    assert [(refuse.push, refuse.failure.kind) for refuse in actor.effects(w.Refuse)] == [(waits, "ActorDiedError")]
+    assert not actor.effects(w.Exit), "a call runs"
+    actor.tell(call(3))
     assert actor.effects(w.Refuse)
     actor.tell(w.Ran(running.task))
     assert actor.effects(w.Exit)
