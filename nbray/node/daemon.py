@@ -308,6 +308,8 @@ class Daemon:
         """Send what is queued, and let go of everything."""
         if self._spiller is not None:
             self._spiller.close()
+        if self._network is not None:
+            self._mailbox.pass_on()
         for mailbox in reversed(self._mailboxes):
             self.loop.unwatch(mailbox.fd)
             mailbox.close()

@@ -199,6 +199,13 @@ class Exchange:
         peer = self._peer(node)
         self._step(peer, lane, self._link(peer, lane), link.Submitted(parts), now)
 
+    @property
+    def has_last_words(self) -> bool:
+        """Whether messages are on their way that a connection of this moment could still bring to their ends."""
+        by_relay = self._home is not None and bool(self._home.streams)
+        waiting = (p for p in self.peers.values() if (link_ := p.links.get(CONTROL)) is not None and link_.undelivered)
+        return any(by_relay or peer.streams for peer in waiting)
+
     def _peer(self, node: NodeId) -> Peer:
         peer = self.peers.get(node)
         if peer is None:

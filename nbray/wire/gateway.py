@@ -44,6 +44,9 @@ from nbray.wire.streams import BURST, Handler, Listener, Socket, StreamEvent
 
 __all__ = ["Gateway", "GatewayEvent", "GatewayFailed", "HomeMoved", "PeerDown", "PeerUp", "Rejected"]
 
+#: A stopping gateway waits so long for others to acknowledge its last messages.
+LEAVE_S = 2.0
+
 log = logging.getLogger("nbray.gateway")
 
 
@@ -126,7 +129,11 @@ class Gateway:
         self._do(lambda: self._close_outbox(process))
 
     def stop(self) -> None:
-        """Close everything. What is not acknowledged is dropped: end in order by messages first. Idempotent."""
+        """Let the messages out that it has taken, for at most LEAVE_S, and close everything. Idempotent.
+
+        Messages have left when the gateways that they went to say so; nobody waits for those that cannot be reached, nor for
+        chunks of objects.
+        """
         if self._thread is None:
             return
         self._do(self._set_stopping)
@@ -169,14 +176,18 @@ class Gateway:
         try:
             while not self._stopping:
                 self._turn()
+            leave_by = time.monotonic() + LEAVE_S
+            while self._exchange.has_last_words and time.monotonic() < leave_by:
+                self._turn(leave_by)
         except Exception as error:
             log.exception("the gateway of node %s failed", short(self.node))
             self.tell(GatewayFailed(f"{type(error).__name__}: {error}"))
         finally:
             self._close()
 
-    def _turn(self) -> None:
-        deadline = self._exchange.next_deadline()
+    def _turn(self, until: float | None = None) -> None:
+        """Wait for the next thing, at most until then, and do what is due."""
+        deadline = min((t for t in (self._exchange.next_deadline(), until) if t is not None), default=None)
         timeout_s = 60.0 if deadline is None else min(max(0.0, deadline - time.monotonic()), 60.0)
         ready = dict(self._poller.poll(int(timeout_s * 1000) + (timeout_s > 0)))
         now = time.monotonic()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections import deque
 
 import zmq
@@ -23,6 +24,8 @@ GATEWAY = "gateway"
 IPC_FILTER_UID = 59
 #: An empty frame that a process sends to itself to wake its own receiver; never decoded.
 WAKE = b""
+#: What a process sends itself by way of the gateway; never decoded.
+ECHO = b"echo"
 #: How long a closing process waits for its last messages to leave, in milliseconds.
 LINGER_MS = 1000
 #: Of one frame with several messages.
@@ -141,7 +144,7 @@ class Mailbox:
         return self._read.popleft()
 
     def _decoded(self, frame: bytes) -> list[Message]:
-        if frame == WAKE:
+        if frame in (WAKE, ECHO):
             return []
         try:
             return decode_frame(frame)
@@ -168,6 +171,19 @@ class Mailbox:
         term = threading.Thread(target=self._context.term, daemon=True)
         term.start()
         term.join(LINGER_MS / 1000)
+
+    def pass_on(self) -> None:
+        """Wait, for at most LINGER_MS, until the gateway has taken what was sent to other nodes. For the end: what arrives
+        meanwhile is dropped."""
+        outbox = self._outboxes.get(b"")
+        if outbox is None:
+            return
+        # It takes what one process sends in order, so once this is back everything before it is there.
+        outbox.send_multipart((self._node, self.address.process, ECHO))
+        until = time.monotonic() + LINGER_MS / 1000
+        while self._inbox.poll(max(0, round((until - time.monotonic()) * 1000))):
+            if self._inbox.recv() == ECHO:
+                return
 
     def _close_outboxes(self, linger_ms: int) -> None:
         for process, outbox in self._outboxes.items():

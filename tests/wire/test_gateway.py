@@ -21,14 +21,15 @@ import pytest
 import zmq
 
 from nbray.exceptions import AuthenticationError
-from nbray.ids import HEAD
+from nbray.ids import HEAD, Address
 from nbray.wire import auth
 from nbray.wire.auth import Credentials, credentials
 from nbray.wire.codec import encode
 from nbray.wire.envelope import BULK_LANES, CONTROL, lane_of, seal
 from nbray.wire.gateway import Gateway, GatewayEvent, HomeMoved, PeerDown, PeerUp, Rejected
 from nbray.wire.link import DATA, Packet
-from nbray.wire.messages import DefineFunction, NodeInfo, PushChunk
+from nbray.wire.mailbox import Mailbox
+from nbray.wire.messages import CancelTask, DefineFunction, NodeInfo, PushChunk
 
 CLUSTER = "ab" * 16
 MINE = credentials(CLUSTER, b"s" * 32, "test.json")
@@ -291,6 +292,31 @@ def test_a_restarted_head_at_the_same_address_becomes_home_under_its_new_name(ma
     assert a.wait_event(lambda e: isinstance(e, HomeMoved)) == HomeMoved(second.node)
     a.send(second, b"again")
     assert second.take(1) == [b"again"]
+
+
+def test_a_gateway_that_stops_lets_the_last_words_of_its_node_out(make: Callable[..., Node], head: Node) -> None:
+    a = joined(make, head)
+    last_words = [CancelTask(b"%016d" % i) for i in range(5000)]
+    mailbox = Mailbox(Address(a.node, b"daemon.."), a.directory)
+    for message in last_words:
+        mailbox.send(Address(head.node, head.process), message)
+    mailbox.pass_on()
+    mailbox.close()
+    a.gateway.stop()
+    assert head.take(5000) == [encode(message) for message in last_words]
+
+
+def test_a_gateway_that_stops_does_not_wait_for_nodes_that_it_cannot_reach(make: Callable[..., Node], head: Node) -> None:
+    a = joined(make, head)
+    a.send(head, b"first")
+    head.take(1)
+    a.gateway.stop()
+    head.wait_event(lambda e: isinstance(e, PeerUp))
+    while head.gateway._exchange.peers[a.node].streams:
+        time.sleep(0.01)
+    head.send(a, b"to nobody")
+    head.wait_count("packet without a route", 1)
+    assert not head.gateway._exchange.has_last_words
 
 
 def test_a_node_that_the_head_calls_dead_gets_nothing_more(make: Callable[..., Node], head: Node) -> None:
