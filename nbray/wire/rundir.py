@@ -182,7 +182,7 @@ def clean_stale(root: str | None = None) -> list[str]:
     removed = []
     for path, name, root_fd in _entries(root):
         if not _is_locked(root_fd, name):
-            shutil.rmtree(name, dir_fd=root_fd)
+            _remove_entry(root_fd, name)
             removed.append(f"{path}/{name}")
     return removed
 
@@ -196,10 +196,23 @@ def in_use(root: str | None = None) -> list[str]:
     ]
 
 
+def _remove_entry(root_fd: int, name: str) -> None:
+    """Remove a directory that others may be removing at the same time: its own daemon, or the next that comes."""
+    while True:
+        try:
+            shutil.rmtree(name, dir_fd=root_fd)
+            return
+        except FileNotFoundError:
+            try:
+                os.stat(name, dir_fd=root_fd, follow_symlinks=False)
+            except FileNotFoundError:
+                return
+
+
 def _remove_tree(root: str, name: str) -> None:
     root_fd = open_private(root)
     try:
-        shutil.rmtree(name, dir_fd=root_fd)
+        _remove_entry(root_fd, name)
     finally:
         os.close(root_fd)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,18 @@ def test_directories_in_use_are_those_with_a_daemon_that_listens(root: str, plac
     assert rundir.in_use(root) == []
     Path(place.path, rundir.LIFELINE).touch()
     assert rundir.in_use(root) == [place.path]
+
+
+def test_two_that_remove_one_directory_at_the_same_time_both_succeed(tmp_path: Path) -> None:
+    root_fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        for _ in range(20):
+            (tmp_path / "r0").mkdir()
+            for i in range(50):
+                (tmp_path / "r0" / str(i)).touch()
+            with ThreadPoolExecutor(2) as pool:
+                for removal in [pool.submit(rundir._remove_entry, root_fd, "r0") for _ in range(2)]:
+                    removal.result()
+            assert not (tmp_path / "r0").exists()
+    finally:
+        os.close(root_fd)
