@@ -32,6 +32,7 @@ LAYERS = [
     {"worker"},  # an engine, and what runs tasks beside it
     {"actor", "actors", "api", "connection", "definitions", "functions", "options", "runtime_context", "signatures", "types"}
     | {"nbray"},
+    {"cards"},
     {"notebook", "server", "util", "cli", "state", "experimental", "testing", "__main__"},
 ]
 ROLES = {"head", "node", "owner"}

@@ -19,7 +19,17 @@ import msgspec
 from nbray import trace
 from nbray.config import INLINE_LIMIT
 from nbray.engines import nodes_view
-from nbray.engines.port import ActorOptions, ActorToken, CallOptions, FunctionSpec, OutputEvent, RuntimeFacts, TaskOptions
+from nbray.engines.cells import Cells
+from nbray.engines.port import (
+    ActorOptions,
+    ActorToken,
+    CallOptions,
+    CellProgress,
+    FunctionSpec,
+    OutputEvent,
+    RuntimeFacts,
+    TaskOptions,
+)
 from nbray.exceptions import GetTimeoutError, PendingCallsLimitExceeded, ResultDeserializationError
 from nbray.ids import Address, TaskIds, object_id
 from nbray.machine import Effect
@@ -54,7 +64,7 @@ class NativeEngine:
         self._cell: contextvars.ContextVar[str | None] = contextvars.ContextVar("nbray_cell", default=None)
         self._default_cell = ""
         self._trace_armed = False
-        self._cells: dict[str, dict[str, int]] = {}
+        self.cells = Cells()
         self._naming: dict[bytes, Question] = {}  #: actors whose name the head has not granted yet
         self._on_output: Callable[[OutputEvent], None] = lambda _event: None
         self._on_notice: Callable[[str, str, str], None] = lambda _cell, _kind, _text: None
@@ -99,7 +109,7 @@ class NativeEngine:
             task.traced = False
         if not self.is_driver:
             task.parent = self.facts_here().task or b""
-        self._count(push.cell, "queued", 1)
+        self.cells.submitted(push.cell, push.name)
         runtime.step(r.Submitted(task))
         me = runtime.me
         return [ObjectRef(object_id(task_id, i), me, self) for i in range(options.returns)]
@@ -174,7 +184,7 @@ class NativeEngine:
             task.retry_exceptions, task.retry_types = retries, options.retry_exceptions
         if not self.is_driver:
             task.parent = self.facts_here().task or b""
-        self._count(push.cell, "queued", 1)
+        self.cells.submitted(push.cell, push.name)
         if not options.traced:
             task.traced = False
         runtime.step(r.Called(task, actor.actor, actor.class_name, options.unordered))
@@ -415,18 +425,33 @@ class NativeEngine:
         return count
 
     def cell_counts(self, tag: str) -> dict[str, int]:
-        counts = {"queued": 0, "running": 0, "done": 0, "failed": 0, "cancelled": 0, **self._cells.get(tag, {})}
-        with self.runtime.locked() as state:
-            running = sum(t.push.cell == tag and t.state == r.PUSHED for t in state.tasks.tasks.values())
-        counts["queued"] -= running
-        counts["running"] = running
-        return counts
+        count = self.cells.counts(tag)
+        count.running = sum(self._running(tag).values())
+        return {
+            "queued": count.queued,
+            "running": count.running,
+            "done": count.done,
+            "failed": count.failed,
+            "cancelled": count.cancelled,
+        }
 
-    def _count(self, cell: str, what: str, change: int) -> None:
-        counts = self._cells.get(cell)
-        if counts is None:
-            counts = self._cells[cell] = {}
-        counts[what] = counts.get(what, 0) + change
+    def on_new_cell(self, callback: Callable[[str], bool]) -> None:
+        self.cells.on_new = callback
+
+    def cell_progress(self, tag: str) -> CellProgress:
+        return self.cells.progress(tag, self._running(tag))
+
+    def forget_cell(self, tag: str) -> None:
+        self.cells.forget(tag)
+
+    def _running(self, tag: str) -> dict[str, int]:
+        """Tasks of a cell by name that workers have begun, as far as the owner knows: the first of what each was sent."""
+        running: dict[str, int] = {}
+        with self.runtime.locked() as state:
+            for task in state.first_running():
+                if task.push.cell == tag:
+                    running[task.push.name] = running.get(task.push.name, 0) + 1
+        return running
 
     def on_output(self, callback: Callable[[OutputEvent], None]) -> None:
         self._on_output = callback
@@ -457,11 +482,6 @@ class NativeEngine:
 
     def _finished(self, done: r.Finished) -> None:
         push = done.task.push
-        outcome = {"DONE": "done", "FAILED": "failed", "CANCELLED": "cancelled"}[done.state]
-        self._count(push.cell, "queued", -1)
-        self._count(push.cell, outcome, 1)
-        if not done.task.traced:
-            return
         state = "FINISHED" if done.state == "DONE" else done.state
         detail = "" if done.failure is None else f"{done.failure.kind} {done.failure.type_name}: {done.failure.message}"[:500]
         record = trace.TraceRecord(
@@ -469,6 +489,9 @@ class NativeEngine:
             done.task.submitted_ns, 0, done.started_ns, done.ended_ns, time.time_ns(), done.cpu_ns,
             [h.object for h in done.task.needs or []], push.returns, detail,
         )  # fmt: skip
+        self.cells.ended(push.cell, push.name, record)
+        if not done.task.traced:
+            return
         self.trace_log.add(record)
         if not self._trace_armed:
             self._trace_armed = True

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from nbray.refs import ObjectRef
+from nbray.trace import TraceRecord
 
 
 class FunctionSpec(msgspec.Struct, frozen=True):
@@ -122,6 +123,27 @@ class RuntimeFacts(msgspec.Struct, frozen=True):
     restarted: bool = False
 
 
+class NameCount(msgspec.Struct):
+    """Tasks of one name in one cell."""
+
+    submitted: int = 0
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    running: int = 0
+
+    @property
+    def queued(self) -> int:
+        return max(0, self.submitted - self.done - self.failed - self.cancelled - self.running)
+
+
+class CellProgress(msgspec.Struct, frozen=True):
+    """How a cell stands: counts by the tasks' name, and records of those that ended since the last question."""
+
+    names: dict[str, NameCount]
+    records: list[TraceRecord]
+
+
 class Engine(Protocol):
     """One running cluster, as seen from this process."""
 
@@ -222,6 +244,18 @@ class Engine(Protocol):
 
     def cell_counts(self, tag: str) -> dict[str, int]:
         """{"queued", "running", "done", "failed", "cancelled"} of a tag."""
+        ...
+
+    def on_new_cell(self, callback: Callable[[str], bool]) -> None:
+        """`callback(tag)` at the first task of a cell, in the thread that submits it: whether to keep its records."""
+        ...
+
+    def cell_progress(self, tag: str) -> CellProgress:
+        """Counts by name, and records of tasks that ended since the last question. Costs what is new, not what is queued."""
+        ...
+
+    def forget_cell(self, tag: str) -> None:
+        """Nobody asks for the cell's progress any more."""
         ...
 
     def on_output(self, callback: Callable[[OutputEvent], None]) -> None:

@@ -46,7 +46,7 @@ class CellOptions:
     on_interrupt: str = "cancel"
     stream: bool = True
     max_output: int = 10**6
-    view: str = "line"
+    view: str = "card"
     name: str | None = None
     tag: str | None = None
     dry_run: bool = False
@@ -252,7 +252,11 @@ output_args = _group(
     argument("--stream", action="store_const", const=True, dest="stream", help="show what tasks print while they run [default]"),
     argument("--no-stream", action="store_const", const=False, dest="stream", help="show it when the cell ends"),
     argument("--max-output", metavar="SIZE", type=_type(read_size), help="of printed text, then its head and tail [default: 1MB]"),
-    argument("--view", choices=["line", "none"], help="the line under the cell that says how it went [default: line]"),
+    argument(
+        "--view",
+        choices=["card", "line", "none"],
+        help="what shows under the cell: a live card after 0.3 s, only the line that says how it went, or nothing [default: card]",
+    ),
     argument("--tag", metavar="TEXT", type=_type(str), help="a label that the cell's tasks carry after their name"),
 )
 cell_args = _group(

@@ -12,7 +12,10 @@ from collections import deque
 from typing import Any
 
 from nbray import connection, session
+from nbray.cards.widget import View
 from nbray.engines.port import Engine
+from nbray.notebook.cards import Card, Desk
+from nbray.notebook.holders import held_by_names, held_objects, release
 from nbray.notebook.inputs import InputStore
 from nbray.notebook.interrupt import Heartbeat, Interrupts
 from nbray.notebook.job import Job
@@ -36,6 +39,12 @@ class Notebook:
         self.tag = ""
         self.job_tags: set[str] = set()  #: of the running cell, for which its prompt waits
         self.stopped_in = ""  #: the cell whose interrupt a job has dealt with already
+        self.titles: dict[str, str] = {}  #: of jobs, for their cards
+        self.cardless: set[str] = set()  #: jobs that asked for no card
+        self.desk: Desk | None = None if kernel is None else Desk(self.router.show, self._view_of)
+        if self.desk is not None:
+            self.desk.wanted = lambda tag: tag not in self.cardless and self.configured.get("view", "card") == "card"
+            self.desk.title = lambda tag: self.titles.get(tag) or self.label
         self._numbers = itertools.count(1)
         self._engine: Engine | None = None
 
@@ -79,14 +88,41 @@ class Notebook:
             if cancelled:
                 self.router.notice(self.tag, "cancelled", f"stopped; tasks of this cell cancelled: {cancelled}")
         self.router.flush(self.tag)
+        if self.desk is not None:
+            self.desk.end_cell(self.tag)
 
-    def new_tag(self) -> str:
+    def new_tag(self, title: str, *, card: bool) -> str:
         """For a job in the running cell."""
         if not self.tag:
             self.begin_cell()
         tag = f"{self.tag}{SEPARATOR}{next(self._numbers)}"
         self.job_tags.add(tag)
+        self.titles[tag] = title
+        if not card:
+            self.cardless.add(tag)
         return tag
+
+    # -- cards
+
+    def _view_of(self, card: Card) -> Any:
+        """The live view of a card, and what its page may ask for."""
+        job = next((job for job in reversed(self.jobs) if job.tag == card.tag), None)
+        commands: dict[str, Any] = {
+            "resync": card.resync,
+            "cancel": lambda force=False: self._cancel_card(card, force=force),
+            "tasks": card.run.latest,
+            "lineage": lambda: card.lineage(held_by_names(self.namespace)),
+            "objects": lambda: held_objects(self.namespace, card.engine),
+            "release": lambda names: release(self.namespace, names),
+            "perfetto": card.chrome_trace,
+        }
+        if job is not None and not job.plan.options.background:
+            card.can_background = True
+            commands["background"] = job.put_in_background
+        return View(commands)
+
+    def _cancel_card(self, card: Card, *, force: bool) -> int:
+        return card.engine.cancel_cell(card.tag, force) if force else self.interrupts.stopped(card.engine, [card.tag])
 
     # -- the engine
 
@@ -105,8 +141,16 @@ class Notebook:
         self.router.count_tasks = (lambda tag: sum(engine.cell_counts(tag).values())) if engine is not None else (lambda _tag: 1)
         if engine is not None and engine.is_driver:
             engine.on_output(self.router.take)
-            engine.on_notice(self.router.notice)
+            engine.on_notice(self.notice)
+            if self.desk is not None:
+                self.desk.attach(engine)
             engine.set_default_cell(self.tag)
+
+    def notice(self, tag: str, kind: str, text: str) -> None:
+        """Why a cell waits goes onto its card, if it has one; all else under the cell."""
+        if kind == "waiting" and self.desk is not None and self.desk.notice(tag, text):
+            return
+        self.router.notice(tag, kind, text)
 
     def open(self) -> None:
         session.watchers.append(self.attach)
@@ -120,8 +164,11 @@ class Notebook:
             self._engine.on_output(print_plainly)
             self._engine.on_notice(lambda _cell, _kind, text: print(f"nbray: {text}"))
             self._engine.set_default_cell("")
+            self._engine.on_new_cell(lambda _tag: False)
         self._engine = None
         self.heartbeat.end()
+        if self.desk is not None:
+            self.desk.close()
         self.router.close()
 
 

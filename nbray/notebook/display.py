@@ -11,46 +11,13 @@ from typing import Any
 
 from nbray import session
 from nbray.actors import ActorHandle
+from nbray.cards.page import STATE_COLOURS
+from nbray.cards.words import SIGNS, bytes_text
 from nbray.exceptions import RayError
 from nbray.refs import ObjectRef
 
 Bundle = dict[str, str]  #: mime type -> text
 MUTED = "color:var(--jp-ui-font-color2,#666)"
-COLOURS = {
-    "done": "var(--jp-success-color1,#2e7d32)",
-    "failed": "var(--jp-error-color1,#c62828)",
-    "cancelled": "var(--jp-warn-color1,#b26a00)",
-    "timed out": "var(--jp-warn-color1,#b26a00)",
-    "running": "var(--jp-brand-color1,#1565c0)",
-    "detached": "var(--jp-brand-color1,#1565c0)",
-}
-#: Never colour alone: each state has its sign.
-SIGNS = {"done": "✓", "failed": "✗", "cancelled": "■", "timed out": "■", "running": "▸", "detached": "▸"}
-
-
-def bytes_text(size: float) -> str:
-    """A size as people write it: `1.5 MB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:,.1f} TB"
-
-
-def seconds_text(seconds: float) -> str:
-    """A duration as people write it: `340 ms`, `2.1 s`, `3 min 20 s`."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def count_text(number: int, noun: str) -> str:
-    """`1 task`, `2 tasks`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def line(state: str, parts: Sequence[str]) -> Bundle:
@@ -60,7 +27,8 @@ def line(state: str, parts: Sequence[str]) -> Bundle:
     return {
         "text/plain": text,
         "text/html": (
-            f'<div role="status" style="font-size:85%;{MUTED}"><span style="color:{COLOURS[state]}">{SIGNS[state]} {state}</span>'
+            f'<div role="status" style="font-size:85%;{MUTED}">'
+            f'<span style="color:{STATE_COLOURS[state]}">{SIGNS[state]} {state}</span>'
             f" · {facts}</div>"
         ),
     }

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
+from nbray.cards import words
 from nbray.engines.port import Engine
 from nbray.exceptions import GetTimeoutError, TaskCancelledError
 from nbray.notebook import display, told
@@ -49,6 +50,9 @@ class Job:
         self._lock = threading.Lock()
         self._settled: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._waiting = len(chunks)
+        self._watched = False
+        self.line_shown = False
+        self.released = threading.Event()  #: nobody need wait any more: it settled, or goes on in the background
         self._timer: threading.Timer | None = None
         self._shown: list[Any] = []  # the delivered value, once delivered
 
@@ -164,8 +168,10 @@ class Job:
             self._timer.start()
         if not self.chunks:
             self.settle()
-        for chunk in self.chunks:
-            self.engine.on_ready(chunk.report, self._one_ended)
+        if not self._watched:
+            self._watched = True
+            for chunk in self.chunks:
+                self.engine.on_ready(chunk.report, self._one_ended)
 
     def _one_ended(self) -> None:
         with self._lock:
@@ -181,6 +187,14 @@ class Job:
             if self._state == "running":
                 self._state = "timed out"
         self.engine.cancel_cell(self.tag, False)
+
+    def put_in_background(self) -> None:
+        """Give the prompt back; the cell goes on."""
+        self.released.set()
+
+    def when_settled(self, callback: Callable[[Job], None]) -> None:
+        """Call it after the job has settled; at once if it has."""
+        self._settled.add_done_callback(lambda _: callback(self))
 
     def detach(self) -> None:
         """Leave it alone: it ends when it ends."""
@@ -202,6 +216,7 @@ class Job:
             self.on_settled(self)
         finally:
             self._settled.set_result(None)
+            self.released.set()
 
     def _take_in(self) -> None:
         for chunk, report in zip(self.chunks, self.reports, strict=True):
@@ -238,7 +253,7 @@ class Job:
             return told.told(
                 GetTimeoutError(
                     f"{self.label} did not end within --timeout {self.plan.options.timeout:g} s; "
-                    f"{display.count_text(len(self.failures), 'task')} cancelled"
+                    f"{words.count_text(len(self.failures), 'task')} cancelled"
                 )
             )
         genuine = [failed for failed in self.failures if not isinstance(failed.error, TaskCancelledError)]
@@ -262,9 +277,9 @@ class Job:
         reports = [report for report in self.reports if isinstance(report, Report)]
         parts = [self.label, self._tasks()]
         if self._settled.done() or self.reports:
-            parts.append(display.seconds_text(self.elapsed_s))
+            parts.append(words.seconds_text(self.elapsed_s))
         else:
-            parts.append(f"since {display.seconds_text(time.monotonic() - self._begun)}")
+            parts.append(f"since {words.seconds_text(time.monotonic() - self._begun)}")
         if reports:
             workers = {(report.node, report.pid) for report in reports}
             one = reports[0]
@@ -272,19 +287,24 @@ class Job:
             parts.append(
                 f"worker {one.pid} on {one.host}"
                 if len(workers) == 1
-                else f"{len(workers)} workers on {one.host if nodes == 1 else display.count_text(nodes, 'node')}"
+                else f"{len(workers)} workers on {one.host if nodes == 1 else words.count_text(nodes, 'node')}"
             )
-        received = sum(sum(report.sizes.values()) + report.shown_size for report in reports)
-        parts.append(f"in {display.bytes_text(self.sent_bytes)}, out {display.bytes_text(received)}")
+        sent, received = self.moved()
+        parts.append(f"in {words.bytes_text(sent)}, out {words.bytes_text(received)}")
         return parts
+
+    def moved(self) -> tuple[int, int]:
+        """Bytes sent with its tasks, and received from those that have reported."""
+        reports = (report for report in self.reports if isinstance(report, Report))
+        return self.sent_bytes, sum(sum(report.sizes.values()) + report.shown_size for report in reports)
 
     def _tasks(self) -> str:
         total = len(self.chunks)
         if self.plan.items is not None:
             items = len(self.plan.items)
-            said = display.count_text(items, "item") + (f" in {display.count_text(total, 'task')}" if total != items else "")
+            said = words.count_text(items, "item") + (f" in {words.count_text(total, 'task')}" if total != items else "")
         else:
-            said = display.count_text(total, "task")
+            said = words.count_text(total, "task")
         return f"{said}, {len(self.failures)} failed" if self.failures and self._state != "cancelled" else said
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import linecache
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from IPython.core import magic_arguments
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
 
+from nbray.cards import words
 from nbray.exceptions import RayError
 from nbray.notebook import display, told
 from nbray.notebook.arguments import (
@@ -23,6 +24,7 @@ from nbray.notebook.arguments import (
     place_args,
     run_args,
 )
+from nbray.notebook.cards import APPEARS_AFTER_S
 from nbray.notebook.current import Notebook
 from nbray.notebook.inputs import sizes, unpicklable
 from nbray.notebook.interrupt import DETACH
@@ -102,17 +104,18 @@ class NbrayMagics(Magics):  # type: ignore[misc]
         job = self._submit(plan)
         if options.background:
             return self._leave_running(job)
-        self._wait(job)
+        if not self._wait(job):
+            return None
         try:
             return job.value()
         finally:
             job.forget_value()
-            self._close(job)
+            self._ended(job)
 
     def _submit(self, plan: Plan) -> Job:
         notebook, options, begun = self.notebook, plan.options, time.monotonic()
         engine = notebook.engine()
-        tag = notebook.new_tag()
+        tag = notebook.new_tag(plan.task_name, card=options.view == "card")
         notebook.inputs.forget_rebound(notebook.namespace)
         many = plan.items is not None and len(plan.items) > 1
         notebook.router.open(tag, limit=options.max_output, badges=many, held=not options.stream)
@@ -129,49 +132,62 @@ class NbrayMagics(Magics):  # type: ignore[misc]
         return job
 
     def _leave_running(self, job: Job) -> Job | None:
-        self.notebook.job_tags.discard(job.tag)  # from here on the stop button is for other things
-        view = job.plan.options.view == "line"
-        display_id = f"nbray-{job.tag}"
-        job.on_settled = lambda settled: self._finish(settled, display_id if view else None, update=True)
-        if view:
-            self._show(job, display_id, update=False)
+        notebook, view = self.notebook, job.plan.options.view
+        notebook.job_tags.discard(job.tag)  # from here on the stop button is for other things
+        job.on_settled = self._ended
+        if view == "card" and notebook.desk is not None:
+            notebook.desk.appear(job.tag)
+        elif view != "none":
+            self._show_line(job)
         job.watch(job.plan.options.timeout)
         return None if job.plan.options.handle else job
 
-    def _wait(self, job: Job) -> None:
-        """Wait for a job that blocks. The stop button cancels it, or leaves it, and gives the prompt back."""
-        notebook, options = self.notebook, job.plan.options
+    def _wait(self, job: Job) -> bool:
+        """Wait for a job that blocks; False when its card put it into the background. The stop button cancels it, or leaves
+        it, and gives the prompt back."""
+        notebook, timeout = self.notebook, job.plan.options.timeout
+        first = APPEARS_AFTER_S if timeout is None else min(timeout, APPEARS_AFTER_S)
         try:
-            if not job.wait(options.timeout):
-                job.expire()
-                job.wait(None)
+            if job.wait(first):
+                return True
+            job.watch(None if timeout is None else timeout - first)
+            job.released.wait()
         except KeyboardInterrupt:
-            notebook.stopped_in = notebook.tag
-            job.on_settled = lambda settled: self._finish(settled, None, update=False)
-            if options.on_interrupt == DETACH:
-                job.detach()
-                said = f"{job.label} goes on without the notebook waiting; %nbray last finds it"
-            else:
-                cancelled = notebook.interrupts.stopped(job.engine, [job.tag])
-                said = f"{job.label} stopped; tasks cancelled: {cancelled}. Stop again to kill workers that do not end"
-                job.watch(None)
-            raise told.told(KeyboardInterrupt(said)) from None
+            self._stopped(job)
+        if job.done():
+            return True
+        notebook.job_tags.discard(job.tag)
+        job.when_settled(self._ended)
+        return False
 
-    def _close(self, job: Job) -> None:
-        """After a job that blocked: what its tasks printed, then the line."""
-        self._finish(job, f"nbray-{job.tag}" if job.plan.options.view == "line" else None, update=False)
+    def _stopped(self, job: Job) -> NoReturn:
+        notebook = self.notebook
+        notebook.stopped_in = notebook.tag
+        job.on_settled = lambda settled: self._ended(settled, line=False)
+        if job.plan.options.on_interrupt == DETACH:
+            job.detach()
+            said = f"{job.label} goes on without the notebook waiting; %nbray last finds it"
+        else:
+            cancelled = notebook.interrupts.stopped(job.engine, [job.tag])
+            said = f"{job.label} stopped; tasks cancelled: {cancelled}. Stop again to kill workers that do not end"
+            job.watch(None)
+        raise told.told(KeyboardInterrupt(said)) from None
 
-    def _finish(self, job: Job, display_id: str | None, *, update: bool) -> None:
-        router = self.notebook.router
-        router.finish(job.tag)
+    def _ended(self, job: Job, *, line: bool = True) -> None:
+        """After a job: what its tasks printed, then its card as it stays, or the line."""
+        notebook, view = self.notebook, job.plan.options.view
+        notebook.router.finish(job.tag)
         for note in job.notes:
-            router.show(job.tag, Message("stream", {"name": "stderr", "text": f"nbray: {note}\n"}))
-        if display_id is not None:
-            self._show(job, display_id, update=update)
+            notebook.router.show(job.tag, Message("stream", {"name": "stderr", "text": f"nbray: {note}\n"}))
+        if notebook.desk is not None and view == "card" and notebook.desk.finish(job.tag, job.status, job.moved()):
+            return
+        if line and view != "none":
+            self._show_line(job)
 
-    def _show(self, job: Job, display_id: str, *, update: bool) -> None:
-        content = {"data": display.line(job.status, job.facts()), "metadata": {}, "transient": {"display_id": display_id}}
-        self.notebook.router.show(job.tag, Message("update_display_data" if update else "display_data", content))
+    def _show_line(self, job: Job) -> None:
+        content = {"data": display.line(job.status, job.facts()), "metadata": {}, "transient": {"display_id": f"nbray-{job.tag}"}}
+        self.notebook.router.show(job.tag, Message("update_display_data" if job.line_shown else "display_data", content))
+        job.line_shown = True
 
     def _say_plan(self, plan: Plan) -> None:
         try:
@@ -179,11 +195,10 @@ class NbrayMagics(Magics):  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001 -- any class may refuse in its own way
             raise told.told(unpicklable(plan.values, error)) from None
         rows = [
-            (n, type(plan.values[n]).__name__, "in the cluster" if s is None else display.bytes_text(s))
-            for n, s in measured.items()
+            (n, type(plan.values[n]).__name__, "in the cluster" if s is None else words.bytes_text(s)) for n, s in measured.items()
         ]
         inputs = display.table("inputs", ["name", "type", "size"], rows, "none")
-        tasks = display.count_text(1 if plan.items is None else len(plan.items), "task" if plan.items is None else "item")
+        tasks = words.count_text(1 if plan.items is None else len(plan.items), "task" if plan.items is None else "item")
         outputs = display.facts(
             "outputs", {"names": ", ".join(plan.outputs) or "none", "would run": tasks, "sent": "nothing (--dry-run)"}
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import types
 from typing import Any
 
+from nbray.cards.words import bytes_text
 from nbray.notebook import told
-from nbray.notebook.display import bytes_text
 from nbray.notebook.inputs import InputStore
 from nbray.notebook.job import Job
 from nbray.notebook.packing import at_home

@@ -13,6 +13,7 @@ from IPython.core.error import UsageError
 
 import nbray
 from nbray import session
+from nbray.cards import words
 from nbray.exceptions import RayError
 from nbray.notebook import display
 from nbray.notebook.arguments import (
@@ -123,8 +124,8 @@ class Subcommands:
         }
         if total.get("GPU"):
             pairs["GPUs"] = f"{free.get('GPU', 0):g} of {total['GPU']:g} free"
-        pairs["memory"] = display.bytes_text(total.get("memory", 0))
-        pairs["object store"] = display.bytes_text(total.get("object_store_memory", 0))
+        pairs["memory"] = words.bytes_text(total.get("memory", 0))
+        pairs["object store"] = words.bytes_text(total.get("object_store_memory", 0))
         pairs["logs"] = about.get("log_directory")
         self._show(display.facts("nbray", pairs))
         nodes = engine.nodes()
@@ -157,7 +158,7 @@ class Subcommands:
             known = engine.facts_of(ref)
             size = known.get("size")
             rows.append(
-                (ref.hex()[-12:], ", ".join(names.get(ref, [])), known.get("state", ""), display.bytes_text(size) if size else "")
+                (ref.hex()[-12:], ", ".join(names.get(ref, [])), known.get("state", ""), words.bytes_text(size) if size else "")
             )
         self._show(
             display.table(

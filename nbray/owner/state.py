@@ -6,7 +6,8 @@ which event goes where; docs/architecture.md has the states.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from nbray.ids import Address, NodeId, TaskId, task_of
@@ -200,6 +201,14 @@ class OwnerState:
         self.calls.head = event.head
         self.tasks.leases.attached = True
         self.tasks.leases.pump_all()
+
+    def first_running(self) -> Iterator[OwnedTask]:
+        """What workers are busy with, as far as an owner knows: of what each was sent, the first that has not reported."""
+        for pool in self.tasks.leases.pools.values():
+            for lease in pool.leases.values():
+                yield from itertools.islice(lease.running.values(), 1)
+        for actor in self.calls.actors.values():
+            yield from itertools.islice(actor.running.values(), 1)
 
     def keeps(self) -> bool:
         """Whether this process's end would fail something: tasks of its own, or objects that somebody holds."""

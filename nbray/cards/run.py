@@ -1,0 +1,190 @@
+"""A cell at work, as a model: counts, times, spans, errors. Pure; whoever draws it asks for a snapshot.
+
+    running -> done | failed | cancelled | timed out
+
+`take` is given what is new (engines/port.py:CellProgress) a few times a second, whatever the rate of tasks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from nbray.cards import verdict
+from nbray.cards.spans import Spans
+from nbray.engines.port import CellProgress, NameCount
+from nbray.trace import TraceRecord
+
+RECENT = 200  #: tasks kept for the list, the latest
+ERRORS = 50  #: kinds of error kept
+S = 1e9  #: nanoseconds in one
+
+
+class Total:
+    """What finished tasks of one name took."""
+
+    __slots__ = ("count", "seconds")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.seconds = 0.0
+
+
+class Run:
+    """One cell, or one job of a cell. `begun_ns` is wall-clock time."""
+
+    def __init__(self, title: str, begun_ns: int) -> None:
+        self.title = title
+        self.begun_ns = begun_ns
+        self.state = "running"
+        self.ended_ns = 0
+        self.names: dict[str, NameCount] = {}
+        self.spans = Spans()
+        self.totals: dict[str, Total] = {}
+        self.errors: Counter[str] = Counter()
+        self.recent: list[TraceRecord] = []
+        self.notice = ""  #: why nothing moves, in words
+        self.moved = (0, 0)  #: bytes sent and received, where known
+        self.most_running = 0
+
+    # -- facts in
+
+    def take(self, progress: CellProgress) -> None:
+        self.names = progress.names
+        self.most_running = max(self.most_running, sum(count.running for count in self.names.values()))
+        if progress.records:
+            self.notice = ""
+        for record in progress.records:
+            self._ended(record)
+        del self.recent[:-RECENT]
+
+    def _ended(self, record: TraceRecord) -> None:
+        self.spans.add(record, self.begun_ns)
+        self.recent.append(record)
+        if len(self.recent) > 4 * RECENT:
+            del self.recent[:-RECENT]
+        if record.started_ns:
+            total = self.totals.get(record.name)
+            if total is None:
+                total = self.totals[record.name] = Total()
+            total.count += 1
+            total.seconds += (record.ended_ns - record.started_ns) / S
+        if record.state == "FAILED":
+            what = error_text(record.detail)
+            if what in self.errors or len(self.errors) < ERRORS:
+                self.errors[what] += 1
+
+    def end(self, now_ns: int, state: str = "") -> None:
+        """Nothing is left. Without a `state` the counts say which."""
+        if self.state != "running":
+            return
+        total = self.total()
+        self.ended_ns = now_ns
+        self.state = state or ("failed" if total.failed else "cancelled" if total.cancelled else "done")
+
+    # -- what follows from them
+
+    def total(self) -> NameCount:
+        together = NameCount()
+        for count in self.names.values():
+            together.submitted += count.submitted
+            together.done += count.done
+            together.failed += count.failed
+            together.cancelled += count.cancelled
+            together.running += count.running
+        return together
+
+    @property
+    def unfinished(self) -> int:
+        total = self.total()
+        return total.queued + total.running
+
+    def elapsed_s(self, now_ns: int) -> float:
+        return max(0.0, ((self.ended_ns or now_ns) - self.begun_ns) / S)
+
+    def left_s(self) -> float | None:
+        """How long the rest will take if it is like what ran; None while some name has not ended once."""
+        work = 0.0
+        for name, count in self.names.items():
+            waiting = count.queued + count.running / 2
+            if waiting:
+                total = self.totals.get(name)
+                if total is None or not total.count:
+                    return None
+                work += waiting * total.seconds / total.count
+        return work / max(1, self.most_running, len(self.spans.rows)) if work else None
+
+    def busy_s(self) -> float:
+        return sum(total.seconds for total in self.totals.values())
+
+    def verdict(self) -> str:
+        if self.state == "running":
+            return ""
+        total = self.total()
+        return verdict.sentence(self.spans, self.elapsed_s(0), total.failed, total.submitted, self.errors)
+
+    # -- for those who draw
+
+    def snapshot(self, now_ns: int) -> dict[str, Any]:
+        """Everything but the spans, as JSON: the same for a live card, a saved one, and the panel."""
+        total, elapsed = self.total(), self.elapsed_s(now_ns)
+        return {
+            "v": 1,
+            "title": self.title,
+            "state": self.state,
+            "begun_ms": self.begun_ns / 1e6,
+            "elapsed_s": round(elapsed, 3),
+            "left_s": self.left_s() if self.state == "running" else None,
+            "speed_up": round(self.busy_s() / elapsed, 2) if elapsed > 0 else 0.0,
+            "counts": _counts(total),
+            "names": [{"name": name, **_counts(count), **self._times(name)} for name, count in self.names.items()],
+            "workers": [f"{node.hex()[:4]}/{worker.hex()[:4]}" for node, worker in self.spans.rows],
+            "span_names": list(self.spans.names),
+            "spans": len(self.spans),
+            "errors": [{"text": text, "count": count} for text, count in self.errors.most_common()],
+            "notice": self.notice if self.state == "running" else "",
+            "sent": self.moved[0],
+            "received": self.moved[1],
+            "verdict": self.verdict(),
+        }
+
+    def latest(self) -> list[dict[str, Any]]:
+        """The tasks that ended last, latest first, for a list."""
+        return [
+            {
+                "id": record.id.hex(),
+                "name": record.name,
+                "state": record.state,
+                "attempt": record.attempt,
+                "worker": f"{record.node.hex()[:4]}/{record.worker.hex()[:4]}",
+                "waited_ms": max(0.0, (record.started_ns - record.submitted_ns) / 1e6) if record.started_ns else None,
+                "ran_ms": (record.ended_ns - record.started_ns) / 1e6 if record.started_ns else None,
+                "detail": record.detail,
+            }
+            for record in reversed(self.recent[-RECENT:])
+        ]
+
+    def _times(self, name: str) -> dict[str, float | None]:
+        total = self.totals.get(name)
+        if total is None or not total.count:
+            return {"mean_s": None, "total_s": 0.0}
+        return {"mean_s": total.seconds / total.count, "total_s": total.seconds}
+
+
+def error_text(detail: str) -> str:
+    """One line for a failure, from a trace record's detail: `KIND TYPE: MESSAGE`, where TYPE is the user's class or empty."""
+    kind, _, rest = detail.partition(" ")
+    first = (rest.splitlines() or [""])[0]
+    text = f"{kind}{first}" if first.startswith(":") else first or kind or "an error"
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+def _counts(count: NameCount) -> dict[str, int]:
+    return {
+        "submitted": count.submitted,
+        "queued": count.queued,
+        "running": count.running,
+        "done": count.done,
+        "failed": count.failed,
+        "cancelled": count.cancelled,
+    }

@@ -1,0 +1,69 @@
+"""Finished tasks as columns: what a timeline draws. 100,000 spans take 1.9 MB here and on the wire.
+
+One span is 19 bytes, little-endian, column after column: `queued`, `start`, `end` in milliseconds after the run's beginning
+(float32: exact to 0.3 ms after an hour), `row` (uint16, the worker), `name` (uint16, the function), `attempt` (uint16),
+`state` (uint8: 0 finished, 1 failed, 2 cancelled).
+"""
+
+from __future__ import annotations
+
+import base64
+from array import array
+from typing import Any
+
+import numpy as np
+
+from nbray.trace import TraceRecord
+
+MOST = 200_000  #: spans kept of one run; the counts go on
+STATES = ("FINISHED", "FAILED", "CANCELLED")
+COLUMNS = (("queued", "f"), ("start", "f"), ("end", "f"), ("row", "H"), ("name", "H"), ("attempt", "H"), ("state", "B"))
+MS = 1e6  #: nanoseconds in one
+
+
+class Spans:
+    """Columns that only grow. `rows` are workers in the order of their first task, `names` the tasks' names."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, array[Any]] = {name: array(code) for name, code in COLUMNS}
+        self.ids: list[bytes] = []
+        self.rows: dict[tuple[bytes, bytes], int] = {}
+        self.names: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def add(self, record: TraceRecord, begun_ns: int) -> None:
+        """A task that ran. One that never began (cancelled while queued) has no span."""
+        if not record.started_ns or len(self.ids) >= MOST:
+            return
+        row = self.rows.setdefault((record.node, record.worker), len(self.rows))
+        name = self.names.setdefault(record.name, len(self.names))
+        columns = self.columns
+        columns["queued"].append((record.submitted_ns - begun_ns) / MS)
+        columns["start"].append((record.started_ns - begun_ns) / MS)
+        columns["end"].append((record.ended_ns - begun_ns) / MS)
+        columns["row"].append(min(row, 65_535))
+        columns["name"].append(min(name, 65_535))
+        columns["attempt"].append(min(record.attempt, 65_535))
+        columns["state"].append(STATES.index(record.state))
+        self.ids.append(record.id)
+
+    def packed(self, first: int, last: int) -> bytes:
+        """Spans `first` to `last` (not included), column after column."""
+        return b"".join(column[first:last].tobytes() for column in self.columns.values())
+
+    def table(self) -> dict[str, np.ndarray[Any, Any]]:
+        """The columns as arrays of their own: the spans may grow meanwhile."""
+        size = len(self.ids)
+        return {name: np.array(column[:size]) for name, column in self.columns.items()}
+
+    def chosen(self, most: int) -> str:
+        """At most `most` spans in base64: all, or the longest and every failed one, in their order. For a page without a kernel."""
+        table = self.table()
+        if len(self.ids) > most:
+            duration = table["end"] - table["start"]
+            duration[table["state"] == 1] = np.inf
+            keep = np.sort(np.argpartition(duration, -most)[-most:])
+            table = {name: column[keep] for name, column in table.items()}
+        return base64.b64encode(b"".join(column.tobytes() for column in table.values())).decode("ascii")

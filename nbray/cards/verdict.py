@@ -1,0 +1,81 @@
+"""One sentence about a run that ended: how much faster than one core, and what kept it from being faster."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nbray.cards.spans import Spans
+
+WORTH_SAYING = 0.15  #: share of the workers' time spent waiting below which nobody is blamed
+SHORT_MS = 1.0
+BLAMED_AMONG = 12  #: names looked at, the longest running first
+
+
+class Waiting(NamedTuple):
+    """How much of the workers' time nothing ran, between the first start and the last end, and what ran meanwhile."""
+
+    share: float  #: 0 to 1
+    blamed: str  #: the name that ran alone for the longest; empty when nothing ran then
+
+
+def speed_up(spans: Spans, elapsed_s: float) -> float:
+    """The time that tasks ran, by the time it took."""
+    table = spans.table()
+    return float((table["end"] - table["start"]).sum(dtype=np.float64)) / 1000 / elapsed_s if elapsed_s > 0 else 0.0
+
+
+def waiting(spans: Spans) -> Waiting:
+    """Where workers waited, and for what."""
+    table = spans.table()
+    start, end = table["start"].astype(np.float64), table["end"].astype(np.float64)
+    lanes, window = len(spans.rows), float(end.max() - start.min()) if len(start) else 0.0
+    if lanes < 2 or window <= 0:
+        return Waiting(0.0, "")
+    times = np.concatenate([start, end])
+    order = np.argsort(times, kind="stable")
+    lengths = np.diff(times[order], append=times[order[-1]])
+    running = np.cumsum(np.concatenate([np.ones(len(start)), -np.ones(len(end))])[order])
+    idle = np.clip(lanes - running, 0, None) * lengths
+    share = float(idle.sum()) / (lanes * window)
+    return Waiting(share, _blamed(table, order, idle, spans))
+
+
+def _blamed(table: dict[str, np.ndarray[Any, Any]], order: np.ndarray[Any, Any], idle: np.ndarray[Any, Any], spans: Spans) -> str:
+    """The name during which most of the idle time passed."""
+    name, duration = table["name"], table["end"] - table["start"]
+    totals = np.bincount(name, weights=duration, minlength=len(spans.names))
+    names, cost = list(spans.names), defaultdict[str, float](float)
+    for index in np.argsort(totals)[::-1][:BLAMED_AMONG]:
+        steps = (name == index).astype(np.int8)
+        active = np.cumsum(np.concatenate([steps, -steps])[order]) > 0
+        cost[names[index]] = float(idle[active].sum())
+    nothing = float(idle.sum()) - sum(cost.values())
+    blamed, worst = max(cost.items(), key=lambda item: item[1])
+    return blamed if worst > nothing else ""
+
+
+def sentence(spans: Spans, elapsed_s: float, failed: int, total: int, errors: Counter[str]) -> str:
+    """The verdict. `errors` counts failures by their first line."""
+    if failed:
+        what, times = errors.most_common(1)[0] if errors else ("an error", failed)
+        rest = f" and {len(errors) - 1} other kinds of error" if len(errors) > 1 else ""
+        return f"{failed:,} of {total:,} failed: {what}" + (f" ×{times:,}" if times > 1 else "") + rest
+    if not len(spans):
+        return ""
+    gain, lanes = speed_up(spans, elapsed_s), len(spans.rows)
+    where = Waiting(0.0, "") if lanes < 2 else waiting(spans)
+    said = f"{gain:.1f}x faster than one core" if gain >= 1.15 else "no faster than one core"
+    mean_ms = gain * elapsed_s * 1000 / len(spans)
+    if gain < 1.15 and lanes == 1 and len(spans) > 1:
+        return f"{said}: one worker ran everything"
+    if gain < 1.15 and mean_ms < SHORT_MS:
+        return f"{said}: tasks of {mean_ms:.2g} ms are mostly overhead; more work per task (--chunk) helps"
+    if gain < 1.15 and total == 1:
+        return ""
+    if where.share >= WORTH_SAYING:
+        cause = f"for {where.blamed}" if where.blamed else "for the notebook to submit more"
+        said += f"; {where.share:.0%} of the time workers waited {cause}"
+    return said

@@ -1,0 +1,106 @@
+"""Live views in the page: one model that carries the code, and a small one for each view.
+
+Every anywidget sends its whole module when it opens. A notebook has many cards, so the code travels once, in `Code`; a card's
+own module only asks for it. What a card shows goes as custom messages with numbers: a Jupyter server drops messages above a
+rate, so a page that sees a gap says `resync` and gets everything again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import anywidget
+import traitlets
+
+from nbray.cards import assets
+
+Command = Callable[..., Any]
+
+_LOADER = """
+const SHELF = "__nbray_code";
+async function code(model) {
+  const shelf = (globalThis[SHELF] ??= {});
+  const version = model.get("version");
+  shelf[version] ??= (async () => {
+    const holder = await model.widget_manager.get_model(model.get("code"));
+    const url = URL.createObjectURL(new Blob([holder.get("source")], { type: "text/javascript" }));
+    const style = document.createElement("style");
+    style.textContent = holder.get("style");
+    document.head.append(style);
+    return import(/* webpackIgnore: true */ url).finally(() => URL.revokeObjectURL(url));
+  })().catch((error) => { delete shelf[version]; throw error; });
+  return shelf[version];
+}
+export default {
+  async render({ model, el }) {
+    const { createCard } = await code(model);
+    let number = 0;
+    const waiting = new Map();
+    const view = createCard(el, {
+      live: true,
+      command: (name, args) => new Promise((resolve, reject) => {
+        const id = ++number;
+        waiting.set(id, { resolve, reject });
+        model.send({ id, command: name, args: args ?? {} });
+      }),
+    });
+    const take = (message, buffers) => {
+      if (message.answer !== undefined) {
+        const asked = waiting.get(message.answer);
+        waiting.delete(message.answer);
+        if (asked) message.error ? asked.reject(new Error(message.error)) : asked.resolve(message.result);
+      } else view.update(message, buffers);
+    };
+    model.on("msg:custom", take);
+    view.resync();
+    return () => { model.off("msg:custom", take); view.remove(); };
+  },
+};
+"""
+
+
+class Code(anywidget.AnyWidget):
+    """Holds the code for every view of one kernel. Never shown."""
+
+    _esm = "export default { render() {} }"
+    source = traitlets.Unicode().tag(sync=True)
+    style = traitlets.Unicode().tag(sync=True)
+
+
+_code: list[Code] = []
+_code_lock = threading.Lock()
+
+
+def code() -> Code:
+    """The kernel's one holder of code, made at first use."""
+    with _code_lock:
+        if not _code or _code[0].comm is None:
+            _code[:] = [Code(source=assets.module(), style=assets.style())]
+        return _code[0]
+
+
+class View(anywidget.AnyWidget):
+    """One live view. `commands` are what its page may ask for, by name; each gets its arguments as keywords."""
+
+    _esm = _LOADER
+    code = traitlets.Unicode().tag(sync=True)
+    version = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, commands: dict[str, Command]) -> None:
+        self._commands = commands
+        super().__init__(code=code().model_id, version=assets.version())
+        self.on_msg(self._asked)
+
+    def _asked(self, _widget: Any, message: Any, _buffers: Any) -> None:
+        """Runs in the kernel's main thread or, while a cell blocks, in one of a subshell."""
+        if not isinstance(message, dict) or "command" not in message:
+            return
+        answer: dict[str, Any] = {"answer": message.get("id")}
+        try:
+            command = self._commands[message["command"]]
+            answer["result"] = command(**message.get("args", {}))
+        except Exception as error:  # noqa: BLE001 -- the page says what went wrong; silence would look like a dead button
+            answer["error"] = f"{type(error).__name__}: {error}"
+        self.send(answer)

@@ -1,0 +1,71 @@
+"""A run in words: the line that stands for a card wherever there is only text, and that heads it everywhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: Never colour alone: each state has its sign.
+SIGNS = {"done": "✓", "failed": "✗", "cancelled": "■", "timed out": "■", "running": "▸", "detached": "▸"}
+
+
+def bytes_text(size: float) -> str:
+    """A size as people write it: `1.5 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration as people write it: `340 ms`, `2.1 s`, `3 min 20 s`."""
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f} µs"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def count_text(number: int, noun: str) -> str:
+    """`1 task`, `2 tasks`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def counts_text(counts: dict[str, int]) -> str:
+    """`412 of 1,000 done, 2 running, 586 queued`; of a finished one `1,000 tasks`, with what went wrong."""
+    total, done = counts["submitted"], counts["done"]
+    rest = [f"{counts[what]:,} {what}" for what in ("failed", "cancelled", "running", "queued") if counts[what]]
+    if done == total:
+        return count_text(total, "task")
+    return ", ".join([f"{done:,} of {count_text(total, 'task')} done", *rest])
+
+
+def line(snapshot: dict[str, Any]) -> str:
+    """One line: state, title, counts, time, verdict."""
+    state = snapshot["state"]
+    parts = [f"{SIGNS[state]} {state}", snapshot["title"], counts_text(snapshot["counts"])]
+    time = seconds_text(snapshot["elapsed_s"])
+    if snapshot["left_s"] is not None:
+        time += f", about {seconds_text(snapshot['left_s'])} left"
+    parts.append(time)
+    if snapshot["workers"]:
+        parts.append(count_text(len(snapshot["workers"]), "worker"))
+    if snapshot["sent"] or snapshot["received"]:
+        parts.append(f"in {bytes_text(snapshot['sent'])}, out {bytes_text(snapshot['received'])}")
+    return " · ".join(part for part in [*parts, snapshot["verdict"] or snapshot["notice"]] if part)
+
+
+def text(snapshot: dict[str, Any]) -> str:
+    """The whole card as text: the line, and what each name and each error came to."""
+    lines = [line(snapshot)]
+    if len(snapshot["names"]) > 1:
+        width = max(len(row["name"]) for row in snapshot["names"])
+        for row in snapshot["names"]:
+            mean = "" if row["mean_s"] is None else f", {seconds_text(row['mean_s'])} each"
+            lines.append(f"  {row['name']:<{width}}  {counts_text(row)}{mean}")
+    lines += [f"  {error['text']}" + (f"  ×{error['count']:,}" if error["count"] > 1 else "") for error in snapshot["errors"][:5]]
+    return "\n".join(lines)

@@ -1,0 +1,96 @@
+"""What each cell has submitted from this process, by the name of the task: counts that cost the hot path one addition.
+
+A cell is known by its tag. Who draws cells (the notebook) sets `on_new` and is told of every cell's first task; where it
+answers True, the records of the cell's finished tasks are kept for it until it takes them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from nbray.engines.port import CellProgress, NameCount
+from nbray.trace import TraceRecord
+
+NAMES_PER_CELL = 500  #: tasks may be named one by one; beyond this they are counted together
+OTHERS = "(other names)"
+
+
+class _Cell:
+    __slots__ = ("names", "records")
+
+    def __init__(self) -> None:
+        self.names: dict[str, NameCount] = {}
+        self.records: deque[TraceRecord] | None = None
+
+
+class Cells:
+    """Counts by cell and name. `submitted` and `ended` are called by whichever thread submits or receives."""
+
+    def __init__(self) -> None:
+        self.on_new: Callable[[str], bool] = lambda _tag: False
+        self._cells: dict[str, _Cell] = {}
+
+    def submitted(self, tag: str, name: str) -> None:
+        cell = self._cells.get(tag)
+        if cell is None:
+            cell = self._cells[tag] = _Cell()
+            if self.on_new(tag):
+                cell.records = deque()
+        count = cell.names.get(name)
+        if count is None:
+            count = self._new_name(cell, name)
+        count.submitted += 1  # no call in between: no other thread gets in here
+
+    def ended(self, tag: str, name: str, record: TraceRecord) -> None:
+        cell = self._cells.get(tag)
+        if cell is None:  # submitted before this cluster's engine, or by an older attempt of it
+            return
+        count = cell.names.get(name) or cell.names.get(OTHERS)
+        if count is None:
+            return  # an actor's creation: it is not counted as a task
+        if record.state == "FINISHED":
+            count.done += 1
+        elif record.state == "FAILED":
+            count.failed += 1
+        else:
+            count.cancelled += 1
+        if cell.records is not None:
+            cell.records.append(record)
+
+    def counts(self, tag: str) -> NameCount:
+        """All names together; `running` is left to the caller, who knows the leases."""
+        total = NameCount()
+        cell = self._cells.get(tag)
+        for count in list(cell.names.values()) if cell is not None else []:
+            total.submitted += count.submitted
+            total.done += count.done
+            total.failed += count.failed
+            total.cancelled += count.cancelled
+        return total
+
+    def progress(self, tag: str, running: dict[str, int]) -> CellProgress:
+        """The counts by name, and the records that ended since this was asked before: each is given once."""
+        cell = self._cells.get(tag)
+        if cell is None:
+            return CellProgress({}, [])
+        records: list[TraceRecord] = []
+        waiting = cell.records
+        while waiting:
+            records.append(waiting.popleft())
+        names = {
+            name: NameCount(count.submitted, count.done, count.failed, count.cancelled, running.get(name, 0))
+            for name, count in list(cell.names.items())
+        }
+        return CellProgress(names, records)
+
+    def forget(self, tag: str) -> None:
+        """Nobody draws the cell any more: keep its counts, collect no records."""
+        if (cell := self._cells.get(tag)) is not None:
+            cell.records = None
+
+    @staticmethod
+    def _new_name(cell: _Cell, name: str) -> NameCount:
+        if len(cell.names) >= NAMES_PER_CELL:
+            name = OTHERS
+        return cell.names.setdefault(name, NameCount())

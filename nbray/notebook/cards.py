@@ -1,0 +1,246 @@
+"""Cards under cells: which cells get one, when it appears, how often it is drawn, what it leaves behind.
+
+    submitted --0.3 s--> live (a widget, drawn at most 4 times a second) --last task ended--> static (text, HTML, JSON)
+
+A cell that ends sooner shows no card. One thread serves all cards; it sleeps unless some run is live. What is static has no
+widget behind it: it survives the kernel, and a saved notebook shows it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from nbray.cards import page, words
+from nbray.cards.lineage import Lineage
+from nbray.cards.run import Run
+from nbray.engines.port import Engine
+from nbray.notebook.stream import Message
+from nbray.trace import chrome_events
+
+APPEARS_AFTER_S = 0.3
+PERIOD_S = 0.25
+SAVED_SPANS = 3000  #: in the JSON of a static card: 57 kB
+SAVED_TASKS = 50
+SENT_SPANS = 20_000  #: in one message
+MIME = "application/vnd.nbray.run.v1+json"
+
+Show = Callable[[str, Message], None]
+
+
+class Card:
+    """One run and where it is drawn. The desk's thread, the page's commands and the cell that ends use it: hence the lock."""
+
+    def __init__(self, tag: str, run: Run, engine: Engine, show: Show, lineage: Lineage) -> None:
+        self.tag, self.run, self.engine = tag, run, engine
+        self._desk_lineage = lineage
+        self.shown = False  #: a display with our id is in the page
+        self.over = False
+        self.can_background = False
+        self.holds = True  #: the cell's code still runs, and may submit more
+        self._show = show
+        self._lock = threading.RLock()
+        self._view: Any = None
+        self._number = 0
+        self._sent = 0
+        self._last: dict[str, Any] = {}
+
+    @property
+    def display_id(self) -> str:
+        return f"nbray-{self.tag}"
+
+    def refresh(self, now_ns: int) -> None:
+        """Take in what is new."""
+        with self._lock:
+            if not self.over:
+                progress = self.engine.cell_progress(self.tag)
+                self.run.take(progress)
+                self._desk_lineage.add(self.run.title, progress.records)
+
+    def appear(self, make_view: Callable[[Card], Any]) -> None:
+        """Put the live card under its cell."""
+        with self._lock:
+            if self.shown or self.over:
+                return
+            self.shown = True
+            self._view = make_view(self)  # before the page can ask it anything
+            data = self._static(time.time_ns())
+            if self._view is not None:
+                data["application/vnd.jupyter.widget-view+json"] = {
+                    "version_major": 2,
+                    "version_minor": 0,
+                    "model_id": self._view.model_id,
+                }
+                del data[MIME]
+            self._display("display_data", data)
+
+    def draw(self, now_ns: int) -> None:
+        """Send what changed since the last time."""
+        with self._lock:
+            if self._view is None or self.over:
+                return
+            snapshot = self._snapshot(now_ns)
+            last = min(len(self.run.spans), self._sent + SENT_SPANS)
+            if last == self._sent and _same(snapshot, self._last):
+                return
+            self._last = snapshot
+            self._send(snapshot, self._sent, last)
+
+    def resync(self) -> None:
+        """The page has missed something, or is new: everything again."""
+        with self._lock:
+            if self._view is None or self.over:
+                return
+            self._last = self._snapshot(time.time_ns())
+            self._send(self._last, 0, min(len(self.run.spans), SENT_SPANS))
+
+    def lineage(self, variables: dict[bytes, list[str]]) -> dict[str, Any]:
+        """The graph around this run. `variables`: names in the notebook by the task that made what they hold."""
+        return self._desk_lineage.graph(self.run.title, variables)
+
+    def chrome_trace(self) -> list[dict[str, Any]]:
+        """What ran, in Chrome's trace format, which Perfetto opens."""
+        return chrome_events([record for record in self.engine.trace() if record["cell"] == self.tag])
+
+    def _send(self, snapshot: dict[str, Any], first: int, last: int) -> None:
+        self._number += 1
+        message = {"number": self._number, "snapshot": snapshot, "first": first, "last": last}
+        self._view.send(message, [self.run.spans.packed(first, last)])
+        self._sent = last
+
+    def finish(self, now_ns: int, state: str = "") -> None:
+        """Nothing is left: what is shown becomes static."""
+        with self._lock:
+            if self.over:
+                return
+            self.refresh(now_ns)
+            self.run.end(now_ns, state)
+            self.over = True
+            self.engine.forget_cell(self.tag)
+            view, self._view = self._view, None
+            if self.shown:
+                self._display("update_display_data", self._static(now_ns))
+            if view is not None:
+                view.close()
+
+    def _snapshot(self, now_ns: int) -> dict[str, Any]:
+        return {**self.run.snapshot(now_ns), "can_background": self.can_background}
+
+    def _static(self, now_ns: int) -> dict[str, Any]:
+        snapshot = self.run.snapshot(now_ns)
+        spans, tasks = self.run.spans.chosen(SAVED_SPANS), self.run.latest()[:SAVED_TASKS]
+        saved = {**snapshot, "span_data": spans, "tasks": tasks, "lineage": self.lineage({})}
+        return {"text/plain": words.text(snapshot), "text/html": page.page(snapshot, self.run.spans), MIME: saved}
+
+    def _display(self, kind: str, data: dict[str, Any]) -> None:
+        self._show(self.tag, Message(kind, {"data": data, "metadata": {}, "transient": {"display_id": self.display_id}}))
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether nothing but the clock differs, and by less than a second."""
+    changing = {"elapsed_s", "left_s", "speed_up"}
+    if not other or int(one["elapsed_s"]) != int(other["elapsed_s"]):
+        return False
+    return {k: v for k, v in one.items() if k not in changing} == {k: v for k, v in other.items() if k not in changing}
+
+
+class Desk:
+    """All cards of a notebook."""
+
+    def __init__(self, show: Show, make_view: Callable[[Card], Any]) -> None:
+        self._show, self._make_view = show, make_view
+        self.wanted: Callable[[str], bool] = lambda _tag: True  #: whether a cell is to have a card
+        self.title: Callable[[str], str] = lambda tag: tag
+        self.cards: dict[str, Card] = {}  #: live ones, by tag
+        self.lineage = Lineage()
+        self._engine: Engine | None = None
+        self._wake = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def attach(self, engine: Engine | None) -> None:
+        self._engine = engine
+        if engine is not None:
+            engine.on_new_cell(self._first_task)
+
+    def _first_task(self, tag: str) -> bool:
+        """In the thread that submits, before the task leaves."""
+        engine = self._engine
+        if engine is None or self._closed or not tag or not self.wanted(tag):
+            return False
+        with self._wake:
+            self.cards[tag] = Card(tag, Run(self.title(tag), time.time_ns()), engine, self._show, self.lineage)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="nbray-cards", daemon=True)
+                self._thread.start()
+            self._wake.notify()
+        return True
+
+    def notice(self, tag: str, text: str) -> bool:
+        """Why nothing moves. Whether there is a card to say it on."""
+        card = self.cards.get(tag)
+        if card is None:
+            return False
+        card.run.notice = text
+        return card.shown
+
+    def end_cell(self, tag: str) -> None:
+        """The cell's code has ended: before its prompt returns, what is finished becomes static."""
+        card = self.cards.get(tag)
+        if card is None:
+            return
+        card.holds = False
+        now = time.time_ns()
+        card.refresh(now)
+        if not card.run.unfinished:
+            self.finish(tag)
+        with self._wake:
+            self._wake.notify()
+
+    def appear(self, tag: str) -> None:
+        """Show the card now: its cell does not wait for it."""
+        if (card := self.cards.get(tag)) is not None:
+            card.appear(self._make_view)
+
+    def finish(self, tag: str, state: str = "", moved: tuple[int, int] = (0, 0)) -> bool:
+        """The run is over; `moved` are bytes sent and received. Whether a card shows it."""
+        with self._wake:
+            card = self.cards.pop(tag, None)
+        if card is None:
+            return False
+        card.run.moved = moved
+        card.finish(time.time_ns(), state)
+        return card.shown
+
+    def close(self) -> None:
+        """Every card becomes static, and the thread ends."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        for tag in list(self.cards):
+            self.finish(tag)
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=5)
+
+    # -- the thread
+
+    def _serve(self) -> None:
+        while not self._closed:
+            with self._wake:
+                if not self.cards:
+                    self._wake.wait()
+                else:
+                    self._wake.wait(PERIOD_S)
+            for card in list(self.cards.values()):
+                self._turn(card, time.time_ns())
+
+    def _turn(self, card: Card, now_ns: int) -> None:
+        card.refresh(now_ns)
+        if not card.holds and not card.run.unfinished:
+            self.finish(card.tag)
+            return
+        if not card.shown and card.run.elapsed_s(now_ns) >= APPEARS_AFTER_S and card.run.unfinished:
+            card.appear(self._make_view)
+        card.draw(now_ns)

@@ -1,0 +1,85 @@
+"""Which of the notebook's names hold objects of the cluster: `df`, `Out[7]`, `_`, a list of references, an entry of a dict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from nbray.engines.port import Engine
+from nbray.refs import ObjectRef
+
+LOOKED_AT = 10_000  #: entries of one list or dict
+HISTORY = frozenset({"_", "__", "___"})  #: names that IPython binds to the last results
+
+
+def _references(value: Any) -> Iterator[ObjectRef[Any]]:
+    if isinstance(value, ObjectRef):
+        yield value
+    elif type(value) in (list, tuple, set) and value:
+        yield from (each for each in list(value)[:LOOKED_AT] if isinstance(each, ObjectRef))
+    elif type(value) is dict:
+        yield from (each for each in list(value.values())[:LOOKED_AT] if isinstance(each, ObjectRef))
+
+
+def _named(namespace: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """(name, value) of everything a person could mean; results by `Out[n]`."""
+    for name, value in list(namespace.items()):
+        if name == "Out" and isinstance(value, dict):
+            yield from ((f"Out[{number}]", result) for number, result in list(value.items()))
+        elif name in HISTORY or not name.startswith("_"):
+            yield name, value
+
+
+def held_by_names(namespace: dict[str, Any]) -> dict[bytes, list[str]]:
+    """Names by the id of the task that made what they hold."""
+    found: dict[bytes, list[str]] = {}
+    for name, value in _named(namespace):
+        if name in HISTORY:
+            continue
+        for ref in _references(value):
+            names = found.setdefault(ref.task_id(), [])
+            if name not in names:
+                names.append(name)
+    return found
+
+
+def held_objects(namespace: dict[str, Any], engine: Engine) -> list[dict[str, Any]]:
+    """One row for each value that holds references: its names, what it is, and where its bytes are. The largest first."""
+    groups: dict[int, tuple[list[str], Any]] = {}
+    for name, value in _named(namespace):
+        if next(_references(value), None) is not None:
+            groups.setdefault(id(value), ([], value))[0].append(name)
+    rows = [_row(names, value, engine) for names, value in groups.values()]
+    return sorted(rows, key=lambda row: -(row["size"] or 0))
+
+
+def _row(names: list[str], value: Any, engine: Engine) -> dict[str, Any]:
+    refs = list(_references(value))
+    facts = [engine.facts_of(ref) for ref in refs]
+    sizes = [fact["size"] for fact in facts if fact["size"] is not None]
+    states = sorted({fact["state"].lower() for fact in facts})
+    nodes = sorted({fact["node"][:4] for fact in facts if fact["node"]})
+    kind = "reference" if isinstance(value, ObjectRef) else f"{type(value).__name__} of {len(refs):,} references"
+    return {
+        "names": ", ".join(names),
+        "release": names,
+        "type": kind,
+        "size": sum(sizes) if sizes else None,
+        "state": ", ".join(states),
+        "where": ", ".join(nodes),
+    }
+
+
+def release(namespace: dict[str, Any], names: list[str]) -> int:
+    """Take these names away, so that what only they held is freed. Returns how many there were."""
+    gone = 0
+    for name in names:
+        if name.startswith("Out["):
+            number = int(name[4:-1])
+            gone += namespace["Out"].pop(number, None) is not None
+            namespace.pop(f"_{number}", None)
+        elif name in HISTORY:
+            namespace[name] = ""
+        else:
+            gone += namespace.pop(name, None) is not None
+    return gone
