@@ -28,6 +28,7 @@ STATE_COLOURS = {
 BINS = 240  #: across the timeline
 MOST_ROWS = 24
 ROW, GAP, WIDTH = 12, 2, 960
+FLAW = 4  #: the red line under failures
 
 
 def page(snapshot: dict[str, Any], spans: Spans) -> str:
@@ -64,7 +65,7 @@ def _bar(snapshot: dict[str, Any]) -> str:
 
 
 def _timeline(snapshot: dict[str, Any], spans: Spans) -> str:
-    """One row a worker; each stretch has the colour of the name that took most of it, red where a task failed."""
+    """One row a worker; each stretch has the colour of its longest task's name, underlined in red where a task failed."""
     table = spans.table()
     if not len(spans) or not len(table["end"]):
         return ""
@@ -73,14 +74,16 @@ def _timeline(snapshot: dict[str, Any], spans: Spans) -> str:
     parts = []
     for row in range(rows):
         mine = table["row"] == row
-        stretches = _stretches(table["start"][mine], table["end"][mine], table["name"][mine], table["state"][mine], until)
-        for first, last, fill in stretches:
-            x, width = first / BINS * WIDTH, (last - first) / BINS * WIDTH
-            parts.append(f'<rect x="{x:.1f}" y="{row * (ROW + GAP)}" width="{width:.1f}" height="{ROW}" fill="{fill}"/>')
+        start, end, name = table["start"][mine], table["end"][mine], table["name"][mine]
+        parts += [_rect(each, row * (ROW + GAP), ROW) for each in _stretches(start, end, name, until)]
+        bad = table["state"][mine] == 1
+        failed = _stretches(start[bad], end[bad], name[bad], until)
+        parts += [_rect((first, last, FAILED), row * (ROW + GAP) + ROW - FLAW, FLAW) for first, last, _ in failed]
     hidden = len(spans.rows) - rows
     note = f" (and {hidden} more workers)" if hidden > 0 else ""
     caption = html.escape(
         f"{words.count_text(len(spans.rows), 'worker')}{note}, 0 to {words.seconds_text(until / 1000)}; colours are functions"
+        + (", red: failed" if snapshot["counts"]["failed"] else "")
     )
     legend = " ".join(
         f'<span style="white-space:nowrap"><span style="color:{colour(i)}">■</span> {html.escape(name)}</span>'
@@ -90,30 +93,33 @@ def _timeline(snapshot: dict[str, Any], spans: Spans) -> str:
     return title + _svg(rows * (ROW + GAP), "".join(parts), caption)
 
 
-def _stretches(start: Any, end: Any, name: Any, state: Any, until: float) -> list[tuple[int, int, str]]:
-    """(first bin, last bin, colour) of one row, busy bins only. The longest task of a bin gives its colour, or a failed one."""
+def _stretches(start: Any, end: Any, name: Any, until: float) -> list[tuple[int, int, str]]:
+    """(first bin, last bin, colour) of one row, busy bins only. The longest task of a bin gives its colour."""
     codes = np.full(BINS, -1)
-    code = np.where(state == 1, len(PALETTE), np.minimum(name, len(PALETTE) - 1))
-    rank = np.where(state == 1, np.inf, end - start)
+    code = np.minimum(name, len(PALETTE) - 1)
     first = np.clip((start / until * BINS).astype(int), 0, BINS - 1)
     last = np.clip(np.ceil(end / until * BINS).astype(int), first + 1, BINS)
-    order = np.argsort(rank, kind="stable")
+    order = np.argsort(end - start, kind="stable")
     long = (end - start)[order] > until / BINS
     codes[first[order]] = code[order]  # of several in a bin, the last in order stays
     for i in order[long]:
         codes[first[i] : last[i]] = code[i]
-    for i in order[state[order] == 1]:
-        codes[first[i] : last[i]] = code[i]
     found: list[tuple[int, int, str]] = []
     for b, each in enumerate(codes):
-        fill = FAILED if each == len(PALETTE) else PALETTE[each]
         if each < 0:
             continue
+        fill = PALETTE[each]
         if found and found[-1][1] == b and found[-1][2] == fill:
             found[-1] = (found[-1][0], b + 1, fill)
         else:
             found.append((b, b + 1, fill))
     return found
+
+
+def _rect(stretch: tuple[int, int, str], y: int, height: int) -> str:
+    first, last, fill = stretch
+    x, width = first / BINS * WIDTH, (last - first) / BINS * WIDTH
+    return f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{height}" fill="{fill}"/>'
 
 
 def _svg(height: int, content: str, label: str) -> str:

@@ -61,8 +61,9 @@ def sentence(spans: Spans, elapsed_s: float, failed: int, total: int, errors: Co
     """The verdict. `errors` counts failures by their first line."""
     if failed:
         what, times = errors.most_common(1)[0] if errors else ("an error", failed)
-        rest = f" and {len(errors) - 1} other kinds of error" if len(errors) > 1 else ""
-        return f"{failed:,} of {total:,} failed: {what}" + (f" ×{times:,}" if times > 1 else "") + rest
+        others = len(errors) - 1
+        rest = f", and {others} other kind{'s' if others > 1 else ''} of error" if others > 0 else ""
+        return what + (f" ×{times:,}" if times > 1 else "") + rest
     if not len(spans):
         return ""
     gain, lanes = speed_up(spans, elapsed_s), len(spans.rows)
@@ -76,6 +77,7 @@ def sentence(spans: Spans, elapsed_s: float, failed: int, total: int, errors: Co
     if gain < 1.15 and total == 1:
         return ""
     if where.share >= WORTH_SAYING:
-        cause = f"for {where.blamed}" if where.blamed else "for the notebook to submit more"
+        last = "for the last tasks to end" if len(spans.names) == 1 else f"for {where.blamed}"
+        cause = last if where.blamed else "for the notebook to submit more"
         said += f"; {where.share:.0%} of the time workers waited {cause}"
     return said

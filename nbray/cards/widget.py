@@ -92,6 +92,10 @@ class View(anywidget.AnyWidget):
         self._commands = commands
         super().__init__(code=code().model_id, version=assets.version())
         self.on_msg(self._asked)
+        if hasattr(self.comm, "_reply_subshell_for"):
+            # ipykernel 7.4 hands what the page sends to the shell that last used the comm, here the one that is blocked by the
+            # cell. The subshell that the page asked for can answer at once, so it keeps what it was given.
+            self.comm._reply_subshell_for = lambda _data, asked: asked
 
     def _asked(self, _widget: Any, message: Any, _buffers: Any) -> None:
         """Runs in the kernel's main thread or, while a cell blocks, in one of a subshell."""

@@ -8,17 +8,17 @@ from typing import Any
 from nbray.engines.port import Engine
 from nbray.refs import ObjectRef
 
-LOOKED_AT = 10_000  #: entries of one list or dict
+ASKED = 10_000  #: references of one value whose sizes are added up
 HISTORY = frozenset({"_", "__", "___"})  #: names that IPython binds to the last results
 
 
 def _references(value: Any) -> Iterator[ObjectRef[Any]]:
     if isinstance(value, ObjectRef):
         yield value
-    elif type(value) in (list, tuple, set) and value:
-        yield from (each for each in list(value)[:LOOKED_AT] if isinstance(each, ObjectRef))
+    elif type(value) in (list, tuple, set):
+        yield from (each for each in list(value) if isinstance(each, ObjectRef))
     elif type(value) is dict:
-        yield from (each for each in list(value.values())[:LOOKED_AT] if isinstance(each, ObjectRef))
+        yield from (each for each in list(value.values()) if isinstance(each, ObjectRef))
 
 
 def _named(namespace: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -55,11 +55,13 @@ def held_objects(namespace: dict[str, Any], engine: Engine) -> list[dict[str, An
 
 def _row(names: list[str], value: Any, engine: Engine) -> dict[str, Any]:
     refs = list(_references(value))
-    facts = [engine.facts_of(ref) for ref in refs]
+    facts = [engine.facts_of(ref) for ref in refs[:ASKED]]
     sizes = [fact["size"] for fact in facts if fact["size"] is not None]
     states = sorted({fact["state"].lower() for fact in facts})
     nodes = sorted({fact["node"][:4] for fact in facts if fact["node"]})
     kind = "reference" if isinstance(value, ObjectRef) else f"{type(value).__name__} of {len(refs):,} references"
+    if len(refs) > ASKED:
+        kind += f", the first {ASKED:,} measured"
     return {
         "names": ", ".join(names),
         "release": names,

@@ -157,6 +157,8 @@ class NbrayMagics(Magics):  # type: ignore[misc]
         if job.done():
             return True
         notebook.job_tags.discard(job.tag)
+        said = f"nbray: {job.label} goes on in the background; %nbray last has its handle, and .result() its value\n"
+        notebook.router.show(job.tag, Message("stream", {"name": "stderr", "text": said}))
         job.when_settled(self._ended)
         return False
 

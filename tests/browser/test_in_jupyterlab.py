@@ -43,3 +43,43 @@ def test_the_stop_button_ends_a_running_cell_and_the_next_one_runs(lab: Lab) -> 
     notebook.idle()
     notebook.run(2)
     notebook.sees(2, "still here")
+
+
+SLOW = "import time\n@nbray.remote\ndef {name}(i):\n    time.sleep(0.2)\n    return i\n"
+
+
+def test_a_card_shows_a_running_cell_and_its_button_stops_it(lab: Lab) -> None:
+    body = "import nbray\n" + SLOW.format(name="slow") + "nbray.get([slow.remote(i) for i in range(3000)])"
+    notebook = lab.open("card.ipynb", ["%load_ext nbray", body, "'still ' + 'here'"])
+    notebook.run(0)
+    notebook.sees(0, "nbray")
+    notebook.run(1)
+    card = notebook.output(1).locator(".nbray-card")
+    card.get_by_text("running").first.wait_for()
+    card.get_by_role("tab", name="Timeline").click()
+    card.locator("canvas").wait_for()
+    card.get_by_role("tab", name="Tasks").press("ArrowRight")
+    card.get_by_role("button", name="Cancel").click()
+    notebook.sees(1, "TaskCancelledError")
+    notebook.output(1).locator("summary", has_text="cancelled").wait_for()
+    assert card.count() == 0, "what stays has no widget behind it"
+    notebook.run(2)
+    notebook.sees(2, "still here")
+
+
+def test_what_tasks_are_called_is_text_in_a_card(lab: Lab) -> None:
+    evil = "<img src=x onerror=window.pwned=1>"
+    body = (
+        "import nbray, time\n@nbray.remote\ndef f():\n    time.sleep(1)\n"
+        f"    raise ValueError({evil!r})\nnbray.wait([f.options(name={evil!r}).remote() for _ in range(6)], num_returns=6)"
+    )
+    notebook = lab.open("evil.ipynb", ["%load_ext nbray", body])
+    notebook.run(0)
+    notebook.run(1)
+    card = notebook.output(1).locator(".nbray-card")
+    for tab in ("Tasks", "Timeline", "Lineage", "Objects", "Errors"):
+        card.get_by_role("tab", name=tab).click()
+    notebook.output(1).locator("summary", has_text="failed").click()
+    notebook.sees(1, evil)
+    assert notebook.page.evaluate("window.pwned") is None
+    assert notebook.output(1).locator("img").count() == 0

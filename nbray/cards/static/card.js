@@ -9,13 +9,13 @@ let cards = 0;
 export function createCard(el, host) {
   const id = `nbray-card-${++cards}`;
   const spans = new Spans();
-  let snapshot = null, number = 0, asking = false, open = host.live ? null : "timeline", stopped = false, received = performance.now();
+  let snapshot = null, number = 0, asking = false, insist = false, open = host.live ? null : "timeline", stopped = false, received = performance.now();
 
   // ---- the head
   const sign = element("span", { class: "nbray-sign" });
   const facts = element("span", { class: "nbray-facts" });
   const said = element("span", { class: "nbray-hidden", role: "status" });
-  const cancel = button("Cancel", () => act("cancel", cancel, "Cancelling…"));
+  const cancel = button("Cancel", () => act("cancel", cancel, insist ? "Killing…" : "Cancelling…", { force: insist }).then(offerKill));
   const background = button("Background", () => act("background", background, "In the background"));
   const actions = element("span", { class: "nbray-actions" }, cancel, background);
   const problem = element("div", { class: "nbray-problem", role: "alert", hidden: true });
@@ -78,12 +78,22 @@ export function createCard(el, host) {
     host.command("resync").catch(complain).finally(() => { asking = false; });
   }
 
-  async function act(command, pressed, meanwhile) {
+  // A task may take its time to end, or never do: then the workers can be killed.
+  function offerKill() {
+    setTimeout(() => {
+      if (stopped || snapshot?.state !== "running") return;
+      insist = true;
+      cancel.disabled = false;
+      cancel.textContent = "Kill workers";
+    }, 2000);
+  }
+
+  async function act(command, pressed, meanwhile, args) {
     pressed.disabled = true;
     pressed.textContent = meanwhile;
     problem.hidden = true;
     try {
-      await host.command(command);
+      await host.command(command, args);
     } catch (error) {
       complain(error);
       pressed.disabled = false;

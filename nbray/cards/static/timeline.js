@@ -3,7 +3,7 @@
 import { FAILED, colour, element, plural, seconds } from "./format.js";
 
 const SPAN_BYTES = 19;
-const ROW = 14, GAP = 2, AXIS = 16, MOST_ROWS = 64;
+const ROW = 14, GAP = 2, AXIS = 16, FLAW = 4, MOST_ROWS = 64;
 
 // Spans as growing columns, in the layout that nbray/cards/spans.py writes.
 export class Spans {
@@ -107,7 +107,7 @@ export function createTimeline(spans, host) {
       pen.globalAlpha = waits ? 0.13 : 1;
       pen.fillStyle = waits ? ink : pass === "failed" ? FAILED : colour(pass);
       for (let i = 0; i < spans.size; i++) {
-        if (!waits && (pass === "failed" ? spans.state[i] !== 1 : spans.state[i] === 1 || spans.name[i] !== pass)) continue;
+        if (!waits && (pass === "failed" ? spans.state[i] !== 1 : spans.name[i] !== pass)) continue;
         const x = (begin[i] - from) * k, w = (stop[i] - begin[i]) * k;
         if (x > width || x + w < 0 || (waits && w < 1)) continue;
         const lane = laneOf(i);
@@ -115,7 +115,9 @@ export function createTimeline(spans, host) {
         const left = Math.max(x, painted[lane], 0), right = Math.min(Math.max(x + w, x + 1), width);
         if (right <= left) continue;
         painted[lane] = waits || w < 1 ? right : -1;
-        pen.fillRect(left, lane * (ROW + GAP), right - left > 3 && !waits ? right - left - 0.5 : right - left, ROW);
+        const flaw = pass === "failed" && w < 3; // many short ones: a line below, or nothing else would be seen
+        const y = lane * (ROW + GAP) + (flaw ? ROW - FLAW : 0);
+        pen.fillRect(left, y, right - left > 3 && !waits ? right - left - 0.5 : right - left, flaw ? FLAW : ROW);
       }
     }
     pen.globalAlpha = 1;

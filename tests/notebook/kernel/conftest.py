@@ -56,6 +56,7 @@ class Kernel:
     def __init__(self, manager: KernelManager, client: BlockingKernelClient, log: Path) -> None:
         self.manager, self.client, self.log = manager, client, log
         self.cells: dict[str, Cell] = {}
+        self.comms: list[dict[str, Any]] = []  #: contents of comm_open, comm_msg and comm_close, each with its "type"
 
     def start(self, code: str) -> Cell:
         cell = Cell(code)
@@ -110,7 +111,34 @@ class Kernel:
         if cell is not None and reply["msg_type"] == "execute_reply":
             cell.reply = reply["content"]
 
+    def create_subshell(self) -> str:
+        """A shell of the kernel beside the one that cells block, as JupyterLab asks for one for its comms."""
+        request = self.client.session.msg("create_subshell_request", {})
+        self.client.control_channel.send(request)
+        reply = self.client.get_control_msg(timeout=BOUND_S)
+        return str(reply["content"]["subshell_id"])
+
+    def command(self, comm: str, subshell: str, name: str, **arguments: Any) -> dict[str, Any]:
+        """What the page of a card does when a button is pressed; returns the answer."""
+        number = len(self.comms)
+        custom = {"method": "custom", "content": {"id": number, "command": name, "args": arguments}}
+        message = self.client.session.msg("comm_msg", {"comm_id": comm, "data": custom})
+        message["header"]["subshell_id"] = subshell
+        self.client.shell_channel.send(message)
+
+        def answers() -> list[dict[str, Any]]:
+            contents = [
+                said["data"].get("content", {}) for said in self.comms if said["type"] == "comm_msg" and said["comm_id"] == comm
+            ]
+            return [content for content in contents if content.get("answer") == number]
+
+        self.until(lambda: bool(answers()), f"the answer to {name}")
+        return answers()[0]
+
     def _published(self, message: dict[str, Any]) -> None:
+        if message["msg_type"].startswith("comm_"):
+            self.comms.append({**message["content"], "type": message["msg_type"], "buffers": message.get("buffers", [])})
+            return
         cell = self.cells.get(message["parent_header"].get("msg_id", ""))
         if cell is None:
             return

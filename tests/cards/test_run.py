@@ -1,0 +1,191 @@
+"""A cell at work, as a model: what its counts, times, verdict and pages come to from the facts it is given."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Iterable
+
+import msgspec
+import pytest
+
+from nbray.cards import page, words
+from nbray.cards.lineage import Lineage
+from nbray.cards.run import Run, error_text
+from nbray.cards.spans import COLUMNS, Spans
+from nbray.engines.port import CellProgress, NameCount
+from nbray.trace import TraceRecord
+
+S = 10**9
+BEGUN = 1_000 * S
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+def record(
+    number: int,
+    start: float,
+    end: float,
+    name: str = "f",
+    worker: int = 0,
+    state: str = "FINISHED",
+    detail: str = "",
+    needs: Iterable[int] = (),
+) -> TraceRecord:
+    """A task that ran from `start` to `end` seconds after the run began; submitted at its beginning."""
+    return TraceRecord(
+        "task", task(number), name, state, "cell", b"", b"n" * 8, worker.to_bytes(8, "big"), 0, BEGUN, 0,
+        BEGUN + round(start * S) if end else 0, BEGUN + round(end * S), BEGUN + round(end * S), 0,
+        [task(n) + b"\0\0\0\0" for n in needs], 1, detail,
+    )  # fmt: skip
+
+
+def task(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def run_of(records: list[TraceRecord], queued: int = 0, running: int = 0) -> Run:
+    run = Run("In[7]", BEGUN)
+    names: dict[str, NameCount] = {}
+    for each in records:
+        count = names.setdefault(each.name, NameCount())
+        count.submitted += 1
+        count.done += each.state == "FINISHED"
+        count.failed += each.state == "FAILED"
+        count.cancelled += each.state == "CANCELLED"
+    if queued or running:
+        count = names.setdefault("f", NameCount())
+        count.submitted += queued + running
+        count.running += running
+    run.take(CellProgress(names, records))
+    return run
+
+
+def test_a_running_cell_tells_counts_time_and_what_is_left() -> None:
+    run = run_of([record(0, 0, 1), record(1, 0, 1, worker=1)], queued=4, running=2)
+    shot = run.snapshot(BEGUN + S)
+    assert shot["counts"] == {"submitted": 8, "queued": 4, "running": 2, "done": 2, "failed": 0, "cancelled": 0}
+    assert shot["left_s"] == pytest.approx(2.5)  # 4 waiting and half of 2 running, 1 s each, on 2 workers
+    assert shot["speed_up"] == pytest.approx(2.0)
+    assert words.line(shot) == "▸ running · In[7] · 2 of 8 tasks done, 2 running, 4 queued · 1.0 s, about 2.5 s left · 2 workers"
+
+
+def test_nothing_is_foretold_before_a_task_of_every_name_has_ended() -> None:
+    assert run_of([], queued=3).snapshot(BEGUN + S)["left_s"] is None
+
+
+def test_the_verdict_names_the_gain_and_what_the_workers_waited_for() -> None:
+    run = run_of([record(0, 0, 1, "load"), record(1, 0, 1, "load", 1), record(2, 1, 5, "fit")])
+    run.end(BEGUN + 5 * S)
+    assert run.state == "done"
+    assert run.verdict() == "1.2x faster than one core; 40% of the time workers waited for fit"
+
+
+def test_a_gap_in_which_nothing_ran_is_the_notebooks() -> None:
+    run = run_of([record(0, 0, 1, worker=0), record(1, 0, 1, worker=1), record(2, 2, 3, worker=0), record(3, 2, 3, worker=1)])
+    run.end(BEGUN + 3 * S)
+    assert run.verdict() == "1.3x faster than one core; 33% of the time workers waited for the notebook to submit more"
+
+
+def test_a_tail_of_one_function_is_called_the_last_tasks() -> None:
+    run = run_of([record(0, 0, 1), record(1, 0, 3, worker=1)])
+    run.end(BEGUN + 3 * S)
+    assert run.verdict() == "1.3x faster than one core; 33% of the time workers waited for the last tasks to end"
+
+
+def test_short_tasks_are_told_to_be_mostly_overhead() -> None:
+    run = run_of([record(i, i / 1000, i / 1000 + 0.0002, worker=i % 2) for i in range(100)])
+    run.end(BEGUN + S // 10)
+    assert run.verdict() == "no faster than one core: tasks of 0.2 ms are mostly overhead; more work per task (--chunk) helps"
+
+
+def test_identical_failures_are_folded_and_head_the_verdict() -> None:
+    failed = [record(i, 0, 1, state="FAILED", detail="RayTaskError ZeroDivisionError: division by zero\nmore") for i in range(3)]
+    run = run_of([*failed, record(4, 0, 1, state="FAILED", detail="WorkerCrashedError : gone"), record(5, 0, 1)])
+    run.end(BEGUN + S)
+    assert run.state == "failed"
+    assert run.verdict() == "ZeroDivisionError: division by zero ×3, and 1 other kind of error"
+    assert run.snapshot(0)["errors"] == [
+        {"text": "ZeroDivisionError: division by zero", "count": 3},
+        {"text": "WorkerCrashedError: gone", "count": 1},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("detail", "said"),
+    [
+        ("", "an error"),
+        ("RayTaskError ValueError: a\nb", "ValueError: a"),
+        ("NodeDiedError : it went", "NodeDiedError: it went"),
+        ("RayTaskError X: " + "y" * 500, "X: " + "y" * 196 + "…"),
+    ],
+)
+def test_one_line_stands_for_a_failure(detail: str, said: str) -> None:
+    assert error_text(detail) == said
+
+
+def test_a_task_that_never_began_has_no_span_and_is_counted() -> None:
+    run = run_of([record(0, 0, 0, state="CANCELLED"), record(1, 0, 1)])
+    run.end(BEGUN + S)
+    assert (len(run.spans), run.total().cancelled, run.state) == (1, 1, "cancelled")
+
+
+def test_spans_travel_as_nineteen_bytes_each_column_after_column() -> None:
+    spans = Spans()
+    spans.add(record(0, 0.5, 1), BEGUN)
+    spans.add(record(1, 1, 2, "g", 3, "FAILED"), BEGUN)
+    assert struct.unpack("<2f2f2f2H2H2H2B", spans.packed(0, 2)) == (0, 0, 500, 1000, 1000, 2000, 0, 1, 0, 1, 0, 0, 0, 1)
+    assert len(spans.packed(0, 2)) == 2 * 19
+    assert spans.packed(1, 2) == struct.pack("<fffHHHB", 0, 1000, 2000, 1, 1, 0, 1)
+    assert [code for _, code in COLUMNS] == list("fffHHHB")
+
+
+def test_a_kept_card_has_every_failed_task_and_the_longest_others() -> None:
+    spans = Spans()
+    for i in range(100):
+        spans.add(record(i, i, i + 0.1 + i / 1000, state="FAILED" if i == 3 else "FINISHED"), BEGUN)
+    kept = base64.b64decode(spans.chosen(10))
+    starts = struct.unpack("<10f", kept[40:80])
+    assert starts[0] == 3000
+    assert starts[1:] == tuple(1000.0 * i for i in range(91, 100))
+
+
+def test_what_users_name_things_is_text_on_the_page() -> None:
+    run = run_of([record(0, 0, 1, EVIL, state="FAILED", detail=f"RayTaskError ValueError: {EVIL}"), record(1, 0, 1, "g", 1)])
+    run.title = EVIL
+    run.end(BEGUN + S)
+    html = page.page(run.snapshot(0), run.spans)
+    assert "<img" not in html
+    assert "&lt;img" in html
+    assert html.count("<rect") >= 4
+
+
+def test_the_text_says_what_the_picture_says() -> None:
+    run = run_of([record(0, 0, 1, "load"), record(1, 1, 3, "fit", 1)])
+    run.end(BEGUN + 3 * S)
+    assert words.text(run.snapshot(0)).splitlines() == [
+        "✓ done · In[7] · 2 tasks · 3.0 s · 2 workers · no faster than one core; 50% of the time workers waited for fit",
+        "  load  1 task, 1.0 s each",
+        "  fit   1 task, 2.0 s each",
+    ]
+
+
+def test_snapshots_are_small_whatever_ran() -> None:
+    run = run_of([record(i, i, i + 1, worker=i % 8) for i in range(5000)])
+    run.end(BEGUN + S)
+    assert len(msgspec.json.encode(run.snapshot(0))) < 2000
+    assert len(page.page(run.snapshot(0), run.spans)) < 60_000
+
+
+# ---------------------------------------------------------------------------------------------- lineage
+
+
+def test_lineage_groups_tasks_by_cell_and_name_and_finds_ancestors_and_descendants() -> None:
+    lineage = Lineage()
+    lineage.add("In[1]", [record(i, 0, 1, "load") for i in range(3)])
+    lineage.add("In[2]", [record(10 + i, 1, 2, "fit", needs=[i, 99]) for i in range(3)])
+    lineage.add("In[3]", [record(20, 2, 3, "plot", needs=[10])])
+    lineage.add("In[4]", [record(30, 2, 3, "other")])
+    graph = lineage.graph("In[2]", {task(10): ["models"], task(12): ["models", "best"]})
+    labels = [node["label"] for node in graph["nodes"]]
+    assert labels == ["values of the notebook", "load ×3", "fit ×3", "plot", "best, models"]
+    assert sorted(graph["edges"]) == [[0, 2], [1, 2], [2, 3], [2, 4]]

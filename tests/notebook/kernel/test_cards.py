@@ -1,0 +1,146 @@
+"""Run cards over a real kernel: when one appears, what its page is told and may ask for, and what it leaves in the notebook."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+Kernel = Any
+WIDGET = "application/vnd.jupyter.widget-view+json"
+KEPT = "application/vnd.nbray.run.v1+json"
+
+HELD = """
+import pathlib, tempfile
+gates = pathlib.Path(tempfile.mkdtemp())
+def passes(name):
+    while not (gates / name).exists():
+        time.sleep(0.02)
+    return name
+gated = nbray.remote(passes)
+"""
+
+
+@pytest.fixture(scope="module")
+def cards(kernel: Kernel) -> Kernel:
+    kernel.ok(HELD)
+    kernel.ok("nbray.get(nbray.remote(lambda: 1).remote())")
+    kernel.subshell = kernel.create_subshell()
+    return kernel
+
+
+def shown_live(kernel: Kernel, cell: Any) -> str:
+    """Wait for the live card under a cell; the id of its model."""
+    kernel.until(lambda: any(WIDGET in data for data in cell.displays), "a live card")
+    (data,) = (data for data in cell.displays if WIDGET in data)
+    return str(data[WIDGET]["model_id"])
+
+
+def drawn(kernel: Kernel, model: str) -> list[dict[str, Any]]:
+    said = [c["data"].get("content", {}) for c in kernel.comms if c["type"] == "comm_msg" and c["comm_id"] == model]
+    return [content for content in said if "snapshot" in content]
+
+
+def open_gate(kernel: Kernel, name: str, gates: Any) -> None:
+    (gates / name).touch()
+
+
+@pytest.fixture(scope="module")
+def gates(cards: Kernel) -> Any:
+    from pathlib import Path
+
+    return Path(cards.eval("str(gates)"))
+
+
+def test_a_short_cell_shows_no_card_and_a_remote_one_its_line(cards: Kernel) -> None:
+    assert cards.ok("nbray.get(nbray.remote(lambda: 1).remote())").displays == []
+    (line,) = cards.ok("%%remote\n1").displays
+    assert KEPT not in line
+    assert line["text/plain"].startswith("✓ done")
+
+
+def test_a_plain_cell_gets_a_live_card_and_keeps_a_static_one(cards: Kernel, gates: Any) -> None:
+    cell = cards.start("ones = [gated.options(name='hold').remote('plain') for _ in range(3)]\nnbray.get(ones)")
+    model = shown_live(cards, cell)
+    assert "text/html" in cell.displays[0], "what a front end without widgets shows"
+    cards.until(lambda: any(s["snapshot"]["counts"]["running"] == 2 for s in drawn(cards, model)), "two running tasks on the card")
+    open_gate(cards, "plain", gates)
+    cards.until(lambda: cell.idle and cell.reply is not None, "the end of the cell")
+    kept = cell.updates[-1]
+    assert WIDGET not in kept
+    assert kept[KEPT]["state"] == "done"
+    assert kept[KEPT]["counts"] == {"submitted": 3, "queued": 0, "running": 0, "done": 3, "failed": 0, "cancelled": 0}
+    assert kept["text/plain"].startswith("✓ done · In[")
+    assert "<svg" in kept["text/html"]
+    assert any(c["type"] == "comm_close" and c["comm_id"] == model for c in cards.comms), "no model outlives its card"
+
+
+def test_the_cancel_button_acts_while_the_cell_blocks(cards: Kernel) -> None:
+    cell = cards.start("nbray.get([gated.remote('never') for _ in range(5)])")
+    model = shown_live(cards, cell)
+    assert cards.command(model, cards.subshell, "cancel")["result"] == 5
+    cards.until(lambda: cell.idle and cell.reply is not None, "the end of the cell")
+    assert cell.error["ename"] == "TaskCancelledError"
+    assert cell.updates[-1][KEPT]["state"] == "cancelled"
+    assert cell.updates[-1][KEPT]["counts"]["cancelled"] == 5
+
+
+def test_the_background_button_gives_the_prompt_back(cards: Kernel, gates: Any) -> None:
+    cell = cards.start("%%remote -o late\nlate = passes('bg')")
+    model = shown_live(cards, cell)
+    cards.command(model, cards.subshell, "background")
+    cards.until(lambda: cell.idle and cell.reply is not None, "the prompt")
+    assert cell.error is None
+    assert "goes on in the background" in cell.stderr
+    open_gate(cards, "bg", gates)
+    cards.until(lambda: any(KEPT in data for data in cell.updates), "the static card")
+    assert cards.eval("get_ipython()._nbray_extension.notebook.jobs[-1].result() or late") == "bg"
+
+
+def test_a_page_can_ask_for_everything_again_and_for_what_is_held(cards: Kernel, gates: Any) -> None:
+    cell = cards.start("first = gated.remote('again')\nsecond = nbray.put('x' * 10)\nnbray.get(first)")
+    model = shown_live(cards, cell)
+    before = len(drawn(cards, model))
+    cards.command(model, cards.subshell, "resync")
+    cards.until(lambda: len(drawn(cards, model)) > before, "another snapshot")
+    assert drawn(cards, model)[-1]["first"] == 0
+    held = cards.command(model, cards.subshell, "objects")["result"]
+    assert {row["names"] for row in held} >= {"first", "second"}
+    assert cards.command(model, cards.subshell, "release", names=["second"])["result"] == 1
+    assert "ValueError" not in cards.command(model, cards.subshell, "lineage").get("error", "")
+    refused = cards.command(model, cards.subshell, "no such thing")
+    assert "KeyError" in refused["error"]
+    open_gate(cards, "again", gates)
+    cards.until(lambda: cell.idle and cell.reply is not None, "the end of the cell")
+    assert cards.eval("'second' in globals()") is False
+
+
+def test_a_failure_heads_its_card_and_the_error_follows(cards: Kernel) -> None:
+    cell = cards.run("%%remote --each i=range(4)\nimport time\ntime.sleep(0.4)\n1 / (i - 2)")
+    kept = cell.updates[-1]
+    assert kept[KEPT]["state"] == "failed"
+    assert kept[KEPT]["errors"] == [{"text": "ZeroDivisionError: division by zero", "count": 1}]
+    assert "ZeroDivisionError" in kept["text/plain"]
+    assert cell.error["ename"].endswith("ZeroDivisionError)") or cell.error["ename"] == "ZeroDivisionError"
+
+
+def test_many_tasks_are_counted_exactly_in_a_bounded_number_of_messages(cards: Kernel) -> None:
+    before = len(cards.comms)
+    cell = cards.ok("@nbray.remote\ndef tiny(i):\n    return i\nsum(nbray.get([tiny.remote(i) for i in range(20_000)]))")
+    assert cell.value == str(sum(range(20_000)))
+    seconds = cell.updates[-1][KEPT]["elapsed_s"]
+    assert cell.updates[-1][KEPT]["counts"]["done"] == 20_000
+    messages = [c for c in cards.comms[before:] if c["type"] == "comm_msg"]
+    assert len(messages) <= 10 * (seconds + 1)
+    assert len(json.dumps(cell.updates[-1][KEPT])) < 100_000
+
+
+def test_cards_can_be_switched_off(cards: Kernel) -> None:
+    cards.ok("%nbray config --view line")
+    try:
+        assert cards.ok("nbray.get(nbray.remote(time.sleep).remote(0.5))").displays == []
+        (line,) = cards.ok("%%remote\nimport time\ntime.sleep(0.5)").displays
+        assert KEPT not in line
+    finally:
+        cards.ok("%nbray config --reset")
