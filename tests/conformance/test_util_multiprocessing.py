@@ -210,7 +210,7 @@ def test_ray_remote_args_are_options_of_the_actors():
         assert pool.apply(lambda: ray.get_runtime_context().get_assigned_resources()) == {"CPU": 1.0}
 
 
-@pytest.mark.skipif(not NBRAY, reason="GPU no: Ray fails every later call that lands on the dead actor")
+@pytest.mark.skipif(not NBRAY, reason="Ray fails every later call that lands on the dead actor")
 def test_a_process_that_dies_fails_its_own_call_only(pool):
     results = [pool.apply_async(os._exit if i == 3 else square, (i,)) for i in range(12)]
     with pytest.raises(ray.exceptions.RayActorError):
@@ -218,7 +218,7 @@ def test_a_process_that_dies_fails_its_own_call_only(pool):
     assert [r.get(timeout=60) for i, r in enumerate(results) if i != 3] == [i * i for i in range(12) if i != 3]
 
 
-@pytest.mark.skipif(not NBRAY, reason="GPU no: Ray drops what an imap has not submitted when the pool is closed")
+@pytest.mark.skipif(not NBRAY, reason="Ray drops what an imap has not submitted when the pool is closed")
 def test_close_lets_an_imap_finish():
     pool = Pool(1)
     results = pool.imap(square, range(20))
@@ -227,7 +227,7 @@ def test_close_lets_an_imap_finish():
     assert list(results) == [x * x for x in range(20)]
 
 
-@pytest.mark.skipif(not NBRAY, reason="GPU no: in Ray such an error makes the call hang")
+@pytest.mark.skipif(not NBRAY, reason="in Ray such an error makes the call hang")
 def test_an_exception_that_does_not_pickle_is_told_and_so_is_an_argument(pool):
     def raises():
         error = ValueError("held")
@@ -241,7 +241,7 @@ def test_an_exception_that_does_not_pickle_is_told_and_so_is_an_argument(pool):
     assert pool.apply(square, (2,)) == 4
 
 
-@pytest.mark.skipif(not NBRAY, reason="GPU no: counted through the list of actors")
+@pytest.mark.skipif(not NBRAY, reason="counted through the list of actors")
 def test_a_dropped_pool_leaves_no_actors(pool):
     from nbray.state import list_actors
 
