@@ -26,8 +26,7 @@ from typing import Any
 import msgspec
 
 import nbray
-from nbray.driver import joining, launch
-from nbray.driver.viewer import Viewer
+from nbray.driver import joining, launch, looking
 from nbray.exceptions import NodeStartError, RayError
 from nbray.node.settings import NetworkSettings, NodeSettings
 from nbray.sched.resources import to_floats
@@ -37,7 +36,6 @@ from nbray.wire.connection_file import Connection, Found
 
 DEFAULT_PORT = 6379
 STOP_S = 10.0
-ADDRESS_VARIABLE = "NBRAY_ADDRESS"
 NO_DASHBOARD = "nbray has no dashboard process: see `nbray status`, or %nbray status in a notebook"
 BYTES = {"memory", "object_store_memory"}
 
@@ -84,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         each.add_argument(
             "--address",
             metavar="ADDRESS",
-            help=f"host:port, a connection file or a runtime directory; default: ${ADDRESS_VARIABLE}, else what runs here",
+            help=f"host:port, a connection file or a runtime directory; default: ${looking.ADDRESS_VARIABLE}, else what runs here",
         )
     return parser
 
@@ -360,39 +358,8 @@ def _end(pid: int, force: bool) -> str:
 # ---------------------------------------------------------------------------------------------------- looking
 
 
-@contextlib.contextmanager
-def _attached(address: str | None) -> Iterator[tuple[Viewer, str]]:
-    """A viewer of the cluster that is meant, and what to call that."""
-    address = address or os.environ.get(ADDRESS_VARIABLE) or "auto"
-    if os.path.isdir(address):
-        with Viewer(address) as viewer:
-            yield viewer, f"the cluster in {address}"
-        return
-    try:
-        found = connection_file.find(address)
-    except ConnectionError:
-        running = rundir.in_use()
-        if address != "auto" or not running:
-            raise
-        # No `nbray start` here, but a notebook or script has a cluster of its own.
-        if len(running) > 1:
-            raise Refusal("several notebooks or scripts have clusters here; name one: --address " + " | ".join(running)) from None
-        with Viewer(running[0]) as viewer:
-            yield viewer, "the local cluster of a notebook or script"
-        return
-    name = f"cluster {found.connection.cluster[:8]} at {found.connection.address}"
-    with contextlib.ExitStack() as stack:
-        directory = joining.directory_here(found)
-        if directory is None:
-            # A cluster elsewhere is reached through a node of our own, for as long as we look.
-            client = joining.start_client(found, object_store_memory=2**20)
-            stack.callback(launch.stop, client)
-            directory = client.directory
-        yield stack.enter_context(Viewer(directory)), name
-
-
 def _status(arguments: argparse.Namespace) -> int:
-    with _attached(arguments.address) as (viewer, name):
+    with looking.at(arguments.address) as (viewer, name):
         nodes = viewer.ask("nodes")
     print(_described(name, nodes))
     return 0
@@ -455,7 +422,7 @@ def _gib(size: float) -> str:
 
 
 def _timeline(arguments: argparse.Namespace) -> int:
-    with _attached(arguments.address) as (viewer, _):
+    with looking.at(arguments.address) as (viewer, _):
         records = [as_dict(record) for blob in viewer.ask("trace") for record in decode_records(blob)]
     events = chrome_events(sorted(records, key=lambda record: record["started_ns"]))
     if arguments.output == "-":

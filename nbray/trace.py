@@ -39,6 +39,9 @@ class TraceRecord(msgspec.Struct, array_like=True, gc=False):
     needs: list[bytes] = []
     returns: int = 0
     detail: str = ""
+    actor: bytes = b""  #: of a call
+    line: str = ""  #: where it was submitted
+    function: str = ""  #: where the task goes by another name
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -56,8 +59,15 @@ class Trace:
     def __init__(self) -> None:
         self.records: deque[TraceRecord] = deque(maxlen=config.TRACE_RECORDS)
         self.unsent: deque[TraceRecord] = deque(maxlen=config.TRACE_RECORDS)
+        self.added = 0
+
+    @property
+    def forgotten(self) -> int:
+        """Records that made way for later ones."""
+        return max(0, self.added - config.TRACE_RECORDS)
 
     def add(self, record: TraceRecord) -> None:
+        self.added += 1
         self.records.append(record)
         self.unsent.append(record)
 

@@ -34,10 +34,12 @@ class Viewer:
         self._requests = 0
 
     def ask(self, what: str, **arguments: Any) -> Any:
-        """The head's answer. Raises ConnectionError when none comes within ANSWER_S, ValueError with the head's refusal."""
+        """The head's answer. Raises ConnectionError when none comes within ANSWER_S and the `patience_s` of the question,
+        ValueError with the head's refusal."""
         self._requests += 1
+        answer_s = ANSWER_S + float(arguments.get("patience_s", 0))
         self._mailbox.send(self.welcome.head, Ask(self._requests, self._mailbox.address, what, arguments))
-        deadline = time.monotonic() + ANSWER_S
+        deadline = time.monotonic() + answer_s
         while (left := deadline - time.monotonic()) > 0:
             for message in self._mailbox.receive(left):
                 if isinstance(message, Answer) and message.request == self._requests:
@@ -45,7 +47,7 @@ class Viewer:
                         raise ValueError(message.error)
                     return message.result
         raise ConnectionError(
-            f"the head did not answer within {ANSWER_S:g} s; the node daemon in {self.directory} (pid {self.pid}) does"
+            f"the head did not answer within {answer_s:g} s; the node daemon in {self.directory} (pid {self.pid}) does"
         )
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ import msgspec
 
 from nbray import trace
 from nbray.config import INLINE_LIMIT
-from nbray.engines import nodes_view
+from nbray.engines import callsite, nodes_view
 from nbray.engines.cells import Cells
 from nbray.engines.port import (
     ActorOptions,
@@ -30,6 +30,7 @@ from nbray.engines.port import (
     RuntimeFacts,
     TaskOptions,
 )
+from nbray.engines.witness import Witness
 from nbray.exceptions import GetTimeoutError, PendingCallsLimitExceeded, ResultDeserializationError
 from nbray.ids import Address, TaskIds, object_id
 from nbray.machine import Effect
@@ -58,6 +59,7 @@ class NativeEngine:
         self.job = job  #: the driver; a worker is told with each task
         self.trace_log = trace.Trace()
         self.questions = Questions(runtime)
+        self.witness = Witness(runtime, self.trace_log, "DRIVER" if is_driver else "WORKER", lambda: self.job.process)
         self._ids = TaskIds(runtime.process)
         self._packer = Packer(self._put_pickled, self._owner_of)
         self._shapes: dict[int, tuple[Any, m.Shape, str]] = {}
@@ -102,7 +104,9 @@ class NativeEngine:
             options.name or function.name, [], packed.contains, None, bool(retry_types), shape.env,
             None if options.amounts == ONE_CPU else options.amounts, options.max_calls,
         )  # fmt: skip
-        task = r.OwnedTask(push, options.max_retries, shape=shape, key=key, needs=packed.needs, submitted_ns=time.time_ns())
+        task = r.OwnedTask(
+            push, options.max_retries, shape=shape, key=key, needs=packed.needs, submitted_ns=time.time_ns(), line=callsite.here()
+        )
         if retry_types:
             task.retry_exceptions, task.retry_types = options.max_retries, retry_types
         if not options.traced:
@@ -143,7 +147,7 @@ class NativeEngine:
             actor, 0, cls.id, 1, packed.payload, packed.crc, runtime.me, self.job, self.current_cell(), f"{cls.name}.__init__",
             [], packed.contains,
         )  # fmt: skip
-        task = r.OwnedTask(push, 0, needs=packed.needs, submitted_ns=time.time_ns())
+        task = r.OwnedTask(push, 0, needs=packed.needs, submitted_ns=time.time_ns(), line=callsite.here())
         named = self.questions.open() if options.name else None
         if named is not None:
             self._naming[actor] = named
@@ -179,7 +183,7 @@ class NativeEngine:
             self.current_cell(), options.name or f"{actor.class_name}.{method}", [], contains, None, options.group,
         )  # fmt: skip
         retries = options.max_task_retries
-        task = r.OwnedTask(push, retries, needs=packed.needs, submitted_ns=time.time_ns())
+        task = r.OwnedTask(push, retries, needs=packed.needs, submitted_ns=time.time_ns(), line=callsite.here())
         if options.retry_exceptions:
             task.retry_exceptions, task.retry_types = retries, options.retry_exceptions
         if not self.is_driver:
@@ -230,16 +234,14 @@ class NativeEngine:
     def put(self, value: Any) -> ObjectRef[Any]:
         if not self.runtime.attached.is_set():
             self.runtime.wait_attached()
+        line = callsite.here()
         pickled, contains = self._packer.dumps(value, "put value", "value")
-        return self._put_pickled(pickled, contains)
+        return self._put_pickled(pickled, contains, line)
 
-    def _put_pickled(self, pickled: Pickled, contains: list[m.Held]) -> ObjectRef[Any]:
+    def _put_pickled(self, pickled: Pickled, contains: list[m.Held], line: str = "") -> ObjectRef[Any]:
         new = object_id(self._ids.next())
-        self._store(new, pickled, contains)
+        self.runtime.step(r.WasPut(new, self.sealed(new, self.runtime.me, pickled, contains), line))
         return ObjectRef(new, self.runtime.me, self)
-
-    def _store(self, new: bytes, pickled: Pickled, contains: list[m.Held]) -> None:
-        self.runtime.step(r.WasPut(new, self.sealed(new, self.runtime.me, pickled, contains)))
 
     def sealed(self, new: bytes, owner: Address, pickled: Pickled, contains: list[m.Held]) -> m.Value:
         """The Value of a pickled object: inside the message when small, else written to the store of this node."""
@@ -488,6 +490,7 @@ class NativeEngine:
             "task", push.task, push.name, state, push.cell, done.task.parent, done.node, done.worker, push.attempt,
             done.task.submitted_ns, 0, done.started_ns, done.ended_ns, time.time_ns(), done.cpu_ns,
             [h.object for h in done.task.needs or []], push.returns, detail,
+            push.actor if isinstance(push, m.PushCall) else b"", done.task.line, self._function_of(push),
         )  # fmt: skip
         self.cells.ended(push.cell, push.name, record)
         if not done.task.traced:
@@ -496,6 +499,16 @@ class NativeEngine:
         if not self._trace_armed:
             self._trace_armed = True
             self._trace_later()
+
+    def _function_of(self, push: m.PushTask | m.PushCall) -> str:
+        """What runs, where it goes by another name."""
+        if isinstance(push, m.PushCall):
+            client = self.runtime.state.calls.actors.get(push.actor)
+            name = f"{client.class_name}.{push.method}" if client is not None else push.method
+        else:
+            definition = self.runtime.state.tasks.leases.definitions.get(push.function)
+            name = getattr(definition, "name", push.name)
+        return "" if name == push.name else name
 
     def _judge(self, effect: r.JudgeException) -> None:
         """Only here can the exception be loaded; the machine waits for the verdict."""
@@ -516,6 +529,8 @@ class NativeEngine:
         elif isinstance(message, m.Display):
             shown = OutputEvent(message.cell, message.task, "", 0, b"", mime=message.data, metadata=message.metadata)
             self._on_output(msgspec.structs.replace(shown, transient=message.transient, update=message.update))
+        elif isinstance(message, m.Ask):
+            self.witness.asked(message)
         else:
             self.questions.answered(message)
             self.on_unclaimed(message)

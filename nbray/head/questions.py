@@ -2,7 +2,8 @@
 
 nodes, actors, jobs      a list of dicts with plain values; ids as hex
 named_actors             [{"name", "namespace"}]; arguments: namespace (one), or all_namespaces=True
-trace                    a list of bytes: the batches of nbray/trace.py that processes have sent, oldest first
+trace                    a list of bytes: the batches of nbray/trace.py that processes have sent, oldest first; arguments:
+                         without (a list of process ids: not theirs)
 kv_put                   namespace, key, value, overwrite=True -> whether it was written
 kv_get                   namespace, key -> bytes, or None
 kv_del                   namespace, key, by_prefix=False -> how many were deleted
@@ -99,15 +100,15 @@ class TraceStore:
     """The latest `TRACE_BYTES` of trace, as it came."""
 
     def __init__(self) -> None:
-        self.batches: deque[bytes] = deque()
+        self.batches: deque[TraceBatch] = deque()
         self.size_bytes = 0
         self.dropped = 0  #: batches that made way for later ones
 
     def add(self, batch: TraceBatch) -> None:
-        self.batches.append(batch.records)
+        self.batches.append(batch)
         self.size_bytes += len(batch.records)
         while self.size_bytes > TRACE_BYTES:
-            self.size_bytes -= len(self.batches.popleft())
+            self.size_bytes -= len(self.batches.popleft().records)
             self.dropped += 1
 
 
@@ -125,7 +126,7 @@ class Questions:
             "actors": self._actors,
             "named_actors": self._named_actors,
             "jobs": self._jobs,
-            "trace": lambda _: list(self.trace.batches),
+            "trace": lambda a: [b.records for b in self.trace.batches if b.process not in a.get("without", ())],
             "kv_put": self.kv.put,
             "kv_get": self.kv.get,
             "kv_del": self.kv.delete,
@@ -211,4 +212,8 @@ def _actor(record: ActorRecord) -> dict[str, Any]:
         "detached": spec.detached,
         "waiting": record.waiting,
         "resources": spec.running,
+        "death_kind": record.failure.kind if record.failure else "",
+        "env": spec.env,
+        "cell": spec.cell,
+        "owner_id": spec.owner.process.hex(),
     }

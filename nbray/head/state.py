@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from nbray import inquiry
 from nbray.head.directory import Directory
 from nbray.head.members import Members
 from nbray.head.questions import BadQuestion, Questions
@@ -53,6 +54,8 @@ __all__ = ["HeadState", "NodeGone", "Persist"]
 #: Ended jobs kept for the listing, and dead processes remembered to refuse what they said last.
 ENDED_KEPT = 1000
 GONE_KEPT = 10_000
+#: A node's answer takes this long at most, beyond what it waits for its processes.
+NODE_ANSWER_S = 2.0
 
 
 class HeadState:
@@ -69,6 +72,7 @@ class HeadState:
         self.members = Members(address, session, self.out)
         self.directory = Directory(self.members, self.late, self.out)
         self.questions = Questions(self.members, self.directory, self.jobs, self.out)
+        self.inquiries = inquiry.Inquiries(address)
         self._now = 0.0
         self._handlers: dict[type, Callable[[Any, float], object]] = {
             RegisterNode: lambda e, now: self._node_heard(e.info, now),
@@ -89,6 +93,7 @@ class HeadState:
             ActorLost: self._actor_lost,
             ActorUnplaced: self.directory.unplaced,
             Ask: self._ask,
+            Answer: lambda e, _: self.out.extend(self.inquiries.answered(e)),
             TraceBatch: lambda e, _: self.questions.trace.add(e),
         }
 
@@ -115,6 +120,7 @@ class HeadState:
             self.members.next_deadline(),
             self.directory.placing.next_deadline(),
             self.directory.strangers.next_deadline(self._now),
+            self.inquiries.deadline(),
         ]
         return min((due for due in candidates if due is not None), default=None)
 
@@ -145,6 +151,7 @@ class HeadState:
         if self.members.bury(node, reason, now) is None:
             self.late["NodeGone"] += 1
             return
+        self.out.extend(self.inquiries.gone(lambda who: who.node == node, f"the node is gone: {reason}"))
         for job in [j for j in self.jobs.values() if j.driver.node == node and not j.ended]:
             self._job_ended(job.driver, f"was on node {short(node)}, which is gone: {reason}", now)
         self.directory.node_died(node, reason, now)
@@ -154,6 +161,7 @@ class HeadState:
         for death in self.members.expire(now):
             self._node_died(death.node, death.reason, now)
         self.directory.placing.remind(now)
+        self.out.extend(self.inquiries.expire(now))
         self.directory.strangers.expire({job.driver.process for job in self.jobs.values() if not job.ended}, now)
 
     # -- processes
@@ -234,11 +242,25 @@ class HeadState:
     # -- questions
 
     def _ask(self, event: Ask, now: float) -> None:
+        if event.what == "everywhere":
+            self._ask_nodes(event, now)
+            return
         try:
             answer = Answer(event.request, self.questions.answer(event.what, event.arguments))
         except BadQuestion as problem:
             answer = Answer(event.request, error=str(problem))
         self.out.append(Send(event.asker, answer))
+
+    def _ask_nodes(self, event: Ask, now: float) -> None:
+        """What only nodes and their processes know (inquiry.Wanted)."""
+        try:
+            asked = inquiry.wanted(event)
+        except ValueError as problem:
+            self.out.append(Send(event.asker, Answer(event.request, error=str(problem))))
+            return
+        nodes = [Address(node, node) for node in self.members.nodes if asked.node in ("", node.hex())]
+        until = now + asked.patience_s + NODE_ANSWER_S
+        self.out.extend(self.inquiries.put(event, asked.of, asked.arguments, nodes, until, inquiry.ROOM_BYTES))
 
     # -- restarts
 
@@ -268,6 +290,7 @@ class HeadState:
         assert not self.out, "effects were left behind"
         self.members.check()
         self.directory.check()
+        self.inquiries.check()
         for process, job in self.jobs.items():
             assert job.driver.process == process
             assert job.ended or process not in self.gone, "a job runs whose driver is gone"
@@ -282,4 +305,4 @@ class HeadState:
             first = next(iter(line.values()))
             demand, strategy = first.spec.placement.amounts, first.spec.placement.strategy
             assert strategy == "NODE" or not self.members.has_room(demand), f"{first.actor.hex()} waits beside free room"
-        assert self.questions.trace.size_bytes == sum(map(len, self.questions.trace.batches))
+        assert self.questions.trace.size_bytes == sum(len(batch.records) for batch in self.questions.trace.batches)

@@ -218,6 +218,9 @@ class Daemon:
                 result = self.ledger.objects()
             case "store":
                 result = self.ledger.stats()
+            case "processes":
+                self.tell_node(ask)
+                return
             case _:
                 self.send(ask.asker, Answer(ask.request, error=f"a node does not know about {ask.what!r}; ask the head"))
                 return

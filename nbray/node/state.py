@@ -16,9 +16,10 @@ from typing import Any
 
 import msgspec
 
-from nbray import config
+from nbray import config, inquiry
 from nbray.ids import Address, ProcessId, short
 from nbray.machine import Effect, IllegalTransition, Tick
+from nbray.node import census
 from nbray.node.actors import ActorDesk
 from nbray.node.elsewhere import Elsewhere
 from nbray.node.ground import Ground
@@ -57,6 +58,7 @@ class NodeState:
         self.leases = LeaseDesk(self.ground)
         self.actors = ActorDesk(self.ground)
         self.elsewhere = Elsewhere(self.ground)
+        self.inquiries = inquiry.Inquiries(self.ground.me)
         self.drivers: dict[ProcessId, Driver] = {}
         self.stopping = ""  #: why, once it is
         self.dropped = 0  #: events that were true when they were sent
@@ -97,6 +99,8 @@ class NodeState:
             m.NodeAccepted: self._heard_head,
             m.HeartbeatTaken: self._heard_head,
             m.DrainNode: self._drain,
+            m.Ask: self._ask_processes,
+            m.Answer: lambda e, _: self.ground.out.extend(self.inquiries.answered(e)),
         }
 
     # -- the machine
@@ -120,6 +124,7 @@ class NodeState:
         if self._begun is None or self.stopping:
             return self.pool.deadline()
         times = [self._beat_at + config.HEARTBEAT_S, self.leases.deadline(), self.pool.deadline(), self.elsewhere.deadline()]
+        times.append(self.inquiries.deadline())
         if self._beat_said != self._info_said():
             times.append(self._beat_at + config.HEARTBEAT_MIN_S)
         if self._embedded and not self.drivers:
@@ -151,20 +156,8 @@ class NodeState:
         return (actor, epoch) in self.actors.lives
 
     def workers(self) -> list[dict[str, Any]]:
-        """The worker processes, for the State API: ids are hex strings."""
-        return [
-            {
-                "worker_id": worker.process.hex(),
-                "node_id": self.ground.me.node.hex(),
-                "pid": worker.pid,
-                "state": worker.phase.name,
-                "blocked": worker.blocked,
-                "actor_id": worker.actor[0].hex() if worker.actor is not None else None,
-                "job_id": worker.use[0].hex() if worker.use is not None else None,
-                "why_ending": worker.ending,
-            }
-            for worker in self.pool.workers.values()
-        ]
+        """The processes of this node, for the State API."""
+        return census.workers(self.ground.me.node, self.drivers.values(), self.pool.workers.values(), self._deaths.values())
 
     def _settle(self, now: float) -> None:
         out = self.ground.out
@@ -182,6 +175,7 @@ class NodeState:
             self._start_workers(missing, now)
         self.pool.reap_idle(now, out)
         self.elsewhere.settle(now)
+        self.ground.out.extend(self.inquiries.expire(now))
         self._beat(now)
         if self._embedded and not self.drivers and self._begun is not None and now >= self._begun + config.EMBEDDED_GRACE_S:
             self._stop(f"no driver attached within {config.EMBEDDED_GRACE_S:.0f} s")
@@ -290,7 +284,7 @@ class NodeState:
             return
         self.ground.send(self.ground.head, m.JobEnded(Address(self.ground.me.node, event.process)))
         self._job_gone(event.process, now)
-        self._died(m.Death(event.process, self.ground.me.node, event.pid, reason="its lifeline ended"), now)
+        self._died(m.Death(event.process, self.ground.me.node, event.pid, reason=census.LIFELINE_ENDED), now)
         if self._embedded and not self.drivers:
             self._stop("its last driver has left")
 
@@ -307,6 +301,7 @@ class NodeState:
             self._deaths.popitem(last=False)
         for watcher in self._watchers.pop(death.process, []):
             self.ground.send(watcher, m.ProcessDied(death))
+        self.ground.out.extend(self.inquiries.gone(lambda who: who.process == death.process, "has ended"))
         self._owner_gone(death.process, now)
 
     def _watch(self, said: m.WatchProcess, now: float) -> None:
@@ -344,6 +339,20 @@ class NodeState:
         if worker.lease is not None:
             return self.leases.leases[worker.lease]
         return self.actors.lives[worker.actor] if worker.actor is not None else None
+
+    # -- questions
+
+    def _ask_processes(self, ask: m.Ask, now: float) -> None:
+        """What only processes that run user code know (inquiry.Wanted): drivers, and workers that have said Hello."""
+        try:
+            asked = inquiry.wanted(ask)
+        except ValueError as problem:
+            self.ground.send(ask.asker, m.Answer(ask.request, error=str(problem)))
+            return
+        workers = [w.process for w in self.pool.workers.values() if w.phase is not Phase.STARTING and not w.killed]
+        whom = [Address(self.ground.me.node, process) for process in (*self.drivers, *workers)]
+        until = now + asked.patience_s
+        self.ground.out.extend(self.inquiries.put(ask, asked.of, asked.arguments, whom, until, asked.room))
 
     # -- requests
 

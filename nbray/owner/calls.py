@@ -58,14 +58,14 @@ class CallTable:
 
     # ------------------------------------------------------------------------------------------ creation
 
-    def create(self, task: OwnedTask, register: RegisterActor, line: str) -> None:
+    def create(self, task: OwnedTask, register: RegisterActor) -> None:
         """The creation task's object stands for the actor: its count is the count of handles."""
         client = self.client(task.id, register.spec.class_name)
         client.owned = client.watched = True
         client.state = "PENDING"
         self._creating[task.id] = (task, register)
         self.tasks.tasks[task.id] = task
-        self.objects.own(object_id(task.id), task.push.cell, line).seen = True
+        self.objects.own(object_id(task.id), task.push.cell, task.line).seen = True
         self.tasks.pin_arguments(task)
         if task.missing == 0:
             self.tasks.arguments_ready(task)
@@ -88,12 +88,12 @@ class CallTable:
 
     # ------------------------------------------------------------------------------------------ calls
 
-    def call(self, event: Called, line: str) -> None:
+    def call(self, event: Called) -> None:
         task = event.task
         client = self.client(event.actor, event.class_name)
         self.tasks.tasks[task.id] = task
         for index in range(task.push.returns):
-            self.objects.own(object_id(task.id, index), task.push.cell, line)
+            self.objects.own(object_id(task.id, index), task.push.cell, task.line)
         if client.state == "DEAD":
             assert client.failure is not None
             self.tasks.fail(task, obituary.actor_call_lost(task, client.failure, begun=False))

@@ -63,6 +63,7 @@ class OwnedTask(msgspec.Struct, gc=False):
     submitted_ns: int = 0
     pushed_ns: int = 0
     traced: bool = True  #: told to the trace when it ends
+    line: str = ""  #: where it was submitted; every task of one place has the same text
 
     @property
     def id(self) -> TaskId:
@@ -147,7 +148,6 @@ class Submitted(msgspec.Struct, gc=False):
     """A task was submitted. Its return objects get one hold each: the references that the caller receives."""
 
     task: OwnedTask
-    job_cell_line: str = ""
 
 
 class ActorCreated(msgspec.Struct, gc=False):

@@ -67,7 +67,7 @@ class Runtime:
         self.on_trouble: Callable[[str], None] = _to_stderr
         self.on_stepped: Callable[[], None] = lambda: None  #: nbray-io or nbray-tidy has stepped the owner
         self.on_flush: Callable[[], None] = lambda: None
-        self.on_block: Callable[[], None] = lambda: None  #: a thread of this process is about to wait for objects
+        self.on_block: Callable[[str], None] = lambda _in: None  #: a thread of this process is about to wait, in "GET" or "WAIT"
         self.on_unblock: Callable[[], None] = lambda: None
         self._mailbox: Mailbox | None = None
         self._line: socket.socket | None = None
@@ -270,7 +270,7 @@ class Runtime:
             for effect in rest:
                 self._carry_out(effect)
             # All under the guard but the wait itself: who says that it is blocked must say that it no longer is.
-            self.on_block()
+            self.on_block("GET" if eager else "WAIT")
             done = False
             try:
                 done = self.guard.wait(lambda: waiter.wait(timeout_s))

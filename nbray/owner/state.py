@@ -38,9 +38,9 @@ class OwnerState:
         o, t, c = self.objects, self.tasks, self.calls
         self._handlers: dict[type, Callable[[Any, float], object]] = {
             # this process
-            r.Submitted: lambda e, now: t.submit(e.task, e.job_cell_line, now),
-            r.ActorCreated: lambda e, now: c.create(e.task, e.register, ""),
-            r.Called: lambda e, now: c.call(e, ""),
+            r.Submitted: lambda e, now: t.submit(e.task, now),
+            r.ActorCreated: lambda e, now: c.create(e.task, e.register),
+            r.Called: lambda e, now: c.call(e),
             r.WasPut: lambda e, now: self._put(e),
             r.Received: lambda e, now: o.receive(e.object, e.owner, e.credits),
             r.Dropped: lambda e, now: o.drop(e.objects),

@@ -35,12 +35,12 @@ class TaskTable:
 
     # ------------------------------------------------------------------------------------------ submission
 
-    def submit(self, task: OwnedTask, line: str, now: float) -> None:
+    def submit(self, task: OwnedTask, now: float) -> None:
         self.leases.now = now
         push = task.push
         self.tasks[task.id] = task
         for index in range(push.returns):
-            self.objects.own(object_id(task.id, index), push.cell, line)
+            self.objects.own(object_id(task.id, index), push.cell, task.line)
         self.pin_arguments(task)
         if task.missing == 0:
             self.arguments_ready(task)

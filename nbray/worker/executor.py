@@ -45,6 +45,8 @@ class Current(msgspec.Struct):
     push: _Push | None
     cancelled: bool = False
     leaves: str = ""  #: it has called exit_actor(), or raised SystemExit: the call has no result
+    started_ns: int = 0
+    waits_in: str = ""  #: "GET" or "WAIT" while it waits for objects
 
 
 class Executor:
@@ -190,7 +192,7 @@ class Executor:
 
     def begin(self, push: _Push) -> Current:
         """The calling thread or asyncio task runs `push` from now on."""
-        current = Current(push)
+        current = Current(push, started_ns=time.time_ns())
         self.running[push.task] = current
         current.cancelled = self.state.is_cancelled(push.task)  # before `_interrupt` could find it
         self.current.set(current)
@@ -198,14 +200,13 @@ class Executor:
 
     def execute(self, push: _Push) -> None:
         """Run one task or call in the calling thread and report it."""
-        current = Current(push)
+        current = Current(push, started_ns=time.time_ns())
         if isinstance(push, m.PushTask) and push.env != self.engine.job_env:
             self.enter_environment(push.env)
         self.running[push.task] = current
         # Cancelled between the order to run it and here: `_interrupt` found nothing to interrupt.
         current.cancelled = self.state.is_cancelled(push.task)
         token = self.current.set(current)
-        started = time.time_ns()
         cell = self.engine.enter_cell(push.cell)
         cpu = time.thread_time_ns()
         try:
@@ -214,7 +215,7 @@ class Executor:
             self.engine.leave_cell(cell)
             self.current.reset(token)
             self.running.pop(push.task, None)
-        self.conclude(push, current, values, started, retriable, time.thread_time_ns() - cpu)
+        self.conclude(push, current, values, current.started_ns, retriable, time.thread_time_ns() - cpu)
 
     def conclude(self, push: _Push, current: Current, values: list[m.Value], started: int, retriable: bool, cpu: int) -> None:
         """The task is over: report it, unless it leaves the actor. Who waits for that call learns it by the actor's end."""
@@ -473,6 +474,33 @@ class Executor:
         self._runs.put(None)
 
     # ------------------------------------------------------------------------------------------ who runs here
+
+    def blocked(self, waits_in: str) -> None:
+        """The calling thread is about to wait for objects."""
+        current = self.current.get()
+        if current is not None:
+            current.waits_in = waits_in
+        self.carry_out(self.step(w.Blocked()))
+
+    def unblocked(self) -> None:
+        current = self.current.get()
+        if current is not None:
+            current.waits_in = ""
+        self.carry_out(self.step(w.Unblocked()))
+
+    def running_now(self) -> dict[bytes, tuple[str, int]]:
+        """What was sent here and has not reported, in the State API's words, with when it began: (state, ns or 0)."""
+        with self.runtime.locked():
+            sent = list(self.state.tasks.values())
+        told = {}
+        for each in sent:
+            current = self.running.get(each.push.task)
+            if current is not None:
+                told[each.push.task] = (f"RUNNING_IN_RAY_{current.waits_in}" if current.waits_in else "RUNNING", current.started_ns)
+            elif not each.ready:
+                call = isinstance(each.push, m.PushCall)
+                told[each.push.task] = ("PENDING_ACTOR_TASK_ARGS_FETCH" if call else "PENDING_ARGS_FETCH", 0)
+        return told
 
     def source(self) -> Source:
         current = self.current.get() or next(reversed(self.running.values()), None) or self._idle

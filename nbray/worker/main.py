@@ -15,7 +15,6 @@ from nbray.ids import Address
 from nbray.owner.runtime import Runtime
 from nbray.wire.messages import ActorExiting
 from nbray.worker import showing
-from nbray.worker import state as w
 from nbray.worker.actor import ActorExit
 from nbray.worker.boot import WorkerBoot
 from nbray.worker.executor import Executor
@@ -46,8 +45,9 @@ def _live(boot: WorkerBoot) -> int:
     engine.on_unclaimed = executor.take
     runtime.on_flush = executor.send_held
     runtime.on_stepped = executor.look_at_keeps
-    runtime.on_block = lambda: executor.carry_out(executor.step(w.Blocked()))
-    runtime.on_unblock = lambda: executor.carry_out(executor.step(w.Unblocked()))
+    runtime.on_block = executor.blocked
+    runtime.on_unblock = executor.unblocked
+    engine.witness.running_here = executor.running_now
     runtime.on_lost = lambda _why: os._exit(1)  # the daemon is gone; the kernel may not have told us yet
     output.install()
     _exit_politely(executor, output)

@@ -1,0 +1,72 @@
+"""Where the caller's own code is: "script.py:40", or "In[12] line 3" in a notebook. Asked at every submit, so it is cached.
+
+A line number is worked out by walking the code's line table, and a text by joining: both once for each place in the code.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import CodeType, FrameType
+from typing import Any
+
+from nbray.exceptions import PACKAGE_DIRECTORY
+
+#: Frames of nbray's own between the user's code and here; a call from deeper inside has no place worth naming.
+DEEPEST = 40
+#: Codes remembered: those of a cell that was run again are not used any more.
+REMEMBERED = 4096
+
+#: id of a code -> (the code, so that the id stays its own; instruction -> text).
+_known: dict[int, tuple[CodeType, dict[int, str]]] = {}
+_getframe = sys._getframe
+
+
+def here() -> str:
+    """The place in the user's code that called the API, which called the engine, which asks."""
+    try:
+        frame = _getframe(3)
+    except ValueError:  # the engine itself was called
+        return ""
+    code = frame.f_code
+    known = _known.get(id(code))
+    if known is not None:
+        text = known[1].get(frame.f_lasti)
+        if text is not None:
+            return text
+    return _found(frame)
+
+
+def _found(start: FrameType) -> str:
+    frame: FrameType | None = start
+    for _ in range(DEEPEST):
+        if frame is None:
+            return ""
+        code = frame.f_code
+        if not code.co_filename.startswith(PACKAGE_DIRECTORY):
+            return _described(code, frame)
+        frame = frame.f_back
+    return ""
+
+
+def _described(code: CodeType, frame: FrameType) -> str:
+    known = _known.get(id(code))
+    text = known[1].get(frame.f_lasti) if known is not None else None
+    if text is not None:
+        return text
+    cell = _cell(code.co_filename)
+    text = f"{cell} line {frame.f_lineno}" if cell else f"{os.path.basename(code.co_filename)}:{frame.f_lineno}"
+    if known is None:
+        if len(_known) >= REMEMBERED:
+            _known.clear()
+        known = _known[id(code)] = (code, {})
+    known[1][frame.f_lasti] = text
+    return text
+
+
+def _cell(filename: str) -> str:
+    """ "In[12]" for the code of a notebook's cell; "" for other code."""
+    ipython = sys.modules.get("IPython")
+    shell: Any = ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None
+    numbers = getattr(getattr(shell, "compile", None), "_filename_map", None) or {}
+    return f"In[{numbers[filename]}]" if filename in numbers else ""

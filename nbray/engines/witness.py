@@ -1,0 +1,211 @@
+"""What a process that runs user code tells of itself: the tasks it submitted, the objects it holds, what it runs, its stacks.
+
+tasks     {"total", "rows", "forgotten"}   arguments: filters, limit, detail, running, heard
+objects   {"total", "rows"}                arguments: filters, limit
+task_counts    {"total", "rows": {name: [type, {state: count}]}}      arguments: running, heard
+object_counts  {"rows": {call site: {"objects", "bytes", "status": {}, "references": {}}}}
+running   {"rows": {task: [state, began_ns]}}
+stack     {"text"}
+
+Answers are msgpack, opaque to the nodes and the head on the way, and keep to the `room` (bytes) that the question gives.
+Each is worked out in a thread of its own from a copy of the tables: nothing waits meanwhile, in this process or another.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from nbray.columns import Filter, matches, told
+from nbray.engines import task_rows
+from nbray.engines.task_rows import Circumstances
+from nbray.ids import object_id
+from nbray.owner.records import OwnedObject, OwnedTask
+from nbray.owner.runtime import Runtime
+from nbray.trace import Trace
+from nbray.wire.messages import Answer, Ask
+
+ValueOf = Callable[[str], Any]  #: column -> value
+_encode = msgspec.msgpack.encode
+#: Of what a worker was sent and runs, at most so many are told one by one.
+RUNNING_TOLD = 20_000
+
+
+class Witness:
+    """Answers for one process. `role` is Ray's word, DRIVER or WORKER; `job()` the driver that this process works for."""
+
+    def __init__(self, runtime: Runtime, log: Trace, role: str, job: Callable[[], bytes]) -> None:
+        self._runtime = runtime
+        self._log = log
+        self._role = role
+        self._job = job
+        self.running_here: Callable[[], dict[bytes, tuple[str, int]]] = dict  #: a worker's executor knows
+        self._known = {
+            "tasks": self._tasks,
+            "objects": self._objects,
+            "task_counts": self._task_counts,
+            "object_counts": self._object_counts,
+            "running": self._running,
+            "stack": self._stack,
+        }
+
+    def asked(self, ask: Ask) -> None:
+        """From the I/O thread: answer soon."""
+        threading.Thread(target=self._answer, args=(ask,), name="nbray-witness", daemon=True).start()
+
+    def _answer(self, ask: Ask) -> None:
+        answerer = self._known.get(ask.what)
+        if answerer is None:
+            answer = Answer(ask.request, error=f"a process cannot be asked for {ask.what!r}; it knows {', '.join(self._known)}")
+        else:
+            try:
+                answer = Answer(ask.request, _encode(answerer(ask.arguments)))
+            except Exception as error:  # noqa: BLE001 -- the asker is told, and this process goes on
+                answer = Answer(ask.request, error=f"{type(error).__name__}: {error}")
+        self._runtime.post(ask.asker, answer)
+
+    # -- tasks
+
+    def _tasks(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        columns = told("tasks", detail=bool(arguments.get("detail")))
+        return {**_chosen(self._every_task(arguments), columns, arguments), "forgotten": self._log.forgotten}
+
+    def _every_task(self, arguments: dict[str, Any]) -> Iterator[ValueOf]:
+        """Those that run come first: they were submitted first. Then those that are over, the latest first."""
+        with self._runtime.locked() as state:
+            unfinished = list(state.tasks.tasks.values())
+            here = Circumstances(
+                job=self._job().hex(),
+                running=arguments.get("running", {}),
+                heard=set(arguments.get("heard", ())),
+                actors=dict(state.calls.actors),
+                definitions=state.tasks.leases.definitions,
+            )
+        finished = list(self._log.records)
+        for task in unfinished:
+            yield task_rows.of_task(task, here)
+        for record in reversed(finished):
+            if record.kind == "task":
+                yield task_rows.of_record(record, here.job)
+
+    def _task_counts(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        rows: dict[str, tuple[str, Counter[str]]] = {}
+        total = 0
+        for value_of in self._every_task(arguments):
+            name = value_of("name")
+            if name not in rows:
+                rows[name] = (value_of("type"), Counter())
+            rows[name][1][value_of("state")] += 1
+            total += 1
+        return {"total": total, "rows": rows, "forgotten": self._log.forgotten}
+
+    # -- objects
+
+    def _objects(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return _chosen(self._every_object(), told("objects", detail=True), arguments)
+
+    def _every_object(self) -> Iterator[ValueOf]:
+        with self._runtime.locked() as state:
+            objects = list(state.objects.objects.values())
+            tasks = dict(state.tasks.tasks)
+            actors = set(state.calls.actors)
+        pinned = Counter(pin for task in tasks.values() for pin in task.pins or ())
+        inside = Counter(h.object for obj in objects if obj.value is not None for h in obj.value.contains)
+        me, role = self._runtime.process, self._role
+
+        def columns(obj: OwnedObject) -> ValueOf:
+            task = tasks.get(obj.id[:16])
+            known: dict[str, Callable[[], Any]] = {
+                "object_id": obj.id.hex,
+                "object_size": lambda: _size(obj),
+                "task_status": lambda: _status(obj, task, mine=obj.owner.process == me),
+                "attempt_number": lambda: 1 if task is None else task.push.attempt + 1,
+                "reference_type": lambda: _reference(obj, actors, pinned, inside),
+                "call_site": lambda: obj.line,
+                "type": lambda: role,
+                "pid": os.getpid,
+                "ip": lambda: "",  # whoever asks knows the nodes' addresses
+            }
+            return lambda name: known[name]()
+
+        return map(columns, objects)
+
+    def _object_counts(self, _arguments: dict[str, Any]) -> dict[str, Any]:
+        rows: dict[str, dict[str, Any]] = {}
+        for value_of in self._every_object():
+            line = value_of("call_site")
+            row = rows.setdefault(line, {"objects": 0, "bytes": 0, "status": Counter(), "references": Counter()})
+            row["objects"] += 1
+            row["bytes"] += max(0, value_of("object_size"))
+            row["status"][value_of("task_status")] += 1
+            row["references"][value_of("reference_type")] += 1
+        return {"rows": rows}
+
+    # -- what runs
+
+    def _running(self, _arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"rows": dict(list(self.running_here().items())[:RUNNING_TOLD])}
+
+    def _stack(self, _arguments: dict[str, Any]) -> dict[str, Any]:
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        mine = threading.get_ident()
+        lines: list[str] = []
+        for ident, frame in sys._current_frames().items():
+            if ident != mine:
+                lines += [f"Thread {names.get(ident, ident)}:\n", *traceback.format_stack(frame)]
+        return {"text": "".join(lines)}
+
+
+def _chosen(things: Iterable[ValueOf], columns: list[str], arguments: dict[str, Any]) -> dict[str, Any]:
+    """The rows that pass the filters, up to `limit` and `room`; and how many pass in all."""
+    limit, room = int(arguments.get("limit", 100)), int(arguments.get("room", 2**20))
+    filters: list[Filter] = [(f[0], f[1], f[2]) for f in arguments.get("filters", ())]
+    rows: list[bytes] = []
+    total = 0
+    for value_of in things:
+        if filters and not matches(filters, value_of):
+            continue
+        total += 1
+        if len(rows) < limit and room > 0:
+            row = _encode({name: value_of(name) for name in columns})
+            room -= len(row)
+            rows.append(row)
+    return {"total": total, "rows": [msgspec.Raw(row) for row in rows]}
+
+
+def _size(obj: OwnedObject) -> int:
+    """Bytes; -1 while nobody knows."""
+    value = obj.value
+    if value is None or value.failure is not None:
+        return -1
+    return value.location.size if value.location is not None else len(value.inline or b"")
+
+
+def _status(obj: OwnedObject, task: OwnedTask | None, *, mine: bool) -> str:
+    if task is not None:
+        return task_rows.waits(task) or "RUNNING"
+    if not mine:
+        return "NIL"  # its owner knows
+    if obj.value is None:
+        return "NIL"
+    return "FAILED" if obj.value.failure is not None else "FINISHED"
+
+
+def _reference(obj: OwnedObject, actors: set[bytes], pinned: Counter[bytes], inside: Counter[bytes]) -> str:
+    """Why this process holds it: Ray's word."""
+    if obj.id[:16] in actors and obj.id == object_id(obj.id[:16]):
+        return "ACTOR_HANDLE"
+    if obj.views:
+        return "PINNED_IN_MEMORY"
+    if pinned[obj.id]:
+        return "USED_BY_PENDING_TASK"
+    if obj.count > inside[obj.id]:
+        return "LOCAL_REFERENCE"
+    return "CAPTURED_IN_OBJECT" if inside[obj.id] or obj.holders else "UNKNOWN_STATUS"
