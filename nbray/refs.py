@@ -61,6 +61,10 @@ class ObjectRef(Generic[T]):
     def owner_address(self) -> Address:
         return self._owner
 
+    def call_site(self) -> str:
+        """Where it was made, if in this process: "script.py:40", or "In[12] line 3"; else ""."""
+        return str(self._bound().facts_of(self).get("call_site", ""))
+
     def future(self) -> concurrent.futures.Future[T]:
         """A `concurrent.futures.Future` of the value. Cancelling it does not cancel the task."""
         engine = self._bound()

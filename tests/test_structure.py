@@ -22,9 +22,9 @@ PACKAGE = ROOT / "nbray"
 
 #: Bottom first. A module imports from its own layer and from those before it. A name is a module or package of nbray.
 LAYERS = [
-    {"exceptions", "ids", "machine", "config", "trace", "serializability"},
+    {"exceptions", "ids", "machine", "config", "trace", "columns", "serializability"},
     {"wire"},
-    {"sched", "store"},
+    {"sched", "store", "inquiry"},
     {"session", "refs", "engines.port"},  # below the engines, which make references; the port is declarations
     {"head", "node", "owner"},
     {"driver"},
@@ -40,6 +40,8 @@ ROLES = {"head", "node", "owner"}
 PURE = [
     "machine",
     "ids",
+    "columns",
+    "inquiry",
     "sched.*",
     "store.allocator",
     "store.ledger",

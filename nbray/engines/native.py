@@ -362,10 +362,6 @@ class NativeEngine:
 
     def ask(self, what: str, **arguments: Any) -> Any:
         self.runtime.wait_attached()
-        if what == "tasks":
-            return self.trace() + nodes_view.live_tasks(self.runtime)
-        if what == "objects":
-            return nodes_view.objects(self.runtime)
         return self.questions.ask(what, arguments)
 
     def nodes(self) -> list[dict[str, Any]]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nbray.owner.records import PUSHED, OwnedObject, OwnedTask
-from nbray.owner.runtime import Runtime
+from nbray.owner.records import OwnedObject, OwnedTask
 from nbray.refs import ObjectRef
 from nbray.sched.resources import to_floats
 
@@ -34,6 +33,7 @@ def object_facts(ref: ObjectRef[Any], obj: OwnedObject | None, task: OwnedTask |
     facts: dict[str, Any] = {"object_id": ref.hex(), "task_id": ref.task_id().hex(), "state": "PENDING", "size": None, "node": None}
     if task is not None:
         facts |= {"name": task.push.name, "cell": task.push.cell, "task_state": task.state}
+    facts["call_site"] = obj.line if obj is not None else ""
     if obj is None or obj.value is None:
         return facts
     value = obj.value
@@ -45,31 +45,3 @@ def object_facts(ref: ObjectRef[Any], obj: OwnedObject | None, task: OwnedTask |
         facts |= {"state": "READY", "size": len(value.inline or b"")}
     facts |= {"local_references": obj.count, "borrowers": len(obj.holders or {}), "cell": obj.cell or facts.get("cell", "")}
     return facts
-
-
-def objects(runtime: Runtime) -> list[dict[str, Any]]:
-    """Every object that this process owns or borrows."""
-    with runtime.locked() as state:
-        return [
-            object_facts(ObjectRef(obj.id, obj.owner, None), obj, state.tasks.tasks.get(obj.id[:16]))
-            for obj in state.objects.objects.values()
-        ]
-
-
-def live_tasks(runtime: Runtime) -> list[dict[str, Any]]:
-    """What this process submitted and has not finished, in the trace's form."""
-    with runtime.locked() as state:
-        return [
-            {
-                "kind": "task",
-                "id": task.id.hex(),
-                "name": task.push.name,
-                "state": "RUNNING" if task.state == PUSHED else task.state,
-                "cell": task.push.cell,
-                "attempt": task.push.attempt,
-                "submitted_ns": task.submitted_ns,
-                "parent": task.parent.hex(),
-            }
-            for task in state.tasks.tasks.values()
-            if task.traced
-        ]

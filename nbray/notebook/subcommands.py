@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import pathlib
 import shlex
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from IPython.core.error import UsageError
 import nbray
 from nbray import session
 from nbray.cards import words
-from nbray.exceptions import RayError
+from nbray.columns import Filter
 from nbray.notebook import display
 from nbray.notebook.arguments import (
     DEFAULTS,
@@ -30,6 +31,9 @@ from nbray.notebook.arguments import (
 from nbray.notebook.current import Notebook
 from nbray.notebook.job import Job
 from nbray.notebook.stream import Message
+from nbray.util.state.api import entries
+from nbray.util.state.common import Entry
+from nbray.util.state.exception import RayStateApiException
 
 SHOWN_ROWS = 50
 LOG_LINES = 40
@@ -137,36 +141,23 @@ class Subcommands:
 
     def tasks(self, rest: str) -> None:
         _nothing("tasks", rest)
-        self._ask("tasks", ["id", "name", "state", "attempt", "node", "worker"], kind="task")
+        self._list("tasks", ["name", "state", "attempt_number", "worker_pid", "error_type", "call_site", "task_id"])
 
     def actors(self, rest: str) -> None:
         _nothing("actors", rest)
-        self._ask("actors", ["actor_id", "class_name", "name", "state", "node_id", "pid"])
+        self._list("actors", ["class_name", "name", "state", "pid", "node_id", "waiting_for", "actor_id"])
 
     def objects(self, rest: str) -> None:
         _nothing("objects", rest)
-        engine = session.engine
-        if engine is None:
-            self._show(display.table("objects", [], [], "no cluster yet"))
-            return
-        names: dict[Any, list[str]] = {}
+        names: dict[str, list[str]] = {}
         for name, value in list(self.notebook.namespace.items()):
             if isinstance(value, nbray.ObjectRef) and not name.startswith("_"):
-                names.setdefault(value, []).append(name)
-        rows = []
-        for ref in list(engine.references()):
-            known = engine.facts_of(ref)
-            size = known.get("size")
-            rows.append(
-                (ref.hex()[-12:], ", ".join(names.get(ref, [])), known.get("state", ""), words.bytes_text(size) if size else "")
-            )
-        self._show(
-            display.table(
-                "objects",
-                ["variables", "object", "state", "size"],
-                [row[:4] for row in rows[:SHOWN_ROWS]],
-                "this notebook holds no references",
-            )
+                names.setdefault(value.hex(), []).append(name)
+        self._list(
+            "objects",
+            ["variables", "object_size", "task_status", "reference_type", "call_site", "object_id"],
+            filters=[("type", "=", "DRIVER"), ("pid", "=", os.getpid())],
+            also=lambda entry: {"variables": ", ".join(names.get(entry.object_id, []))},
         )
 
     def logs(self, rest: str) -> None:
@@ -240,20 +231,27 @@ class Subcommands:
 
     # -- showing
 
-    def _ask(self, what: str, columns: Sequence[str], *, kind: str | None = None) -> None:
+    def _list(
+        self,
+        kind: str,
+        columns: Sequence[str],
+        filters: Sequence[Filter] = (),
+        also: Callable[[Entry], dict[str, Any]] = lambda _entry: {},
+    ) -> None:
+        """The State API's answer as a table."""
         if session.engine is None:
-            self._show(display.table(what, [], [], "no cluster yet"))
+            self._show(display.table(kind, [], [], "no cluster yet"))
             return
         try:
-            found: list[dict[str, Any]] = list(session.engine.ask(what))
-        except RayError as error:
-            raise UsageError(f"%nbray {what}: {error}") from None
-        if kind is not None:  # records of the trace: the latest first
-            found = [entry for entry in found if entry.get("kind") == kind][::-1]
-        rows = [[_cell(entry.get(column)) for column in columns] for entry in found[:SHOWN_ROWS]]
-        self._show(display.table(what, columns, rows, "none"))
-        if len(found) > SHOWN_ROWS:
-            self._say(f"… {len(found) - SHOWN_ROWS:,} more; nbray.state lists them all\n")
+            found = entries(kind, filters, SHOWN_ROWS, detail=True)
+        except RayStateApiException as error:
+            raise UsageError(f"%nbray {kind}: {error}") from None
+        rows = [[_cell(column, {**entry, **also(entry)}.get(column)) for column in columns] for entry in found]
+        self._show(display.table(kind, columns, rows, "none"))
+        if found.total > len(found):
+            self._say(f"… {found.total - len(found):,} more; nbray.util.state.list_{kind}(limit=...) lists them\n")
+        for problem in found.problems:
+            self._say(f"not told: {problem}\n")
 
     def _show(self, bundle: display.Bundle) -> None:
         content = {"data": bundle, "metadata": {}, "transient": {}}
@@ -268,8 +266,10 @@ def _nothing(word: str, rest: str) -> None:
         raise UsageError(f"%nbray {word} takes nothing after it, and there is {shlex.quote(rest)}")
 
 
-def _cell(value: Any) -> str:
-    if value is None:
+def _cell(column: str, value: Any) -> str:
+    if value is None or (column == "object_size" and value < 0):
         return ""
-    text = value.hex() if isinstance(value, bytes) else str(value)
+    if column == "object_size":
+        return words.bytes_text(value)
+    text = str(value)
     return text if len(text) <= 40 else f"{text[:8]}…{text[-12:]}"

@@ -18,7 +18,7 @@ _HOMES = {
     "as_completed": "nbray.util.helpers",
     "map_unordered": "nbray.util.helpers",
 }
-_MODULES = ("actor_pool", "futures", "helpers", "multiprocessing", "queue")
+_MODULES = ("actor_pool", "futures", "helpers", "multiprocessing", "queue", "state")
 
 __all__ = ["ActorPool", "as_completed", "map_unordered"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import nbray
-from nbray import connection, session, state
+from nbray import connection, session
 from nbray.exceptions import GetTimeoutError, RaySystemError, StaleRefError
 from nbray.refs import ObjectRef
 
@@ -331,20 +331,6 @@ def test_old_names_are_there() -> None:
     assert nbray.types.ObjectRef is nbray.ObjectRef
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         nbray.nonsense
-
-
-def test_the_state_api_filters_and_limits(engine: Any) -> None:
-    from nbray.experimental.state.api import list_actors, list_nodes
-
-    assert [a.actor_id for a in list_actors()] == ["11", "22"]
-    assert [a["actor_id"] for a in list_actors(filters=[("state", "=", "alive")])] == ["11"]
-    assert [a["actor_id"] for a in list_actors(filters=[("state", "!=", "ALIVE")], limit=1)] == ["22"]
-    assert [n.state for n in list_nodes()] == ["ALIVE", "DEAD"]
-    assert state.actors("22") == {"actor_id": "22", "state": "DEAD"}
-    with pytest.raises(ValueError, match="a filter is"):
-        list_actors(filters=[("state", ">", 1)])
-    with pytest.raises(AttributeError, match="there is no 'colour' here"):
-        list_actors()[0].colour
 
 
 def test_the_timeline_is_chrome_trace_events(engine: Any, tmp_path: Path) -> None:

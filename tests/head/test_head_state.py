@@ -355,11 +355,18 @@ def test_the_trace_is_given_out_as_it_came(story: Story) -> None:
     assert sent(story.take(m.Ask(3, address("d@a"), "trace")), m.Answer) == [m.Answer(3, [b"first", b"second"])]
 
 
+def test_the_trace_is_given_out_without_those_who_speak_for_themselves(story: Story) -> None:
+    story.take(m.TraceBatch(ident("w"), ident("a"), b"first"))
+    story.take(m.TraceBatch(ident("v"), ident("a"), b"second"))
+    ask = m.Ask(3, address("d@a"), "trace", {"without": [ident("w")]})
+    assert sent(story.take(ask), m.Answer) == [m.Answer(3, [b"second"])]
+
+
 def test_the_trace_is_bounded_and_the_oldest_goes_first(story: Story) -> None:
     for i in range(5):
         story.take(m.TraceBatch(ident("w"), ident("a"), bytes([i]) * (TRACE_BYTES // 4)))
     trace = story.head.questions.trace
-    assert [batch[0] for batch in trace.batches] == [1, 2, 3, 4]
+    assert [batch.records[0] for batch in trace.batches] == [1, 2, 3, 4]
     assert trace.dropped == 1
 
 

@@ -384,7 +384,7 @@ def test_a_node_waits_long_for_a_head_that_is_gone_but_not_for_ever() -> None:
 def test_what_is_no_business_of_a_node_is_told_so() -> None:
     story = Story(CPU=1)
     with pytest.raises(IllegalTransition):
-        story.tell(m.Answer(1))
+        story.tell(m.ActorRejected(b"a" * 16, 1, "taken"))
 
 
 def test_requests_are_refused_in_the_end_when_no_fork_ever_works() -> None:

@@ -2,6 +2,4 @@
 
 from __future__ import annotations
 
-from nbray.state import list_actors, list_jobs, list_nodes, list_tasks
-
-__all__ = ["list_actors", "list_jobs", "list_nodes", "list_tasks"]
+from nbray.util.state import *  # noqa: F403 -- the same names
