@@ -116,7 +116,7 @@ def wait(
         odd = next(ref for ref in object_refs if type(ref) is not ObjectRef)
         raise TypeError(f"wait() expected a list of nbray.ObjectRef, got list containing {type(odd)}.{_advice(odd)}")
     if timeout is not None:
-        if type(timeout) in (int, float) and timeout >= MILLISECONDS_FROM:
+        if type(timeout) in (int, float) and MILLISECONDS_FROM <= timeout < FOR_EVER_S:
             warnings.warn(
                 f"wait(timeout={timeout}) waits {timeout} seconds. Ray before 0.8 took milliseconds here: if you meant those, "
                 f"it is timeout={timeout / 1000:g} today.",

@@ -107,7 +107,7 @@ def read_each(text: str) -> tuple[str, str]:
     """`seed=range(100)` -> the name and the expression."""
     name, equals, expression = text.partition("=")
     if not equals or not name.strip().isidentifier() or keyword.iskeyword(name.strip()):
-        raise ValueError(f"{text!r} is not NAME=EXPRESSION; write for example --each seed=range(100)")
+        raise ValueError(f"{text!r} is not NAME=EXPRESSION; write for example --each seed=range(100), without spaces or in quotes")
     expression = unquoted(expression.strip())
     try:
         ast.parse(expression, mode="eval")

@@ -78,8 +78,8 @@ class NbrayMagics(Magics):  # type: ignore[misc]
     @line_magic("remote")
     def remote_line(self, line: str, local_ns: dict[str, Any] | None = None) -> Any:
         """Evaluate one expression on the cluster: `%remote fit(df)`, `score = %remote model.score(X, y)`."""
-        if not line.strip():
-            raise UsageError("%remote takes an expression, as in %remote fit(df); %%remote runs a whole cell")
+        if not line.strip() or line.lstrip().startswith("--"):
+            raise UsageError("%remote takes an expression, as in %remote fit(df); %%remote runs a whole cell, and takes options")
         options = options_of({"outputs": ()}, self.notebook.configured)
         return self._run("", line.rstrip().rstrip(";"), options, local_ns)
 
@@ -171,7 +171,9 @@ class NbrayMagics(Magics):  # type: ignore[misc]
             said = f"{job.label} goes on without the notebook waiting; %nbray last finds it"
         else:
             cancelled = notebook.interrupts.stopped(job.engine, [job.tag])
-            said = f"{job.label} stopped; tasks cancelled: {cancelled}. Stop again to kill workers that do not end"
+            said = (
+                f"{job.label} stopped; tasks cancelled: {cancelled}. The next stop kills the workers of those that have not ended"
+            )
             job.watch(None)
         raise told.told(KeyboardInterrupt(said)) from None
 

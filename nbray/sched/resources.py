@@ -18,6 +18,7 @@ UNIT = 10_000
 LARGEST = (2**63 - 1) // UNIT
 
 #: Names as people give them to `@remote`, for the two that have options of their own.
+BYTES = frozenset({"memory", "object_store_memory"})  #: amounts that count bytes
 OPTION_NAMES = {"CPU": "num_cpus", "GPU": "num_gpus"}
 
 
@@ -98,14 +99,24 @@ def shortfall(totals: Iterable[Mapping[str, int]], demand: Mapping[str, int], na
             if most <= 0:
                 return f"{in_words({name: units})}; no node has any"
             called = f" ({names[largest]})" if largest < len(names) else ""
-            return f"{in_words({name: units})}; the largest node{called} has {number_in_words(most)}"
+            return f"{in_words({name: units})}; the largest node{called} has {_amount_in_words(name, most)}"
     return f"{in_words(demand)} at once; each is on some node, but no node has all of them together"
 
 
 def in_words(amounts: Mapping[str, int]) -> str:
-    """Amounts as they are written in options: "num_cpus=2, memory=2147483648, alice=0.5"; "nothing" for none."""
-    said = [f"{OPTION_NAMES.get(name, name)}={number_in_words(units)}" for name, units in amounts.items() if units]
+    """Amounts as they are written in options: "num_cpus=2, memory=2147483648 (2 GiB), alice=0.5"; "nothing" for none."""
+    said = [f"{OPTION_NAMES.get(name, name)}={_amount_in_words(name, units)}" for name, units in amounts.items() if units]
     return ", ".join(said) or "nothing"
+
+
+def _amount_in_words(name: str, units: int) -> str:
+    number = number_in_words(units)
+    if name not in BYTES or abs(units) < UNIT * 2**20:
+        return number
+    size, unit = units / UNIT / 2**20, "MiB"
+    if size >= 1024:
+        size, unit = size / 1024, "GiB"
+    return f"{number} ({size:.3g} {unit})"
 
 
 def number_in_words(units: int) -> str:

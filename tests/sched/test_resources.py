@@ -93,6 +93,6 @@ def test_there_is_no_shortfall_where_a_node_could_hold_the_demand() -> None:
 
 
 def test_amounts_read_as_they_are_written_in_options() -> None:
-    assert in_words(to_amounts({"CPU": 0.5, "memory": 2**31, "alice": 2})) == "num_cpus=0.5, memory=2147483648, alice=2"
+    assert in_words(to_amounts({"CPU": 0.5, "memory": 2**31, "alice": 2})) == "num_cpus=0.5, memory=2147483648 (2 GiB), alice=2"
     assert in_words({}) == "nothing"
     assert number_in_words(-15_000) == "-1.5"
