@@ -160,8 +160,7 @@ class CallTable:
         assert isinstance(task.push, PushCall)
         client = self.actors[task.push.actor]
         client.running.pop(task.id, None)
-        if task.retry_exceptions > 0:
-            task.retry_exceptions -= 1
+        task.use_retry()
         task.push = msgspec.structs.replace(task.push, attempt=task.push.attempt + 1)
         task.state = "WAITING"
         client.line(task).appendleft(task)
@@ -248,8 +247,7 @@ class CallTable:
             if task.cancelled:
                 self.tasks.fail(task, obituary.cancelled(task))
             elif not final and task.retries != 0:
-                if task.retries > 0:
-                    task.retries -= 1
+                task.use_retry()
                 task.push = msgspec.structs.replace(task.push, attempt=task.push.attempt + 1)
                 task.state = "WAITING"
                 client.line(task).appendleft(task)

@@ -302,8 +302,8 @@ class LeaseTable:
             elif position == 0 and task.retries == 0:
                 self.fail(task, failure(task))
             else:
-                if position == 0 and task.retries > 0:
-                    task.retries -= 1
+                if position == 0:
+                    task.use_retry()
                 self.again(task)
 
     def node_gone(self, node: NodeId, reason: str) -> None:

@@ -69,6 +69,13 @@ class OwnedTask(msgspec.Struct, gc=False):
     def id(self) -> TaskId:
         return self.push.task
 
+    def use_retry(self) -> None:
+        """One more attempt: N retries are N + 1 runs, whether crashes or exceptions end them."""
+        if self.retries > 0:
+            self.retries -= 1
+        if self.retry_exceptions > 0:
+            self.retry_exceptions -= 1
+
 
 class Lease(msgspec.Struct, gc=False):
     """One worker, ours until we give it back."""

@@ -140,8 +140,7 @@ class TaskTable:
             self.leases.pump(self.leases.pools[task.key])
 
     def retry_exception(self, task: OwnedTask) -> None:
-        if task.retry_exceptions > 0:
-            task.retry_exceptions -= 1
+        task.use_retry()
         self.leases.again(task)
 
     def _complete(self, task: OwnedTask, state: str, values: list[Value]) -> None:
