@@ -281,7 +281,7 @@ class ActorHandle:
         return self._token.actor == other._token.actor if isinstance(other, ActorHandle) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self._token.actor)
+        return int.from_bytes(self._token.actor)  # the same in every process, unlike the hash of bytes
 
     def __repr__(self) -> str:
         return f"Actor({self._token.class_name}, {self._token.actor.hex()})"

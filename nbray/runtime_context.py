@@ -84,8 +84,16 @@ class RuntimeContext:
         return ActorHandle(self._engine, token)
 
     def is_canceled(self) -> bool:
-        """Whether somebody cancelled the running task: a threaded or long method can look, and stop."""
-        return self._facts().cancelled
+        """Whether somebody cancelled the running task: a threaded or long method can look, and stop.
+
+        Raises RuntimeError in a driver, and in an async actor, where asyncio.CancelledError says it.
+        """
+        facts = self._facts()
+        if facts.in_async_actor:
+            raise RuntimeError("This method is not supported in an async actor. A cancelled call gets asyncio.CancelledError.")
+        if self._engine.is_driver:
+            raise RuntimeError("This method is only available in a task or actor: nobody can cancel a driver")
+        return facts.cancelled
 
     @property
     def gcs_address(self) -> str:

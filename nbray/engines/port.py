@@ -121,6 +121,7 @@ class RuntimeFacts(msgspec.Struct, frozen=True):
     attempt: int = 0
     cancelled: bool = False
     restarted: bool = False
+    in_async_actor: bool = False
 
 
 class NameCount(msgspec.Struct):

@@ -525,6 +525,7 @@ class Executor:
             self.engine.job.process, self.runtime.me.node, self.runtime.process, self.runtime.namespace, welcome.session,
             push.task if push else None, push.name if push else None, actor.id if actor else None, actor.name if actor else None,
             self._amounts(push), push.attempt if push else 0, current.cancelled, actor is not None and actor.epoch > 0,
+            actor is not None and actor.spec.is_async,
         )  # fmt: skip
 
 
