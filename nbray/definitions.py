@@ -84,7 +84,7 @@ class Definition:
         try:
             payload = cloudpickle.dumps(self._target, 5)
         except Exception as error:
-            raise explain(f"the {self.what} {self.name}", self._target, self.name, error) from error
+            raise explain(f"the {self.what.removeprefix('remote ')} {self.name}", self._target, self.name, error) from error
         finally:
             busy.discard(id(self))
         self._weigh(len(payload))

@@ -279,7 +279,7 @@ def test_a_closure_that_does_not_pickle_names_the_path(engine: Any) -> None:
     def f() -> Any:
         return config
 
-    with pytest.raises(TypeError, match=r"Could not serialize the remote function f: f -> config.db.lock is a _thread.lock"):
+    with pytest.raises(TypeError, match=r"Could not serialize the function f: f -> config.db.lock is a _thread.lock"):
         f.remote()
 
 

@@ -158,9 +158,9 @@ def test_a_crash_is_retried_in_the_next_life(path, cls, options):
 
 @of_each_kind
 def test_a_last_attempt_that_crashes_is_unavailable_while_the_actor_may_live_again(path, cls, options):
-    actor = ray.remote(cls).options(max_restarts=3, **options).remote(path)
+    actor = ray.remote(cls).options(max_restarts=3, max_task_retries=1, **options).remote(path)
     with pytest.raises(ActorUnavailableError):
-        ray.get(actor.exit.options(max_task_retries=1).remote(9), timeout=60)
+        ray.get(actor.exit.remote(9), timeout=60)
     assert runs(path) == 2
 
 
@@ -178,9 +178,9 @@ def test_crashes_and_exceptions_use_up_the_same_retries(path):
                 os._exit(1)
             raise ValueError("again")
 
-    actor = ray.remote(Both).options(max_restarts=-1).remote(path)
+    actor = ray.remote(Both).options(max_restarts=-1, max_task_retries=3).remote(path)
     with pytest.raises(ValueError, match="again"):
-        ray.get(actor.go.options(max_task_retries=3, retry_exceptions=True).remote(), timeout=60)
+        ray.get(actor.go.options(retry_exceptions=True).remote(), timeout=60)
     assert runs(path) == 4
 
 
