@@ -68,3 +68,12 @@ WORKERS_STARTING: int = 8  #: forked at one time; more would only slow each othe
 WORKERS_PRESTART: int = 8  #: at most, at the start of a node: one per CPU
 HEARTBEAT_MIN_S: float = 0.05  #: between heartbeats that only say that something changed
 EMBEDDED_GRACE_S: float = 20.0  #: an embedded node that no driver has attached to ends
+
+PACKAGE_BYTES: int = _number("PACKAGE_BYTES", 500 * 2**20)  #: of one package of a runtime environment, packed (as in Ray)
+PACKAGE_CHUNK: int = 4 * 2**20  #: bytes of a package in one message
+PACKAGES_HELD: int = _number("PACKAGES_HELD", 2 * 2**30)  #: bytes of packages that the head keeps for jobs that run
+ENVIRONMENTS_CACHED: int = _number("ENVIRONMENTS_CACHED", 10 * 2**30)  #: bytes of this user's cache that nobody uses
+ENVIRONMENT_IDLE_S: float = _number("ENVIRONMENT_IDLE_S", 60.0)  #: an environment that no worker is in may be removed after this
+ENVIRONMENT_RETRY_S: float = _number("ENVIRONMENT_RETRY_S", 5.0)  #: one that could not be made is not tried again for this long
+LOOK_S: float = 0.2  #: at least, between looks at whether the driver's own modules were edited
+LOOK_SHARE: float = 0.01  #: of a driver's time, at most, goes into these looks

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import numbers
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +16,9 @@ import msgspec
 
 from nbray.config import TASK_MAX_RETRIES
 from nbray.engines.port import ActorOptions, CallOptions, TaskOptions
+from nbray.runtime_env import checked as checked_environment
 from nbray.sched.resources import to_amounts
+from nbray.wire.environment import canonical
 
 TASK, ACTOR, METHOD = "remote functions", "actors", "actor methods"
 ASYNC_CONCURRENCY = 1000  #: calls that an async actor runs at once, unless told otherwise (as in Ray)
@@ -191,16 +192,7 @@ def _strategy(name: str, value: Any) -> Any:
 def _runtime_env(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise _refuse_type(name, value, dict)
-    for key in value:
-        if key != "env_vars":
-            raise NotImplementedError(
-                f"runtime_env[{key!r}] is not built yet; env_vars works, and what is installed or importable here is "
-                "importable in the workers of this machine"
-            )
-    variables = value.get("env_vars", {})
-    if not isinstance(variables, Mapping) or not all(isinstance(k, str) and isinstance(v, str) for k, v in variables.items()):
-        raise TypeError(f"runtime_env['env_vars'] must be of type Dict[str, str], got {variables!r}")
-    return {"env_vars": dict(variables)} if variables else {}
+    return checked_environment(value)
 
 
 def _unbuilt(*harmless: Any, instead: str) -> Rule:
@@ -324,8 +316,7 @@ def _named_resources(options: Mapping[str, Any]) -> dict[str, int | float]:
 
 def environment(options: Mapping[str, Any]) -> str:
     """Canonical JSON of the runtime environment; empty when it asks for nothing."""
-    env = options.get("runtime_env") or {}
-    return json.dumps(env, sort_keys=True, separators=(",", ":")) if env else ""
+    return canonical(options.get("runtime_env") or {})
 
 
 def _placing(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from typing import Any
 
 from nbray import connection
 from nbray.actors import ActorHandle
 from nbray.engines.port import Engine, RuntimeFacts
+from nbray.runtime_env import RuntimeEnv
 from nbray.sched.resources import to_floats
+from nbray.wire.environment import public
 
 
 class RuntimeContext:
@@ -82,6 +85,15 @@ class RuntimeContext:
         if token is None:
             raise RuntimeError("this code does not run in an actor")
         return ActorHandle(self._engine, token)
+
+    def get_runtime_env_string(self) -> str:
+        """The runtime environment of the calling code as JSON."""
+        return json.dumps(public(self._engine.environment_here()), sort_keys=True)
+
+    @property
+    def runtime_env(self) -> RuntimeEnv:
+        """The runtime environment of the calling code: that of the task or actor, over that of its parents and the job."""
+        return RuntimeEnv.deserialize(self.get_runtime_env_string())
 
     def is_canceled(self) -> bool:
         """Whether somebody cancelled the running task: a threaded or long method can look, and stop.

@@ -40,6 +40,7 @@ os.environ["NBRAY_TEST_RUN"] = RUN
 # Short, because the path of a unix socket is limited to 107 bytes.
 RUNTIME = Path(tempfile.mkdtemp(prefix="nbt-"))
 os.environ["XDG_RUNTIME_DIR"] = str(RUNTIME)
+os.environ["NBRAY_ENVIRONMENT_CACHE"] = str(RUNTIME / "environments")
 
 
 class Surroundings(NamedTuple):

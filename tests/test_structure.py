@@ -28,9 +28,22 @@ LAYERS = [
     {"session", "refs", "engines.port"},  # below the engines, which make references; the port is declarations
     {"head", "node", "owner"},
     {"driver"},
+    {"environments"},  # asks the head, as a viewer does
     {"engines"},
     {"worker"},  # an engine, and what runs tasks beside it
-    {"actor", "actors", "api", "connection", "definitions", "functions", "options", "runtime_context", "signatures", "types"}
+    {
+        "actor",
+        "actors",
+        "api",
+        "connection",
+        "definitions",
+        "functions",
+        "options",
+        "runtime_context",
+        "runtime_env",
+        "signatures",
+        "types",
+    }
     | {"nbray"},
     {"cards"},
     {"notebook", "server", "util", "cli", "state", "experimental", "testing", "__main__"},
@@ -80,6 +93,7 @@ LONG_MODULES: dict[str, str] = {
 #: Wall clocks are for people to read; a timeout measured with one breaks when somebody sets the clock.
 WALL_CLOCKS: dict[str, str] = {
     "trace": "records carry the wall clock so that machines' records can be laid side by side",
+    "environments.cache": "how old a file is is told by the clock of its file system",
     "notebook.remote_cell": "says when a cell ran, for people; how long it took is measured with perf_counter",
 }
 

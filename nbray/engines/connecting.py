@@ -111,7 +111,6 @@ def connect(
     process = new_process_id()
     runtime = Runtime(process, "driver", job_name, namespace or process.hex())
     engine = NativeEngine(runtime, Address(b"\0" * 8, process), is_driver=True)
-    engine.job_env = runtime_env
     terminal = Terminal(shows_output=log_to_driver)
     engine.on_output(terminal.output)
     engine.on_notice(terminal.notice)
@@ -132,7 +131,14 @@ def connect(
     runtime.on_lost = attachment.lost
     engine.on_shutdown = attachment.close
     engine.after_shutdown = attachment.ended
+    engine.environments.uploads = address not in (None, "local")
     attachment.attach()
+    if runtime_env:
+        try:
+            engine.prepare_environment(runtime_env)
+        except BaseException:
+            engine.shutdown()
+            raise
     return engine
 
 

@@ -20,6 +20,7 @@ from nbray import trace
 from nbray.config import INLINE_LIMIT
 from nbray.engines import callsite, nodes_view
 from nbray.engines.cells import Cells
+from nbray.engines.environments import Environments
 from nbray.engines.port import (
     ActorOptions,
     ActorToken,
@@ -73,7 +74,8 @@ class NativeEngine:
         self.facts_here: Callable[[], RuntimeFacts] = self._driver_facts
         self.on_shutdown: Callable[[], None] = lambda: None  #: before the runtime closes
         self.after_shutdown: Callable[[], None] = lambda: None
-        self.job_env = ""  #: the job's runtime environment, canonical JSON
+        self.job_env = ""  #: the environment of the job, or of the task that runs here: canonical JSON
+        self.environments = Environments(self._ask_head, self._shapes.clear)
         self.description_here: dict[str, Any] = {}
         self.exit_here: Callable[[], None] = _no_actor
         self.show_here: Callable[[dict[str, Any], dict[str, Any], dict[str, Any], bool], None] | None = None
@@ -92,6 +94,8 @@ class NativeEngine:
         runtime = self.runtime
         if not runtime.attached.is_set():
             runtime.wait_attached()
+        if self.environments.look_due is not None:
+            self.environments.look()
         packed = self._packer.arguments(args, kwargs, function.name)
         task_id = self._ids.next()
         _, shape, key = self._shapes.get(id(options)) or self._shape(options)
@@ -120,28 +124,51 @@ class NativeEngine:
 
     def _shape(self, options: TaskOptions) -> tuple[Any, m.Shape, str]:
         """Options objects are made once per function or `.options()`; the entry keeps them, so their id stays theirs."""
-        env = environment.merged(self.job_env, options.env)
-        shape = m.Shape(options.amounts, options.strategy, options.node, options.soft, env)
+        shape = m.Shape(options.amounts, options.strategy, options.node, options.soft, self._environment(options.env))
         key = msgspec.json.encode(shape, order="sorted").decode()
         if len(self._shapes) > 10_000:
             self._shapes.clear()
         entry = self._shapes[id(options)] = (options, shape, key)
         return entry
 
+    def _environment(self, own: str) -> str:
+        """What a task or actor with this environment of its own runs in."""
+        whole = environment.merged(self.job_env, own)
+        return self.environments.prepared(whole, self.job.process.hex())
+
+    def _ask_head(self, what: str, **arguments: Any) -> Any:
+        return self.questions.ask(what, arguments)
+
+    def prepare_environment(self, env: str) -> None:
+        """A driver's own environment: packed and uploaded now, and made on this node before the first task asks for it."""
+        self.job_env = env
+        prepared = self._environment("")
+        if environment.parsed(env).get("config", {}).get("eager_install", True) and environment.setup_of(prepared):
+            node = self.runtime.me.node
+            self.runtime.post(Address(node, node), m.PrepareEnvironment(prepared))
+
+    def environment_here(self) -> str:
+        """The runtime environment of the code that asks, as canonical JSON."""
+        return self._environment("") if self.is_driver else self.job_env
+
     def create_actor(
         self, cls: FunctionSpec, methods: bytes, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: ActorOptions
     ) -> ActorToken:
         runtime = self.runtime
         runtime.wait_attached()
+        self.environments.look()
         packed = self._packer.arguments(args, kwargs, f"{cls.name}.__init__")
         actor = self._ids.next()
         namespace = options.namespace if options.namespace is not None else self.facts_here().namespace
-        env = environment.merged(self.job_env, options.env)
+        env = self._environment(options.env)
+        introduction = runtime.state.tasks.leases.introduction
+        where = (introduction.path, introduction.directory) if isinstance(introduction, m.DefineJob) else ([], "")
         shape = m.Shape(options.placement, options.strategy, options.node, options.soft, env)
         spec = m.ActorSpec(
             actor, runtime.me, self.job, cls.name, cls.id, cls.payload, cls.crc, packed.payload, packed.crc, [], packed.contains,
             shape, options.running, options.max_restarts, options.max_task_retries, options.max_concurrency, options.is_async,
             options.groups, options.name, namespace, options.detached, self.current_cell(), env, methods, options.unordered,
+            *where,
         )  # fmt: skip
         push = m.PushTask(
             actor, 0, cls.id, 1, packed.payload, packed.crc, runtime.me, self.job, self.current_cell(), f"{cls.name}.__init__",
@@ -391,6 +418,7 @@ class NativeEngine:
             self.send_trace()  # what this process did is known after it has left
         self.on_shutdown()
         self.runtime.close()
+        self.environments.close()
         self.after_shutdown()
 
     # ------------------------------------------------------------------------------------------ cells
@@ -415,6 +443,7 @@ class NativeEngine:
 
     def set_default_cell(self, tag: str) -> None:
         self._default_cell = tag
+        self.environments.look(now=True)
 
     def cancel_cell(self, tag: str, force: bool) -> int:
         with self.runtime.locked() as state:
@@ -527,6 +556,8 @@ class NativeEngine:
             self._on_output(msgspec.structs.replace(shown, transient=message.transient, update=message.update))
         elif isinstance(message, m.Ask):
             self.witness.asked(message)
+        elif isinstance(message, m.ModulesLoaded):
+            self.environments.loaded(message, self.runtime.me)
         else:
             self.questions.answered(message)
             self.on_unclaimed(message)

@@ -214,6 +214,10 @@ class Engine(Protocol):
 
     def facts(self) -> RuntimeFacts: ...
 
+    def environment_here(self) -> str:
+        """The runtime environment of the calling code: canonical JSON (wire/environment.py), empty for none."""
+        ...
+
     def description(self) -> dict[str, Any]:
         """What this engine is attached to: "address", "session", "cpus_from", "version", "pid", "log_directory", "embedded"."""
         ...

@@ -66,7 +66,7 @@ def unschedulable(record: ActorRecord, why: str) -> Failure:
 
 def init_raised(record: ActorRecord, failure: Failure) -> Failure:
     """The failure of `__init__`, with the user's traceback and exception kept, as the end of the actor."""
-    if failure.kind.startswith("Actor"):
+    if failure.kind.startswith("Actor") or failure.kind == "RuntimeEnvSetupError":
         return failure
     cause = failure.traceback or f"{failure.type_name}: {failure.message}"
     text = f"The actor died because of an error raised in its creation task, {cause}"

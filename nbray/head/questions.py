@@ -8,6 +8,7 @@ kv_put                   namespace, key, value, overwrite=True -> whether it was
 kv_get                   namespace, key -> bytes, or None
 kv_del                   namespace, key, by_prefix=False -> how many were deleted
 kv_keys                  namespace, prefix=b"" -> a sorted list of bytes
+package_...              see packages.py
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import msgspec
 
 from nbray.head.directory import Directory
 from nbray.head.members import Members
+from nbray.head.packages import PackageRefused, Packages
 from nbray.head.records import ActorRecord, JobRecord, NodeRecord, Persist
 from nbray.ids import ProcessId
 from nbray.machine import Effect
@@ -120,6 +122,7 @@ class Questions:
         self.directory = directory
         self.jobs = jobs
         self.kv = KeyValues(out)
+        self.packages = Packages(out)
         self.trace = TraceStore()
         self._known = {
             "nodes": self._nodes,
@@ -131,6 +134,9 @@ class Questions:
             "kv_get": self.kv.get,
             "kv_del": self.kv.delete,
             "kv_keys": self.kv.keys,
+            "package_has": self.packages.has,
+            "package_put": self.packages.put,
+            "package_get": self.packages.get,
         }
 
     def answer(self, what: str, arguments: dict[str, Any]) -> Any:
@@ -138,7 +144,10 @@ class Questions:
         answerer = self._known.get(what)
         if answerer is None:
             raise BadQuestion(f"the head cannot be asked for {what!r}; it knows {', '.join(sorted(self._known))}")
-        return answerer(arguments)
+        try:
+            return answerer(arguments)
+        except PackageRefused as refusal:
+            raise BadQuestion(str(refusal)) from None
 
     def _nodes(self, _: dict[str, Any]) -> list[dict[str, Any]]:
         records = [*self.members.nodes.values(), *self.members.dead.values()]

@@ -183,6 +183,8 @@ class HeadState:
             self.out.append(Persist("jobs", driver.process, msgspec.msgpack.encode(job)))
             self._forget_ended_jobs()
         self.members.tell_all(JobEnded(driver))
+        lasting = [record.spec.env for record in self.directory.live.values() if record.spec.detached]
+        self.questions.packages.job_ended(driver.process.hex(), lasting)
         self.directory.job_ended(driver, reason, now)
         self.directory.placing.retry(now)
 
@@ -276,6 +278,8 @@ class HeadState:
         for key, value in tables.get("jobs", {}).items():
             head.jobs[key] = msgspec.msgpack.decode(value, type=JobRecord)
         head.questions.kv.restore(tables.get("kv", {}))
+        running = [job.driver.process.hex() for job in head.jobs.values() if not job.ended]
+        head.questions.packages.restore(tables.get("packages", {}), running)
         head.directory.endings.restore(tables.get("endings", {}))
         lives = {key: msgspec.msgpack.decode(value, type=Life) for key, value in tables.get("lives", {}).items()}
         for key, value in tables.get("actors", {}).items():

@@ -5,8 +5,11 @@ PlaceActor -> waits for a fresh worker -> StartActor sent -> ActorStarted | Acto
 
 from __future__ import annotations
 
+from collections import Counter
+
 from nbray import config
 from nbray.ids import ActorId, Address
+from nbray.node.environments import Standing
 from nbray.node.ground import Ground
 from nbray.node.records import ActorLife, Phase, Worker
 from nbray.wire.messages import (
@@ -97,15 +100,20 @@ class ActorDesk:
 
     # -- decisions
 
-    def settle(self, now: float) -> int:
-        """Start what has a fresh worker. Returns how many actors lack one."""
-        missing = 0
-        for life in self.lives.values():
-            if life.worker is not None:
-                continue
-            worker = self.ground.pool.fresh()
+    def settle(self, now: float) -> Counter[str]:
+        """Start what has a fresh worker. Returns how many actors lack one, by the command that starts it."""
+        missing: Counter[str] = Counter()
+        for life in [life for life in self.lives.values() if life.worker is None]:
+            command, env = "", life.spec.env
+            if env and (made := self.ground.environments.want(env, now, self.ground.out)) is not None:
+                if made.standing is Standing.FAILED:
+                    self._fail(life, Failure("RuntimeEnvSetupError", message=made.reason), made.reason)
+                if made.standing is not Standing.READY:
+                    continue
+                command = made.command
+            worker = self.ground.pool.fresh(command)
             if worker is None:
-                missing += 1
+                missing[command] += 1
                 continue
             worker.phase, worker.since, worker.actor = Phase.ACTOR, now, (life.spec.actor, life.epoch)
             life.worker = worker.process
@@ -115,10 +123,13 @@ class ActorDesk:
     def fail_waiting(self, reason: str) -> None:
         """No worker will come: the pool has stopped, or the node has."""
         for life in [life for life in self.lives.values() if life.worker is None]:
-            life.failed = True
-            failure = Failure("ActorDiedError", message=f"{life.spec.class_name} could not start: {reason}")
-            self.ground.send(self.ground.head, ActorFailed(life.spec.actor, life.epoch, failure))
-            self._close(life, Death(bytes(8), self.ground.me.node, reason=reason))
+            self._fail(life, Failure("ActorDiedError", message=f"{life.spec.class_name} could not start: {reason}"), reason)
+
+    def _fail(self, life: ActorLife, failure: Failure, reason: str) -> None:
+        """It will not start here."""
+        life.failed = True
+        self.ground.send(self.ground.head, ActorFailed(life.spec.actor, life.epoch, failure))
+        self._close(life, Death(bytes(8), self.ground.me.node, reason=reason))
 
     def check(self) -> None:
         for key, life in self.lives.items():

@@ -22,9 +22,12 @@ from nbray.ids import HEAD, Address
 from nbray.machine import Effect, IllegalTransition, Send, Tick
 from nbray.node import monitor
 from nbray.node.loop import Loop
+from nbray.node.making import Making
 from nbray.node.records import (
     Begun,
+    EndEnvironment,
     KillWorker,
+    MakeEnvironment,
     MemoryPressure,
     ProcessLost,
     StartFailed,
@@ -89,14 +92,17 @@ class Daemon:
         self._store_used = 0
         self._look_due: float | None = None
         self._spiller: Spiller | None = None
-        self._start_worker: Callable[[bytes], None]
+        self._start_worker: Callable[[bytes, str], None]
         self._signal_worker: Callable[[bytes, int], None]
         self._trim_logs: Callable[[], None]
+        self._making: Making
         self._network: Reach | None = None
         self._carry: dict[type, Callable[[Any], None]] = {
             Send: lambda e: self.send(e.to, e.message),
-            StartWorker: lambda e: self._start_worker(e.process),
+            StartWorker: lambda e: self._start_worker(e.process, e.command),
             KillWorker: lambda e: self._signal_worker(e.process, e.signal),
+            MakeEnvironment: lambda e: self._making.make(e.setup),
+            EndEnvironment: lambda e: self._making.end(e.setup),
             Stop: self._stop,
             Spill: self._to_disk,
             Restore: self._to_disk,
@@ -108,14 +114,16 @@ class Daemon:
     def connect(
         self,
         *,
-        start_worker: Callable[[bytes], None],
+        start_worker: Callable[[bytes, str], None],
         signal_worker: Callable[[bytes, int], None],
         trim_logs: Callable[[], None],
+        making: Making,
         spill_directory: str,
         network: Reach | None,
     ) -> None:
         """What carries orders out. `network` is None where there are no other nodes."""
         self._start_worker, self._signal_worker, self._trim_logs = start_worker, signal_worker, trim_logs
+        self._making = making
         self._spiller = Spiller(self._arena, Path(spill_directory), self._spill_told)
         self._network = network
 

@@ -8,6 +8,7 @@ import msgspec
 
 from nbray.ids import Address, NodeId
 from nbray.machine import Effect, Send
+from nbray.node.environments import Environments
 from nbray.node.pool import WorkerPool
 from nbray.sched.resources import fits, give, take
 from nbray.wire.messages import Amounts, Message, NodeInfo, QueuedDemand
@@ -24,6 +25,7 @@ class Ground:
         self.total: Amounts = dict(info.total)
         self.free: Amounts = dict(info.total)
         self.pool = pool
+        self.environments = Environments()
         self.out: list[Effect] = []
         self.others: dict[NodeId, NodeInfo] = {}  #: the rest of the cluster, as the head last told
         self.dead: set[NodeId] = set()  #: nodes that died while this one lived

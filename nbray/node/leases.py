@@ -9,6 +9,7 @@ import msgspec
 
 from nbray import config
 from nbray.ids import Address, NodeId, ProcessId, short
+from nbray.node.environments import Standing
 from nbray.node.ground import Ground
 from nbray.node.queue import LeaseQueue, Verdict
 from nbray.node.records import Lease, Phase, Request, ShapeKey, Worker, shape_key
@@ -153,24 +154,31 @@ class LeaseDesk:
         self.ground.send(said.owner, LeaseRedirected(said.request, to))
         return True
 
-    def settle(self, now: float) -> int:
-        """Grant what can be granted. Returns how many requests lack nothing but a worker."""
+    def settle(self, now: float) -> Counter[str]:
+        """Grant what can be granted. Returns how many requests lack nothing but a worker, by the command that starts one."""
+        missing: Counter[str] = Counter()
         if self.ground.pool.stopped_until(now) is not None:
             self._refuse_all(now)
-            return 0
+            return missing
         self._settled_at = now
         free = dict(self.ground.free)
-        missing = 0
 
         def visit(request: Request) -> Verdict:
-            nonlocal missing
-            amounts = request.said.shape.amounts
+            amounts, env = request.said.shape.amounts, request.said.shape.env
             if not fits(free, amounts):
                 return Verdict.FULL
+            command = ""
+            if env and (made := self.ground.environments.want(env, now, self.ground.out)) is not None:
+                if made.standing is Standing.FAILED:
+                    self._refuse(request, "RuntimeEnvSetupError", made.reason)
+                    return Verdict.SERVED
+                if made.standing is Standing.MAKING:
+                    return Verdict.FULL  # without the room: others use it meanwhile
+                command = made.command
             take(free, amounts)  # also for who waits for a worker to start: the room is theirs
-            worker = self.ground.pool.idle_for((request.said.job, request.said.shape.env))
+            worker = self.ground.pool.idle_for((request.said.job, env), command)
             if worker is None:
-                missing += 1
+                missing[command] += 1
                 return Verdict.KEPT
             self._grant(request, worker, now)
             return Verdict.SERVED
@@ -290,10 +298,11 @@ class LeaseDesk:
     def _tell_the_waiting(self, now: float) -> None:
         for request in self.queue:
             if not request.told and now >= request.since + config.LEASE_TOLD_S:
-                self._tell(request, infeasible=not feasible(request.said.shape, self.ground.nodes()))
+                self._tell(request, infeasible=not feasible(request.said.shape, self.ground.nodes()), now=now)
 
-    def _tell(self, request: Request, *, infeasible: bool) -> None:
-        request.told = explain(request.said.shape, self.ground.nodes())
+    def _tell(self, request: Request, *, infeasible: bool, now: float = 0.0) -> None:
+        shape = request.said.shape
+        request.told = self.ground.environments.why_waiting(shape.env, now) or explain(shape, self.ground.nodes())
         self.ground.send(request.said.owner, LeaseWaiting(request.said.request, infeasible, request.told))
 
     def _demands(self) -> Iterator[QueuedDemand]:

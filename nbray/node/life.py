@@ -16,6 +16,7 @@ from nbray.node.daemon import Daemon
 from nbray.node.forking import WorkerBoot
 from nbray.node.lifelines import Lifelines
 from nbray.node.loop import Loop
+from nbray.node.making import Making
 from nbray.node.records import DriverHello, Phase, Stop, WorkerHello
 from nbray.node.settings import Capacity, NodeSettings, Started, capacity
 from nbray.node.state import NodeState
@@ -79,6 +80,8 @@ class _Node:
         self._daemon = Daemon(self._loop, place.path, state, Ledger(self.id, has.store_bytes), head, arena)
         self._open.callback(self._daemon.close)
         self._workers = self._make_workers()
+        self._making = Making(self._loop, place.path, place.environments, f"{place.logs}/environments.log", self._daemon.tell_node)
+        self._open.callback(self._making.close)
 
     @property
     def _is_head(self) -> bool:
@@ -133,6 +136,7 @@ class _Node:
             start_worker=self._workers.start,
             signal_worker=self._workers.signal,
             trim_logs=self._workers.trim_logs,
+            making=self._making,
             spill_directory=self._place.spill,
             network=self._network,
         )

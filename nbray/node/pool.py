@@ -51,13 +51,16 @@ class WorkerPool:
         mixed = self._started ^ int.from_bytes(self.node[5:], "big")
         return (mixed & 0xFFFFFF).to_bytes(3, "big") + self.node[:5]
 
-    def start(self, count: int, now: float, out: list[Effect]) -> int:
+    def starting(self, command: str) -> int:
+        return sum(worker.command == command for worker in self.in_phase(Phase.STARTING))
+
+    def start(self, count: int, now: float, out: list[Effect], command: str = "") -> int:
         """Order up to `count` workers, as many as may start at one time. Returns how many were ordered."""
         count = min(count, self.room(), config.WORKERS_STARTING - self.count(Phase.STARTING))
         for _ in range(count):
             process = self._new_process()
-            self.workers[process] = Worker(process, Phase.STARTING, now)
-            out.append(StartWorker(process))
+            self.workers[process] = Worker(process, Phase.STARTING, now, command)
+            out.append(StartWorker(process, command))
         return max(count, 0)
 
     def room(self) -> int:
@@ -86,14 +89,18 @@ class WorkerPool:
         worker.phase, worker.since = Phase.IDLE, now
         return worker
 
-    def idle_for(self, use: Use) -> Worker | None:
-        """An idle worker for `use`: the one that was used last, whose caches are warm; else a fresh one."""
-        idle = [worker for worker in self.in_phase(Phase.IDLE) if worker.use == use or worker.use is None]
+    def idle_for(self, use: Use, command: str = "") -> Worker | None:
+        """An idle worker for `use`: the one that was used last, whose caches are warm; else a fresh one of the interpreter."""
+        idle = [
+            worker
+            for worker in self.in_phase(Phase.IDLE)
+            if worker.use == use or (worker.use is None and worker.command == command)
+        ]
         return max(idle, key=lambda worker: (worker.use is not None, worker.since), default=None)
 
-    def fresh(self) -> Worker | None:
-        """An idle worker that nobody has used."""
-        return next((worker for worker in self.in_phase(Phase.IDLE) if worker.use is None), None)
+    def fresh(self, command: str = "") -> Worker | None:
+        """An idle worker of the interpreter that nobody has used."""
+        return next((worker for worker in self.in_phase(Phase.IDLE) if worker.use is None and worker.command == command), None)
 
     def release(self, worker: Worker, now: float) -> None:
         """Its lease was returned."""
@@ -135,7 +142,7 @@ class WorkerPool:
 
     def retire_strangers(self, count: int, now: float, out: list[Effect]) -> None:
         """Make room for `count` workers that a new job needs, at the cost of idle ones that only others could use."""
-        idle = (worker for worker in self.in_phase(Phase.IDLE) if worker.use is not None and not worker.keeps)
+        idle = (worker for worker in self._useless() if worker.use is not None or worker.command)
         used = sorted(idle, key=lambda worker: worker.since)
         for worker in used[:count]:
             self.ask_to_end(worker, "another job needs a fresh worker", now, config.KILL_S, out)
@@ -158,7 +165,8 @@ class WorkerPool:
     def bury(self, process: ProcessId, now: float, death: Death) -> Worker | None:
         """Forget a worker that was reaped, or never forked. None if it is not ours."""
         worker = self.workers.pop(process, None)
-        if worker is not None and worker.use is None and worker.actor is None and not worker.ending:
+        # An interpreter that somebody brought says nothing about those that are forked here.
+        if worker is not None and worker.is_unused and not worker.ending and not worker.command:
             self._start_deaths.append(now)
             self.last_death = death
         return worker

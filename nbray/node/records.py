@@ -37,6 +37,7 @@ class Worker(msgspec.Struct, gc=False):
     process: ProcessId
     phase: Phase
     since: float  #: when `phase` began
+    command: str = ""  #: of the interpreter that it was started with; empty: a fork of the zygote
     pid: int = 0
     use: Use | None = None
     lease: int | None = None
@@ -47,6 +48,10 @@ class Worker(msgspec.Struct, gc=False):
     oom: bool = False  #: ended by us because memory ran out
     killed: bool = False  #: KillWorker was ordered
     kill_at: float | None = None  #: when patience with a polite end is over
+
+    @property
+    def is_unused(self) -> bool:
+        return self.use is None and self.actor is None
 
 
 class Lease(msgspec.Struct, gc=False):
@@ -138,6 +143,20 @@ class StartFailed(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
+class EnvironmentMade(msgspec.Struct, frozen=True, gc=False):
+    """MakeEnvironment is done. `command` starts a worker in it; empty: a worker forked from the zygote can enter it."""
+
+    setup: str
+    command: str
+
+
+class EnvironmentFailed(msgspec.Struct, frozen=True, gc=False):
+    """MakeEnvironment could not be done. `reason` has the installer's own words."""
+
+    setup: str
+    reason: str
+
+
 class MemoryPressure(msgspec.Struct, frozen=True, gc=False):
     """Memory in use is over config.MEMORY_KILL of the limit; both in bytes."""
 
@@ -155,9 +174,11 @@ class StoreUsed(msgspec.Struct, frozen=True, gc=False):
 
 
 class StartWorker(Effect, frozen=True, gc=False):
-    """Fork a worker with this id. What comes back is WorkerHello, WorkerExited or StartFailed."""
+    """Fork a worker with this id; with a command, let it become that interpreter. What comes back is WorkerHello, WorkerExited
+    or StartFailed."""
 
     process: ProcessId
+    command: str = ""
 
 
 class KillWorker(Effect, frozen=True, gc=False):
@@ -165,6 +186,19 @@ class KillWorker(Effect, frozen=True, gc=False):
 
     process: ProcessId
     signal: int
+
+
+class MakeEnvironment(Effect, frozen=True, gc=False):
+    """Make everything that `setup` (wire/environment.py) names, beside the daemon. What comes back is EnvironmentMade or
+    EnvironmentFailed."""
+
+    setup: str
+
+
+class EndEnvironment(Effect, frozen=True, gc=False):
+    """Stop making it, or let go of what it is made of."""
+
+    setup: str
 
 
 class Stop(Effect, frozen=True, gc=False):

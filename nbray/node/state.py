@@ -10,8 +10,8 @@ After every event everybody settles: whoever waits may have become possible by i
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -30,6 +30,8 @@ from nbray.node.records import (
     Begun,
     Driver,
     DriverHello,
+    EnvironmentFailed,
+    EnvironmentMade,
     Lease,
     MemoryPressure,
     Phase,
@@ -78,7 +80,10 @@ class NodeState:
             DriverHello: self._driver_hello,
             ProcessLost: self._process_lost,
             StartFailed: self._start_failed,
+            EnvironmentMade: self.ground.environments.made,
+            EnvironmentFailed: self.ground.environments.failed,
             MemoryPressure: self._memory_pressure,
+            m.PrepareEnvironment: self._prepare_environment,
             StoreUsed: lambda e, _: self._store_used(e),
             m.RequestLease: self._request_lease,
             m.CancelLeaseRequest: lambda e, _: self.leases.cancel(e.owner, e.request),
@@ -125,6 +130,7 @@ class NodeState:
             return self.pool.deadline()
         times = [self._beat_at + config.HEARTBEAT_S, self.leases.deadline(), self.pool.deadline(), self.elsewhere.deadline()]
         times.append(self.inquiries.deadline())
+        times.append(self.ground.environments.deadline())
         if self._beat_said != self._info_said():
             times.append(self._beat_at + config.HEARTBEAT_MIN_S)
         if self._embedded and not self.drivers:
@@ -144,6 +150,7 @@ class NodeState:
             assert free >= 0 or name == "CPU", f"{name} is over-used by {-free}"
         self.leases.check()
         self.actors.check()
+        self.ground.environments.check()
         assert self.pool.room() >= 0, "more processes than allowed"
         assert not (self.stopping and len(self.leases.queue)), "a stopping node has requests"
 
@@ -164,11 +171,12 @@ class NodeState:
         self.pool.kill_the_slow(now, out)
         if self.stopping:
             return
+        self.ground.environments.settle(self._inhabited(), now, out)
         missing = self.actors.settle(now)
         stopped = self.pool.stopped_until(now) is not None
         if missing and (self._cannot_fork or stopped):
             self.actors.fail_waiting(self._cannot_fork or self.leases.why_stopped(now))
-            missing = 0
+            missing.clear()
         self._cannot_fork = ""
         missing += self.leases.settle(now)
         if not stopped:
@@ -180,12 +188,23 @@ class NodeState:
         if self._embedded and not self.drivers and self._begun is not None and now >= self._begun + config.EMBEDDED_GRACE_S:
             self._stop(f"no driver attached within {config.EMBEDDED_GRACE_S:.0f} s")
 
-    def _start_workers(self, missing: int, now: float) -> None:
-        wanted = missing - self.pool.count(Phase.STARTING)
-        if wanted > 0:
-            # Idle workers that only other jobs can use would otherwise stay beside the new ones.
-            self.pool.retire_strangers(wanted, now, self.ground.out)
-            self.pool.start(wanted, now, self.ground.out)
+    def _start_workers(self, missing: Counter[str], now: float) -> None:
+        for command, count in missing.items():
+            wanted = count - self.pool.starting(command)
+            if wanted > 0:
+                # Idle workers that only other jobs can use would otherwise stay beside the new ones.
+                self.pool.retire_strangers(wanted, now, self.ground.out)
+                self.pool.start(wanted, now, self.ground.out, command)
+
+    def _inhabited(self) -> Iterator[str]:
+        """The environments that somebody is in, or waits for."""
+        for worker in self.pool.workers.values():
+            if worker.use is not None:
+                yield worker.use[1]
+        for life in self.actors.lives.values():
+            yield life.spec.env
+        for request, _count in self.leases.queue.shapes():
+            yield request.said.shape.env
 
     # -- life of the node
 
@@ -264,6 +283,10 @@ class NodeState:
             event.death, reason=worker.ending or event.death.reason, oom=worker.oom or (event.death.oom and not worker.ending)
         )
         self.pool.bury(event.process, now, death)
+        if worker.command and worker.is_unused and not worker.ending:
+            ended = f"signal {death.signal}" if death.signal is not None else f"exit code {death.exit_code}"
+            how = f"{death.reason or ended}\n{death.log_tail}"
+            self.ground.environments.worker_died_unused(worker.command, how, now, self.ground.out)
         self.leases.worker_gone(worker, death)
         self.actors.worker_gone(worker, death)
         self._died(death, now)
@@ -362,6 +385,9 @@ class NodeState:
             self.ground.send(said.owner, m.LeaseRefused(said.request, failure))
         else:
             self.leases.request(said, now)
+
+    def _prepare_environment(self, said: m.PrepareEnvironment, now: float) -> None:
+        self.ground.environments.want(said.env, now, self.ground.out)
 
     def _memory_pressure(self, event: MemoryPressure, now: float) -> None:
         used, limit = event.used / 2**30, event.limit / 2**30

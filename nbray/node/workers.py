@@ -65,12 +65,13 @@ class Workers:
     def _zygote_log(self) -> str:
         return f"{self._boot.log_directory}/zygote.log"
 
-    def start(self, process: ProcessId) -> None:
+    def start(self, process: ProcessId, command: str = "") -> None:
+        """Fork it; with a command, the fork becomes that interpreter (a shell's words) before it is a worker."""
         if self._zygote is None:
             self._tell(StartFailed(process, self._why_no_zygote()))
             return
         try:
-            self._zygote.start(msgspec.structs.replace(self._boot, process=process))
+            self._zygote.start(msgspec.structs.replace(self._boot, process=process, command=command))
         except OSError as error:
             self._tell(StartFailed(process, f"the zygote takes no more orders ({error.strerror})"))
             return

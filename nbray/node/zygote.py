@@ -7,13 +7,16 @@ threads nor contexts survive a fork.
 from __future__ import annotations
 
 import array
+import base64
 import contextlib
 import faulthandler
 import gc
 import importlib
+import json
 import os
 import random
 import select
+import shlex
 import signal
 import socket
 import sys
@@ -59,6 +62,8 @@ def main() -> None:
         boot = born.boot
     # Outside the handler, so that no exception of the worker's drags the zygote's frames along.
     nursery.leave()
+    if boot.command:
+        become(boot, prepare.entry)
     live(run, msgspec.structs.replace(boot, arena_fd=fds[0], arena_bytes=prepare.arena_bytes))
 
 
@@ -85,6 +90,25 @@ def live(run: Callable[[WorkerBoot], Any], boot: WorkerBoot) -> NoReturn:
             sys.stderr.flush()
         # Not sys.exit: what the zygote registered to run at its exit is not the worker's.
         os._exit(code)
+
+
+def become(boot: WorkerBoot, entry: str) -> NoReturn:
+    """Turn this fork into the interpreter of `boot.command`, which then runs nbray/worker/fresh.py. Pid, parent, log and death
+    with the zygote stay what they are."""
+    log = _settle(boot.log_directory)
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    told = {
+        "boot": base64.b64encode(forking.encode(boot)).decode(),
+        "entry": entry,
+        "parents": [entry for entry in sys.path if os.path.basename(entry) in ("site-packages", "dist-packages")],
+        "root": os.path.dirname(package),
+    }
+    command = [*shlex.split(boot.command), f"{package}/worker/fresh.py"]
+    try:
+        os.execvpe(command[0], command, {**os.environ, "NBRAY_WORKER_BOOT": json.dumps(told)})
+    except OSError as error:
+        print(f"{command[0]} could not be started: {error.strerror} (log: {log})", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 class Nursery:

@@ -391,6 +391,15 @@ class Output(Message, frozen=True, array_like=True, tag=True, gc=False):
     dropped: int = 0
 
 
+class ModulesLoaded(Message, frozen=True, array_like=True, tag=True):
+    """These source files, which are no installed packages, were imported by tasks of the worker: (path, time of modification in
+    ns, bytes). `generation` is that of the environment it is in. Sent before the result of the task that imported them."""
+
+    worker: Address
+    generation: int
+    files: list[tuple[Text, int, int]]
+
+
 class Display(Message, frozen=True, array_like=True, tag=True):
     """A rich display made by a task: an IPython mimebundle, msgpack-able (bytes stay bytes)."""
 
@@ -413,6 +422,12 @@ class WorkerBlocked(Message, frozen=True, array_like=True, tag=True, gc=False):
 
 class WorkerUnblocked(Message, frozen=True, array_like=True, tag=True, gc=False):
     worker: Id8
+
+
+class PrepareEnvironment(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """driver -> its node: a runtime environment (canonical JSON) that tasks will want: begin to make it (eager_install)."""
+
+    env: Text
 
 
 class WorkerKeeps(Message, frozen=True, array_like=True, tag=True, gc=False):
@@ -691,6 +706,8 @@ class ActorSpec(Record, frozen=True, array_like=True):
     env: Text = ""
     methods: bytes = b""  #: pickled method table, opaque: what `get_actor` needs to build a handle
     unordered: bool = False  #: a call whose arguments are late does not hold back the caller's later ones
+    path: list[Text] = []  #: as in DefineJob, which may come only after `__init__`
+    directory: Text = ""
 
 
 class RegisterActor(Message, frozen=True, array_like=True, tag=True):

@@ -3,7 +3,7 @@
     <root>/            $XDG_RUNTIME_DIR/nbray, else /tmp/nbray-<uid>; ours, 0700, no symlink: checked, never repaired
       r<10 hex>/       one life of one node daemon, which holds an flock on `lock` for as long as it lives
         lock  lifeline  gateway  <process id hex>        sockets
-    /tmp/nbray-<uid>/r<10 hex>/   the same directory, or its twin when the root is in memory: logs/ and spill/ are here
+    /tmp/nbray-<uid>/r<10 hex>/   the same directory, or its twin when the root is in memory: logs/, spill/, environments/
 
 Whoever can enter the directory can reach the sockets, so its owner and mode are the first half of authentication; the
 peer's uid is the second. A directory whose lock is free belonged to a daemon that was killed: the next start removes it.
@@ -25,6 +25,7 @@ LIFELINE = "lifeline"
 LOCK = "lock"
 LOGS = "logs"
 SPILL = "spill"
+ENVIRONMENTS = "environments"
 _NAME = re.compile(r"r[0-9a-f]{10}\Z")
 #: "/r0123456789/" and a process id in hex.
 _LONGEST_BELOW_ROOT = 12 + 1 + 16
@@ -94,6 +95,7 @@ class RunDirectory:
         self.path = path
         self.logs = f"{bulk}/{LOGS}"
         self.spill = f"{bulk}/{SPILL}"
+        self.environments = f"{bulk}/{ENVIRONMENTS}"
         self._places = [path] if bulk == path else [path, bulk]
         self._locks = locks
 
@@ -108,7 +110,7 @@ class RunDirectory:
 
 
 def create(root: str | None = None) -> RunDirectory:
-    """A new, locked, empty directory under the runtime root, with `logs/` and `spill/`. Raises HostileDirectory."""
+    """A new, locked directory under the runtime root, with `logs/`, `spill/` and `environments/`. Raises HostileDirectory."""
     root_path = runtime_root() if root is None else root
     if len(os.fsencode(root_path)) + _LONGEST_BELOW_ROOT > SOCKET_PATH_BYTES:
         raise ValueError(f"{root_path} is too long for unix sockets ({SOCKET_PATH_BYTES} bytes in all); choose a shorter directory")
@@ -120,7 +122,7 @@ def create(root: str | None = None) -> RunDirectory:
         bulk_root = _bulk_root()
         locks.append(_create_in(bulk_root, name))
     bulk = f"{bulk_root}/{name}"
-    for inner in (LOGS, SPILL):
+    for inner in (LOGS, SPILL, ENVIRONMENTS):
         os.mkdir(f"{bulk}/{inner}", 0o700)
     return RunDirectory(f"{root_path}/{name}", bulk, locks)
 

@@ -24,3 +24,4 @@ class WorkerBoot(msgspec.Struct, frozen=True, array_like=True, tag=True):
     log_directory: str
     log_path: str = ""  #: filled in by the zygote: `log_directory`/worker-<pid>.log
     arena_fd: int = -1  #: filled in by the zygote
+    command: str = ""  #: become this interpreter, in a shell's words; empty: stay the fork

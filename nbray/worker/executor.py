@@ -25,12 +25,14 @@ from nbray.ids import Address, FunctionId, object_id
 from nbray.machine import Effect
 from nbray.owner import records as r
 from nbray.owner.packing import unpack
-from nbray.wire import environment
 from nbray.wire import messages as m
-from nbray.wire.failures import failure_of
+from nbray.wire import rundir
+from nbray.wire.failures import failure_of, system_failure
 from nbray.wire.values import loads, verified
 from nbray.worker import state as w
 from nbray.worker.actor import ActorExit, LiveActor
+from nbray.worker.environment import Entered
+from nbray.worker.modules import ImportedModules
 from nbray.worker.output import Source
 
 _Push = m.PushTask | m.PushCall
@@ -60,6 +62,8 @@ class Executor:
         self.current: contextvars.ContextVar[Current | None] = contextvars.ContextVar("nbray_task", default=None)
         self.running: dict[ids.TaskId, Current] = {}
         self.namespace = ""
+        self.entered = Entered()
+        self.modules = ImportedModules()
         self.flush_output: Callable[[], None] = lambda: None
         self._idle = Current(None)
         self._main = threading.get_ident()
@@ -136,7 +140,7 @@ class Executor:
         self.runtime.state.tasks.leases.job = message.job.process
         self.runtime.state.objects.driver = message.job
         self.runtime.state.tasks.leases.introduction = message
-        self._runs.put(lambda: enter_job(message))
+        self._runs.put(lambda: self.entered.job_joined(message.path, message.directory))
 
     # ------------------------------------------------------------------------------------------ arguments
 
@@ -201,8 +205,6 @@ class Executor:
     def execute(self, push: _Push) -> None:
         """Run one task or call in the calling thread and report it."""
         current = Current(push, started_ns=time.time_ns())
-        if isinstance(push, m.PushTask) and push.env != self.engine.job_env:
-            self.enter_environment(push.env)
         self.running[push.task] = current
         # Cancelled between the order to run it and here: `_interrupt` found nothing to interrupt.
         current.cancelled = self.state.is_cancelled(push.task)
@@ -232,6 +234,8 @@ class Executor:
         """The values of the task's returns, or its failure; whether the failure was an exception of the user's code."""
         try:
             if isinstance(push, m.PushTask):
+                if push.env != self.engine.job_env or self.entered.failure is not None:
+                    self.enter_environment(push.env)
                 call = self.function(push.function)
             else:
                 assert self.actor is not None
@@ -258,6 +262,8 @@ class Executor:
             return [], False
         if current.cancelled and (self.actor is not None or isinstance(error, KeyboardInterrupt | asyncio.CancelledError)):
             return self._cancelled(push), False
+        if (unset := self._setup_failure(error)) is not None:
+            return [m.Value(failure=unset)], False
         names: dict[str, Any] = {}
         if self.actor is not None:
             names = {"actor_repr": self.actor.title(), "actor_id": self.actor.id.hex()}
@@ -273,7 +279,17 @@ class Executor:
     def enter_environment(self, env: str) -> None:
         """This worker is kept for one runtime environment: what is set here stays, and what it submits inherits it."""
         self.engine.job_env = env
-        os.environ.update(environment.variables(env))
+        self.entered.enter(env, self._places())
+
+    def _setup_failure(self, error: BaseException) -> m.Failure | None:
+        """If `error` is why the environment of this worker could not be entered."""
+        return system_failure("RuntimeEnvSetupError", str(error)) if error is self.entered.failure else None
+
+    def _places(self) -> str:
+        """Where this node unpacks packages."""
+        welcome = self.runtime.welcome
+        assert welcome is not None
+        return f"{os.path.dirname(welcome.log_directory)}/{rundir.ENVIRONMENTS}"
 
     def _leave(self, current: Current, error: BaseException) -> None:
         """`exit_actor()` and `sys.exit()`: the process ends, and with it the call."""
@@ -314,6 +330,8 @@ class Executor:
     def report(self, push: _Push, values: list[m.Value], started: int, retriable: bool, cpu: int) -> None:
         """Send the result after everything the task printed, then go on."""
         self.flush_output()
+        if len(sys.modules) != self.modules.count:
+            self._tell_modules(push)
         if self.engine.trace_log.unsent:
             self.engine.send_trace()  # what it submitted is known before it is done
         borrows: list[m.Held] = []
@@ -323,6 +341,12 @@ class Executor:
         spent = self.state.is_last(push)
         done = m.TaskDone(push.task, push.attempt, me, values, started, time.time_ns(), borrows, retriable, cpu, spent)
         self.carry_out(self._send_or_hold(push, done))
+
+    def _tell_modules(self, push: _Push) -> None:
+        """Before the result: whoever has that and edits a module knows which."""
+        files = self.modules.new_files()
+        if files:
+            self.runtime.post(push.job, m.ModulesLoaded(self.runtime.me, self.entered.generation, files))
 
     def _send_or_hold(self, push: _Push, done: m.TaskDone) -> list[Effect]:
         """Results of very short tasks travel together: each waits at most HOLD_S for the next, and nbray-io sees to that.
@@ -425,6 +449,8 @@ class Executor:
     def _become(self, message: m.StartActor) -> None:
         spec = message.spec
         node = Address(self.runtime.me.node, self.runtime.me.node)
+        if spec.path:
+            self.entered.job_joined(spec.path, spec.directory)
         push = m.PushTask(
             spec.actor, message.epoch, spec.class_id, 0, spec.args, spec.crc, spec.owner, spec.job, spec.cell,
             f"{spec.class_name}.__init__", spec.dependencies, spec.contains,
@@ -433,6 +459,8 @@ class Executor:
         current = Current(push)
         token = self.current.set(current)
         try:
+            if spec.env != self.engine.job_env:
+                self.enter_environment(spec.env)
             cls = cloudpickle.loads(verified(spec.class_payload, spec.class_crc, f"the class {spec.class_name}"))
             for dependency in spec.dependencies:
                 self.runtime.step(r.ValueTold(dependency.object, dependency.owner, dependency.value))
@@ -446,6 +474,7 @@ class Executor:
             return
         finally:
             self.current.reset(token)
+        self._tell_modules(push)
         # Before anybody is told: a call may arrive the moment they are.
         born = w.BecameActor(spec.actor, message.epoch, spec.max_concurrency, spec.groups, spec.unordered)
         self.carry_out(self.step(born))
@@ -460,7 +489,7 @@ class Executor:
             self.state.exiting = "exit_actor() was called in __init__"
         else:
             self.init_failed = True
-            failure = failure_of(
+            failure = self._setup_failure(error) or failure_of(
                 error, name=push.name, pid=self.engine.pid, node=self.runtime.me.node, task=push.task, attempt=message.epoch,
                 actor_repr=spec.class_name, actor_id=spec.actor.hex(),
             )  # fmt: skip
@@ -548,12 +577,3 @@ def _several(push: _Push, result: Any) -> list[Any]:
     if len(results) != push.returns:
         raise ValueError(f"{push.name} was to return {push.returns} values (num_returns), and returned {len(results)}")
     return results
-
-
-def enter_job(message: m.DefineJob) -> None:
-    """Where the driver's modules are, this worker finds them too."""
-    for entry in reversed(message.path):
-        if entry not in sys.path:
-            sys.path.insert(0, entry)
-    if os.path.isdir(message.directory):
-        os.chdir(message.directory)

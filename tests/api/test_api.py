@@ -252,7 +252,7 @@ def test_a_task_that_calls_shutdown_does_not_cut_its_worker_off(engine: Any) -> 
         ({"address": ""}, ValueError, "address is empty"),
         ({"address": 3}, TypeError, "address"),
         ({"address": "host:1", "num_cpus": 2}, ValueError, "When connecting to an existing cluster"),
-        ({"runtime_env": {"conda": "x"}}, NotImplementedError, "conda"),
+        ({"runtime_env": {"image_uri": "x"}}, NotImplementedError, "image_uri"),
     ],
 )
 def test_init_checks_its_options_before_it_starts_anything(options: dict[str, Any], error: type[Exception], said: str) -> None:

@@ -1,0 +1,1 @@
+"""Making runtime environments: packing directories where the driver is, and unpacking and installing them on every node."""

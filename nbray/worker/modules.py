@@ -1,0 +1,46 @@
+"""Which of the user's own source files this worker has imported: what the driver watches for edits.
+
+Installed packages, the standard library and nbray itself are left out, and so are packages of a runtime environment, whose
+directory never changes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+
+from nbray.exceptions import PACKAGE_DIRECTORY
+from nbray.wire.rundir import ENVIRONMENTS
+
+_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}", f"{os.sep}{ENVIRONMENTS}{os.sep}p-")
+
+
+class ImportedModules:
+    """`count` is that of sys.modules at the last look: as long as it is the same, nothing was imported."""
+
+    def __init__(self) -> None:
+        self.count = len(sys.modules)
+        self._seen: set[str] = set(sys.modules)
+        paths = sysconfig.get_paths()
+        self._standard = tuple({f"{paths[name]}{os.sep}" for name in ("stdlib", "platstdlib")})
+
+    def new_files(self) -> list[tuple[str, int, int]]:
+        """(path, time of modification in ns, bytes) of every source file imported since the last look."""
+        modules = dict(sys.modules)
+        names = modules.keys() - self._seen
+        self.count = len(modules)
+        self._seen |= names
+        found = []
+        for name in names:
+            path = getattr(modules[name], "__file__", None)
+            if isinstance(path, str) and path.endswith(".py") and self._is_own(path):
+                try:
+                    facts = os.stat(path)
+                except OSError:
+                    continue  # it was removed meanwhile
+                found.append((os.path.abspath(path), facts.st_mtime_ns, facts.st_size))
+        return found
+
+    def _is_own(self, path: str) -> bool:
+        return not path.startswith((PACKAGE_DIRECTORY, *self._standard)) and not any(part in path for part in _INSTALLED)
