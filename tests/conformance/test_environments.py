@@ -123,28 +123,6 @@ def test_a_task_without_an_environment_does_not_see_that_of_another() -> None:
     assert ray.get([seen.remote() for _ in range(4)]) == [None] * 4
 
 
-def test_a_working_directory_of_a_task_takes_the_place_of_that_of_the_job(tmp_path: Path) -> None:
-    own = write(tmp_path / "own", data__dot__txt="of the task")
-
-    @ray.remote
-    def read() -> tuple[str, bool]:
-        return Path("data.txt").read_text(), os.path.exists("job_module.py")
-
-    assert ray.get(read.options(runtime_env={"working_dir": str(own)}).remote()) == ("of the task", False)
-
-
-def test_a_zip_file_does_as_well_as_a_directory(tmp_path: Path) -> None:
-    import shutil
-
-    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", write(tmp_path / "zipped", data__dot__txt="zipped"))
-
-    @ray.remote
-    def read() -> str:
-        return Path("data.txt").read_text()
-
-    assert ray.get(read.options(runtime_env={"working_dir": packed}).remote()) == "zipped"
-
-
 def test_a_variable_can_refer_to_what_was_there_before() -> None:
     @ray.remote(runtime_env={"env_vars": {"PATH": "/first:${PATH}"}})
     def path() -> str:
