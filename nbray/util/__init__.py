@@ -18,7 +18,16 @@ _HOMES = {
     "as_completed": "nbray.util.helpers",
     "map_unordered": "nbray.util.helpers",
 }
-_MODULES = ("actor_pool", "futures", "helpers", "multiprocessing", "queue", "state")
+_MODULES = (
+    "actor_pool",
+    "dask",
+    "futures",
+    "helpers",
+    "joblib",
+    "multiprocessing",
+    "queue",
+    "state",
+)
 
 __all__ = ["ActorPool", "as_completed", "map_unordered"]
 
