@@ -100,7 +100,7 @@ def test_every_option_is_tried_here() -> None:
         ("--timeout soon", "is not a time"),
         ("--timeout 0", "is not a time"),
         ("--resources tpu", "is not resources"),
-        ("--view card", "invalid choice"),
+        ("--view picture", "invalid choice"),
         ("--on-interrupt maybe", "invalid choice"),
         ("--out", "expected one argument"),
         ("--name 'open", "cannot be split into words"),

@@ -86,7 +86,7 @@ def test_the_help_lists_every_option(plain_kernel: Kernel) -> None:
     ("line", "expected"),
     [
         ("%%remote --num-", ["--num-cpus", "--num-gpus"]),
-        ("%%remote --view ", ["line", "none"]),
+        ("%%remote --view ", ["card", "line", "none"]),
         ("%%remote -o first_v", ["first_value"]),
         ("%%remote -o a,first_v", ["a,first_value"]),
         ("%nbray st", ["status", "stop"]),
