@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         wait,
     )
     from nbray.connection import init, is_initialized, shutdown
+    from nbray.generators import DynamicObjectRefGenerator, ObjectRefGenerator
     from nbray.refs import ObjectRef
     from nbray.refs import ObjectRef as ObjectID
     from nbray.runtime_context import get_runtime_context
@@ -46,6 +47,7 @@ _HOMES = {
     ),
     "nbray.actors": ("method",),
     "nbray.connection": ("init", "is_initialized", "shutdown"),
+    "nbray.generators": ("DynamicObjectRefGenerator", "ObjectRefGenerator"),
     "nbray.refs": ("ObjectRef",),
     "nbray.runtime_context": ("get_runtime_context",),
 }
@@ -63,8 +65,6 @@ _NOT_BUILT = {
     "autoscaler": "start nodes with `nbray start --address`",
     "client": "nbray.init(address=...) attaches from anywhere",
     "ClientBuilder": "nbray.init(address=...) attaches from anywhere",
-    "ObjectRefGenerator": "return a list, or say num_returns=N",
-    "DynamicObjectRefGenerator": "return a list, or say num_returns=N",
     "LoggingConfig": "nbray.init(logging_level=...)",
     "job_config": "nbray.init(namespace=..., runtime_env=...)",
     "java_function": "tasks are Python",
@@ -77,8 +77,10 @@ _NOT_BUILT = {
 _LIBRARIES = ("data", "train", "tune", "serve", "rllib", "workflow")
 
 __all__ = [
+    "DynamicObjectRefGenerator",
     "ObjectID",
     "ObjectRef",
+    "ObjectRefGenerator",
     "__version__",
     "actor",
     "available_resources",

@@ -22,10 +22,12 @@ from nbray import connection, session
 from nbray.definitions import Definition
 from nbray.engines.port import ActorToken, CallOptions, Engine
 from nbray.exceptions import ActorHandleNotFoundError
-from nbray.options import ACTOR, METHOD, actor_options, call_options, checked
+from nbray.generators import ObjectRefGenerator
+from nbray.options import ACTOR, METHOD, actor_options, call_options, checked, streaming
 from nbray.signatures import CallShape
 from nbray.wire.messages import SYSTEM_GROUP
 
+WINDOW = "_generator_backpressure_num_objects"
 METHOD_OPTIONS = "__nbray_method_options__"
 
 #: What every actor answers to, carried out by its worker: it has started; run a function with the instance; end in order.
@@ -181,6 +183,7 @@ def method(*args: Any, **options: Any) -> Callable[[Any], Any]:
     accepted = checked(METHOD, options)
 
     def annotate(function: Any) -> Any:
+        streaming(accepted, generates=inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function))
         setattr(function, METHOD_OPTIONS, accepted)
         return function
 
@@ -193,11 +196,11 @@ def method_table(cls: type) -> dict[str, Method]:
     for name, function in _functions(cls).items():
         raw = inspect.getattr_static(cls, name)
         given = getattr(function, METHOD_OPTIONS, {})
-        generates = (inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)) and "num_returns" not in given
+        generates = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
         shape = CallShape.of(function, bound=not isinstance(raw, staticmethod | classmethod))
         types = given.get("retry_exceptions")
         retried = cloudpickle.dumps(types) if isinstance(types, tuple) else b""
-        options = call_options({**given, "retry_exceptions": True} if retried else given)
+        options = call_options({**given, "retry_exceptions": True} if retried else given, generates=generates)
         table[name] = Method(name, shape, options, tuple(given), generates, retried)
     return table | {name: Method(name, CallShape(), CallOptions()) for name in BUILT_IN}
 
@@ -307,19 +310,20 @@ class ActorMethod:
         self._call_options = options
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the method. Returns a reference; None for num_returns=0, a list of references for more than 1."""
+        """Call the method. Returns a reference; None for num_returns=0, a list of references for more than 1, and for a generator
+        an ObjectRefGenerator, which gives the references as they come."""
         handle, method, options = self._handle, self._method, self._call_options
         shape = method.shape
         if kwargs or not shape.least <= len(args) <= shape.most:
             shape.check(f"{handle._token.class_name}.{method.name}", args, kwargs)
-        if method.generates and options.returns == 1:
-            self._refuse_generator()
         engine = handle._engine
         if session.engine is not engine:
             engine = handle._live_engine()
         if handle._limit > 0:
             engine.pending_calls(handle._token, handle._limit)
         refs = engine.call_actor(handle._token, method.name, args, kwargs, options)
+        if options.stream is not None and not options.stream.dynamic:
+            return ObjectRefGenerator(engine, refs[0], options.name or f"{handle._token.class_name}.{method.name}")
         if options.returns == 1:
             return refs[0]
         return refs or None
@@ -331,20 +335,27 @@ class ActorMethod:
         if group and group not in self._handle._table.groups:
             where = f"{self._handle._token.class_name}.{self._method.name}"
             raise ValueError(_unknown_group(where, group, self._handle._table.groups))
-        renamed = {_FIELDS.get(name, name): value for name, value in given.items()}
-        return ActorMethod(self._handle, self._method, msgspec.structs.replace(self._call_options, **renamed))
+        changes = {_FIELDS.get(name, name): value for name, value in given.items() if name not in ("num_returns", WINDOW)}
+        return ActorMethod(
+            self._handle, self._method, msgspec.structs.replace(self._call_options, **self._returns(given), **changes)
+        )
+
+    def _returns(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What options of a call change in how its results come back."""
+        stream, returns = self._call_options.stream, self._call_options.returns
+        if "num_returns" in given:
+            stream = streaming(given, generates=self._method.generates)
+            returns = 1 if stream is not None else given["num_returns"]
+        if stream is not None and not stream.dynamic:
+            was = self._call_options.stream or stream
+            stream = msgspec.structs.replace(stream, window=given.get(WINDOW, was.window), per_yield=was.per_yield)
+        return {"stream": stream, "returns": returns}
 
     def _remote(self, args: tuple[Any, ...] | None = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
         return self.options(**options).remote(*(args or ()), **(kwargs or {}))
 
     def bind(self, *_args: Any, **_kwargs: Any) -> NoReturn:
         raise NotImplementedError(f"{self._method.name}.bind(): task graphs (ray.dag) are not built yet; use .remote()")
-
-    def _refuse_generator(self) -> NoReturn:
-        raise NotImplementedError(
-            f"{self._handle._token.class_name}.{self._method.name} is a generator: its values as they come are not built yet; "
-            "return a list, or decorate it with @nbray.method(num_returns=N) when the number of values is known"
-        )
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
         name = self._method.name

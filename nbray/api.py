@@ -19,6 +19,7 @@ from nbray.connection import attached
 from nbray.engines.port import Engine
 from nbray.exceptions import StaleRefError
 from nbray.functions import RemoteFunction
+from nbray.generators import ObjectRefGenerator
 from nbray.options import ACTOR, TASK, checked
 from nbray.refs import ObjectRef
 from nbray.sched.resources import to_floats
@@ -72,6 +73,8 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
         if object_refs._engine is not engine:
             _refuse_stale([object_refs], engine)
         return engine.get((object_refs,), timeout)[0]
+    if isinstance(object_refs, ObjectRefGenerator):
+        return object_refs  # its items are references, got one by one
     if not isinstance(object_refs, list):
         raise ValueError(
             f"Invalid type of object refs, {type(object_refs)}, is given. 'object_refs' must either be an ObjectRef or a list of "
@@ -102,13 +105,15 @@ def put(value: Any, **others: Any) -> ObjectRef[Any]:
 
 def wait(
     object_refs: Any, *, num_returns: Any = 1, timeout: float | None = None, fetch_local: bool = True
-) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+) -> tuple[list[Any], list[Any]]:
     """Wait until `num_returns` of the references are ready, or `timeout` seconds. Returns (ready, not ready), both in order.
 
-    No more than `num_returns` are in the first list. A failed task is ready too.
+    No more than `num_returns` are in the first list. A failed task is ready too, and a generator when its `next` would not wait.
     """
     engine = connection.engine()
-    if isinstance(object_refs, ObjectRef):
+    if isinstance(object_refs, list) and any(type(ref) is ObjectRefGenerator for ref in object_refs):
+        return _wait_generators(engine, object_refs, num_returns, timeout, fetch_local)
+    if isinstance(object_refs, ObjectRef | ObjectRefGenerator):
         raise TypeError("wait() expected a list of nbray.ObjectRef, got a single nbray.ObjectRef")
     if not isinstance(object_refs, list):
         raise TypeError(f"wait() expected a list of nbray.ObjectRef, got {type(object_refs)}.{_advice(object_refs)}")
@@ -141,10 +146,25 @@ def wait(
     return engine.wait(object_refs, int(num_returns), timeout, fetch_local)
 
 
+def _wait_generators(
+    engine: Engine, given: list[Any], num_returns: Any, timeout: float | None, fetch_local: bool
+) -> tuple[list[Any], list[Any]]:
+    """`wait` where some of what is waited for are generators: the next item of each stands for it."""
+    for one in given:
+        if isinstance(one, ObjectRefGenerator):
+            one._live_engine()
+    refs = [one._waitable(engine) if isinstance(one, ObjectRefGenerator) else one for one in given]
+    ready, rest = wait(refs, num_returns=num_returns, timeout=timeout, fetch_local=fetch_local)
+    of = dict(zip(refs, given, strict=True))
+    return [of[ref] for ref in ready], [of[ref] for ref in rest]
+
+
 def cancel(ref: Any, *, force: bool = False, recursive: bool = True) -> None:
     """Cancel the task that makes `ref`: if it has not begun it never will; if it runs, it gets a KeyboardInterrupt, or with
     `force` its process is killed. `get` then raises TaskCancelledError. Does nothing to a finished task."""
     engine = connection.engine()
+    if isinstance(ref, ObjectRefGenerator):
+        ref = ref.completed()
     if not isinstance(ref, ObjectRef):
         actor = " For actors, try nbray.kill." if isinstance(ref, ActorHandle) else ""
         raise TypeError(f"nbray.cancel() only supported for object refs.{actor} Got: {type(ref)}.")

@@ -13,10 +13,12 @@ from typing import Any, NoReturn
 
 from nbray import connection, session
 from nbray.definitions import Definition
+from nbray.generators import ObjectRefGenerator
 from nbray.options import TASK, checked, task_options
 from nbray.refs import ObjectRef
 from nbray.signatures import CallShape
 
+STREAMS = -1  #: in place of a number of returns
 Refs = ObjectRef[Any] | list[ObjectRef[Any]] | None  #: for num_returns 1, more, and 0
 
 
@@ -40,29 +42,31 @@ class RemoteFunction:
 
     def _settle(self, definition: Definition, options: Mapping[str, Any], shape: CallShape, generates: bool) -> None:
         self._definition, self._given, self._shape, self._generates = definition, dict(options), shape, generates
-        self._task_options = task_options(options)
+        self._task_options = task_options(options, generates=generates)
         self._least, self._most = shape.least, shape.most
-        self._returns = self._task_options.returns
+        stream = self._task_options.stream
+        self._returns = STREAMS if stream is not None and not stream.dynamic else self._task_options.returns
 
     @property
     def __wrapped_definition__(self) -> Definition:
         return self._definition
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the function as a task. Returns a reference; None for num_returns=0, a list of references for more than 1.
+        """Run the function as a task. Returns a reference; None for num_returns=0, a list of references for more than 1, and for
+        a generator function an ObjectRefGenerator, which gives the references as they come.
 
         Raises TypeError when the arguments do not fit the function, or one of them does not pickle.
         """
         if kwargs or not self._least <= len(args) <= self._most:
             self._shape.check(self._definition.name, args, kwargs)
-        if self._generates and "num_returns" not in self._given:
-            self._refuse_generator()
         engine = session.engine
         if engine is None:
             engine = connection.engine()
         refs = engine.submit(self._definition.spec(), args, kwargs, self._task_options)
         if self._returns == 1:
             return refs[0]
+        if self._returns == STREAMS:
+            return ObjectRefGenerator(engine, refs[0], self._definition.name)
         return refs or None
 
     def options(self, **options: Any) -> RemoteFunction:
@@ -83,12 +87,6 @@ class RemoteFunction:
         other.__dict__.update({k: v for k, v in self.__dict__.items() if k.startswith("__")})
         other._settle(self._definition, options, self._shape, self._generates)
         return other
-
-    def _refuse_generator(self) -> NoReturn:
-        raise NotImplementedError(
-            f"{self._definition.name} is a generator: its values as they come (num_returns='streaming') are not built yet; "
-            "return a list, or say @nbray.remote(num_returns=N) when the number of values is known"
-        )
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
         name = self._definition.name

@@ -19,8 +19,10 @@ from nbray.engines.port import ActorOptions, CallOptions, TaskOptions
 from nbray.runtime_env import checked as checked_environment
 from nbray.sched.resources import to_amounts
 from nbray.wire.environment import canonical
+from nbray.wire.messages import Streaming
 
 TASK, ACTOR, METHOD = "remote functions", "actors", "actor methods"
+STREAMING = "streaming"  #: num_returns of a generator: references as they come
 ASYNC_CONCURRENCY = 1000  #: calls that an async actor runs at once, unless told otherwise (as in Ray)
 ACCELERATOR_SHARE = 0.001  #: of "accelerator_type:X" that a task takes: it marks a node and is never used up (as in Ray)
 
@@ -114,19 +116,38 @@ def _pending_calls(name: str, value: Any) -> int:
     return _or_infinite(name, value)
 
 
-def _returns(name: str, value: Any) -> int:
-    if value in ("streaming", "dynamic"):
-        raise NotImplementedError(
-            f"num_returns={value!r} (a generator of references) is not built yet; return a list, or say num_returns=N when the "
-            "number of values is known"
+def _returns(name: str, value: Any) -> int | str:
+    if value == "dynamic":
+        warnings.warn(
+            "num_returns='dynamic' is deprecated; num_returns='streaming' gives the references as they come",
+            DeprecationWarning,
+            stacklevel=5,
         )
+    if value in (STREAMING, "dynamic"):
+        return str(value)
     if isinstance(value, str):
-        only = 'None, a non-negative integer, "streaming" (for generators) or "dynamic"'
+        only = "None, a non-negative integer, 'streaming' (for generators), or 'dynamic'"
         raise ValueError(f"The keyword '{name}' only accepts {only}, not {value!r}")
+    if type(value) is int and value < 0:
+        raise ValueError(f"num_returns must be >= 0, but got {value}.")
     count = _count(name, value, 0, "None or a non-negative integer")
     if count > 1_000_000:
         raise ValueError(f"The keyword '{name}' is {count:,}; one task can return at most 1,000,000 references")
     return count
+
+
+def _window(name: str, value: Any) -> int:
+    if value == 0:
+        raise ValueError(
+            f"{name}=0 is not allowed. Use a value > 0: with 1 the generator makes one object for each `next`. -1 disables it."
+        )
+    return _count(name, value, -1, "-1 or a positive integer")
+
+
+def _per_yield(name: str, value: Any) -> int:
+    if type(value) is int and value <= 0:
+        raise ValueError(f"{name} is a private streaming generator option that must be set to a positive integer, not {value}")
+    return _count(name, value, 1, "a positive integer")
 
 
 def _retry_exceptions(name: str, value: Any) -> bool | tuple[type[BaseException], ...]:
@@ -213,7 +234,6 @@ def _actor_store_memory(name: str, _value: Any) -> None:
 # ------------------------------------------------------------------------------------------------------- the table
 
 _PLACEMENT = "resources={'name': 1} or NodeAffinitySchedulingStrategy choose nodes"
-_GENERATORS = "return a list, or say num_returns=N"
 
 OPTIONS: tuple[Option, ...] = (
     Option("num_cpus", (TASK, ACTOR), 1, _amount),
@@ -247,9 +267,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("placement_group", (TASK, ACTOR), "default", _unbuilt("default", instead=_PLACEMENT)),
     Option("placement_group_bundle_index", (TASK, ACTOR), -1, _unbuilt(-1, instead=_PLACEMENT)),
     Option("placement_group_capture_child_tasks", (TASK, ACTOR), False, _unbuilt(False, instead=_PLACEMENT)),
-    Option("_generator_backpressure_num_objects", (TASK, METHOD), -1, _unbuilt(-1, instead=_GENERATORS)),
-    Option("_actor_generator_backpressure_num_objects", (ACTOR,), -1, _unbuilt(-1, instead=_GENERATORS)),
-    Option("_num_objects_per_yield", (TASK, METHOD), 1, _unbuilt(1, instead=_GENERATORS)),
+    Option("_generator_backpressure_num_objects", (TASK, METHOD), -1, _window),
+    Option("_actor_generator_backpressure_num_objects", (ACTOR,), -1, _window),
+    Option("_num_objects_per_yield", (TASK, METHOD), 1, _per_yield, in_options=False),
     Option("tensor_transport", (METHOD,), None, _unbuilt(instead="arrays travel through the object store")),
     Option("enable_tensor_transport", (ACTOR,), False, _unbuilt(False, instead="arrays travel through the object store")),
 )
@@ -273,7 +293,10 @@ def checked(kind: str, given: Mapping[str, Any], *, in_options: bool = False) ->
         if option is None:
             raise ValueError(_unknown(kind, name))
         if in_options and not option.in_options:
-            raise ValueError(f"Setting '{name}' is not supported in '.options()'.")
+            decorator = "@nbray.method" if kind == METHOD else "@nbray.remote"
+            raise ValueError(
+                f"Setting '{name}' is not supported in '.options()'. It cannot be overridden for one call: {decorator}({name}=...)."
+            )
         if value is not None:
             result[name] = option.rule(name, value)
     return result
@@ -326,11 +349,31 @@ def _placing(options: Mapping[str, Any]) -> dict[str, Any]:
     return {"strategy": "NODE", "node": bytes.fromhex(strategy.node_id), "soft": bool(strategy.soft)}
 
 
-def task_options(options: Mapping[str, Any], name: str = "") -> TaskOptions:
+def streaming(options: Mapping[str, Any], *, generates: bool) -> Streaming | None:
+    """How the results of a function stream; None if they do not. `generates`: it is a generator function.
+
+    Raises ValueError where streaming is asked of a function that does not yield.
+    """
+    returns = options.get("num_returns", STREAMING if generates else 1)
+    if not isinstance(returns, str):
+        return None
+    if not generates:
+        raise ValueError(
+            f"num_returns={returns!r} can only be used with generator functions (functions that use 'yield'). "
+            "The decorated function is not a generator function."
+        )
+    dynamic = returns != STREAMING
+    window = -1 if dynamic else options.get("_generator_backpressure_num_objects", -1)
+    return Streaming(window=window, per_yield=options.get("_num_objects_per_yield", 1), dynamic=dynamic)
+
+
+def task_options(options: Mapping[str, Any], name: str = "", *, generates: bool = False) -> TaskOptions:
     """From checked options. A task that names no CPUs takes one. `name` is used where the options have none."""
+    stream = streaming(options, generates=generates)
     return TaskOptions(
         amounts=to_amounts({"CPU": 1, **_named_resources(options)}),
-        returns=options.get("num_returns", 1),
+        returns=1 if stream is not None else options.get("num_returns", 1),
+        stream=stream,
         max_retries=options.get("max_retries", TASK_MAX_RETRIES),
         retry_exceptions=options.get("retry_exceptions", False),
         name=options.get("name", name),
@@ -365,6 +408,7 @@ def actor_options(options: Mapping[str, Any], *, is_async: bool = False) -> Acto
         env=environment(options),
         unordered=_unordered(options.get("allow_out_of_order_execution"), concurrency, is_async),
         traced=options.get("enable_task_events", True),
+        window=options.get("_actor_generator_backpressure_num_objects", -1),
         **_placing(options),
     )
 
@@ -381,10 +425,12 @@ def _unordered(given: bool | None, concurrency: int, is_async: bool) -> bool:
     return several if given is None else given
 
 
-def call_options(options: Mapping[str, Any], *, max_task_retries: int = 0) -> CallOptions:
+def call_options(options: Mapping[str, Any], *, max_task_retries: int = 0, generates: bool = False) -> CallOptions:
     """From checked options of a method. `max_task_retries` is the actor's own, used where the method says nothing."""
+    stream = streaming(options, generates=generates)
     return CallOptions(
-        returns=options.get("num_returns", 1),
+        returns=1 if stream is not None else options.get("num_returns", 1),
+        stream=stream,
         name=options.get("name", ""),
         max_task_retries=options.get("max_task_retries", max_task_retries),
         retry_exceptions=options.get("retry_exceptions", False),

@@ -120,6 +120,11 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(getattr(type(value), "__reduce__", None), types.FunctionType):
+        try:
+            value.__reduce__()
+        except Exception:  # noqa: BLE001 -- it refuses to be pickled itself, whatever it is made of
+            return
     state = getattr(value, "__dict__", None)
     if isinstance(state, dict):
         yield from ((f".{n}", part) for n, part in list(state.items()))

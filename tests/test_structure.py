@@ -25,7 +25,7 @@ LAYERS = [
     {"exceptions", "ids", "machine", "config", "trace", "columns", "serializability"},
     {"wire"},
     {"sched", "store", "inquiry"},
-    {"session", "refs", "engines.port"},  # below the engines, which make references; the port is declarations
+    {"session", "refs", "generators", "engines.port"},  # below the engines, which make references; the port is declarations
     {"head", "node", "owner"},
     {"driver"},
     {"environments"},  # asks the head, as a viewer does

@@ -106,7 +106,7 @@ class NativeEngine:
         push = m.PushTask(
             task_id, 0, function.id, options.returns, packed.payload, packed.crc, runtime.me, self.job, self.current_cell(),
             options.name or function.name, [], packed.contains, None, bool(retry_types), shape.env,
-            None if options.amounts == ONE_CPU else options.amounts, options.max_calls,
+            None if options.amounts == ONE_CPU else options.amounts, options.max_calls, options.stream,
         )  # fmt: skip
         task = r.OwnedTask(
             push, options.max_retries, shape=shape, key=key, needs=packed.needs, submitted_ns=time.time_ns(), line=callsite.here()
@@ -168,7 +168,7 @@ class NativeEngine:
             actor, runtime.me, self.job, cls.name, cls.id, cls.payload, cls.crc, packed.payload, packed.crc, [], packed.contains,
             shape, options.running, options.max_restarts, options.max_task_retries, options.max_concurrency, options.is_async,
             options.groups, options.name, namespace, options.detached, self.current_cell(), env, methods, options.unordered,
-            *where,
+            *where, options.window,
         )  # fmt: skip
         push = m.PushTask(
             actor, 0, cls.id, 1, packed.payload, packed.crc, runtime.me, self.job, self.current_cell(), f"{cls.name}.__init__",
@@ -207,7 +207,7 @@ class NativeEngine:
             contains = [*contains, m.Held(actor.alive._id, self._owner_of(actor.alive))]
         push = m.PushCall(
             task_id, 0, actor.actor, 0, 0, method, options.returns, packed.payload, packed.crc, runtime.me, self.job,
-            self.current_cell(), options.name or f"{actor.class_name}.{method}", [], contains, None, options.group,
+            self.current_cell(), options.name or f"{actor.class_name}.{method}", [], contains, None, options.group, options.stream,
         )  # fmt: skip
         retries = options.max_task_retries
         task = r.OwnedTask(push, retries, needs=packed.needs, submitted_ns=time.time_ns(), line=callsite.here())
@@ -344,8 +344,8 @@ class NativeEngine:
                 (ready if self.runtime.is_ready(ref._id, fetch_local) else rest).append(ref)
         return ready, rest
 
-    def on_ready(self, ref: ObjectRef[Any], callback: Callable[[], None]) -> None:
-        self.runtime.on_ready(ref._id, callback)
+    def on_ready(self, ref: ObjectRef[Any], callback: Callable[[], None], local: bool = True) -> None:
+        self.runtime.on_ready(ref._id, callback, local)
 
     def call_soon(self, function: Callable[[], None]) -> None:
         self.runtime.call_soon(function)
@@ -359,6 +359,23 @@ class NativeEngine:
                         "force=True is not supported for actor tasks: it would end the actor. nbray.kill(actor) does that"
                     )
         self.runtime.step(r.CancelAsked(ref._id, force, recursive))
+
+    # ------------------------------------------------------------------------------------------ generators
+
+    def take_item(self, end: ObjectRef[Any]) -> ObjectRef[Any] | None:
+        item = self.runtime.ask(r.ItemAsked(end._id[:16]), r.NextItem)
+        return ObjectRef(item.object, self.runtime.me, self) if item.state == "TAKEN" else None
+
+    def peek_item(self, end: ObjectRef[Any]) -> ObjectRef[Any] | None:
+        with self.runtime.locked() as state:
+            item = state.tasks.streams.next_of(end._id[:16])
+            if item is None:
+                return None
+            state.objects.hold(item)
+        return ObjectRef(item, self.runtime.me, self)
+
+    def drop_stream(self, end: ObjectRef[Any]) -> None:
+        self.runtime.step_later(r.StreamDropped(end._id[:16]))
 
     def facts_of(self, ref: ObjectRef[Any]) -> dict[str, Any]:
         with self.runtime.locked() as state:

@@ -13,6 +13,7 @@ import msgspec
 
 from nbray.refs import ObjectRef
 from nbray.trace import TraceRecord
+from nbray.wire.messages import Streaming
 
 
 class FunctionSpec(msgspec.Struct, frozen=True):
@@ -38,6 +39,7 @@ class TaskOptions(msgspec.Struct, frozen=True):
     env: str = ""  #: canonical JSON of the runtime environment
     max_calls: int = 0  #: runs of the function that one worker may have; 0: any number
     traced: bool = True  #: listed among the tasks, and in the timeline
+    stream: Streaming | None = None  #: results come one by one; the one return is the task's end
 
 
 class ActorOptions(msgspec.Struct, frozen=True):
@@ -61,6 +63,7 @@ class ActorOptions(msgspec.Struct, frozen=True):
     env: str = ""
     unordered: bool = False  #: a call whose arguments are late does not hold back later ones
     traced: bool = True  #: its calls are, unless a method says otherwise
+    window: int = -1  #: items of all its generators that may wait to be taken; -1: any number
 
 
 class CallOptions(msgspec.Struct, frozen=True):
@@ -73,6 +76,7 @@ class CallOptions(msgspec.Struct, frozen=True):
     group: str = ""
     traced: bool = True
     unordered: bool = False  #: the actor's: set by its handle
+    stream: Streaming | None = None  #: as in TaskOptions
 
 
 class ActorToken(msgspec.Struct, frozen=True):
@@ -196,14 +200,31 @@ class Engine(Protocol):
         self, refs: Sequence[ObjectRef[Any]], count: int, timeout: float | None, fetch_local: bool
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]: ...
 
-    def on_ready(self, ref: ObjectRef[Any], callback: Callable[[], None]) -> None:
-        """Call `callback` once from any thread when the ref has a value or an error; at once if it has already."""
+    def on_ready(self, ref: ObjectRef[Any], callback: Callable[[], None], local: bool = True) -> None:
+        """Call `callback` once from any thread when the ref has a value or an error; at once if it has already. `local`: and
+        when its bytes are on this node."""
         ...
 
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None: ...
 
     def facts_of(self, ref: ObjectRef[Any]) -> dict[str, Any]:
         """State, size, place, task, cell of a ref, as known here."""
+        ...
+
+    # -- generators: a stream of items is named by the reference to its task's end
+    def take_item(self, end: ObjectRef[Any]) -> ObjectRef[Any] | None:
+        """The next item, which is given once; None when it has not come, and when there is none any more."""
+        ...
+
+    def peek_item(self, end: ObjectRef[Any]) -> ObjectRef[Any] | None:
+        """The next item, here or on its way, without taking it. None when the stream has ended and all is taken.
+
+        What is on its way may turn out to be the end: it is ready then, and `peek_item` gives None.
+        """
+        ...
+
+    def drop_stream(self, end: ObjectRef[Any]) -> None:
+        """Nobody will take anything more. From anywhere, also from `__del__`."""
         ...
 
     # -- the cluster

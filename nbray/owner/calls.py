@@ -18,7 +18,7 @@ from nbray.ids import ActorId, Address, ProcessId, object_id
 from nbray.machine import Effect, Send
 from nbray.owner import obituary
 from nbray.owner.objects import ObjectTable
-from nbray.owner.records import PUSHED, QUEUED, ActorClient, ActorKnown, Called, OwnedObject, OwnedTask
+from nbray.owner.records import NOTHING, PUSHED, QUEUED, ActorClient, ActorKnown, Called, OwnedObject, OwnedTask
 from nbray.owner.tasks import TaskTable
 from nbray.wire.messages import (
     ActorRejected,
@@ -32,9 +32,6 @@ from nbray.wire.messages import (
     Value,
     WatchActor,
 )
-from nbray.wire.values import checksum
-
-NOTHING = Value(inline=b"\x80\x05N.", crc=checksum(b"\x80\x05N."))  #: the pickle of None
 
 
 class CallTable:
@@ -94,6 +91,8 @@ class CallTable:
         self.tasks.tasks[task.id] = task
         for index in range(task.push.returns):
             self.objects.own(object_id(task.id, index), task.push.cell, task.line)
+        if task.push.stream is not None:
+            self.tasks.streams.begin(task)
         if client.state == "DEAD":
             assert client.failure is not None
             self.tasks.fail(task, obituary.actor_call_lost(task, client.failure, begun=False))
@@ -133,6 +132,8 @@ class CallTable:
             changes: dict[str, Any] = {"epoch": client.epoch, "sequence": client.sequence}
             if task.needs:
                 changes["dependencies"] = self.tasks.leases.resolved(task)
+            if task.push.stream is not None:
+                changes["stream"] = self.tasks.streams.terms(task)
             if task.push.owner.node != self.me.node:
                 task.push = self.tasks.leases.readdressed(task.push)
             push = task.push = msgspec.structs.replace(task.push, **changes)
@@ -244,6 +245,8 @@ class CallTable:
             self._known.pop(client.address.process, None)
         lost, client.running = list(client.running.values()), {}
         for task in reversed(lost):
+            if task.push.stream is not None and client.address is not None:
+                self.tasks.streams.attempt_lost(task, client.address.node)
             if task.cancelled:
                 self.tasks.fail(task, obituary.cancelled(task))
             elif not final and task.retries != 0:

@@ -57,6 +57,8 @@ class LeaseTable:
         self.now = 0.0
         self.fail: Callable[[OwnedTask, Failure], None]  #: a task that no lease will run
         self.lost_argument: Callable[[OwnedTask], bool]  #: whether a queued task has to wait for an argument again
+        self.streaming: Callable[[OwnedTask], PushTask]  #: the push of a generator, as things stand
+        self.attempt_lost: Callable[[OwnedTask, NodeId], None]  #: a generator's worker is gone
         self._estimates: dict[FunctionId, float] = {}
         self._known: dict[ProcessId, set[bytes]] = {}  #: what each leased worker has been told
         self._requests: dict[int, LeasePool] = {}
@@ -133,6 +135,8 @@ class LeaseTable:
         push = task.push
         if task.needs:
             push = task.push = msgspec.structs.replace(push, dependencies=self.resolved(task))
+        if push.stream is not None:
+            push = task.push = self.streaming(task)
         if push.owner.node != self.me.node:
             push = task.push = self.readdressed(push)
         worker = lease.worker
@@ -297,6 +301,8 @@ class LeaseTable:
             for index in range(task.push.returns):
                 # It may have sealed a result and died before it could say so.
                 self.objects.sealed_in_vain(object_id(task.id, index), lease.node)
+            if task.push.stream is not None:
+                self.attempt_lost(task, lease.node)
             if task.cancelled:
                 self.fail(task, obituary.cancelled(task))
             elif position == 0 and task.retries == 0:

@@ -78,8 +78,8 @@ def node_gone(task: OwnedTask, node: NodeId, reason: str) -> Failure:
     return Failure("NodeDiedError", message=message, fields={"node": node.hex(), "task": task.id.hex(), "cell": task.push.cell})
 
 
-def cancelled(task: OwnedTask) -> Failure:
-    state = "before it began" if task.state != "PUSHED" else "while it ran"
+def cancelled(task: OwnedTask, ran: bool = False) -> Failure:
+    state = "while it ran" if ran or task.state == "PUSHED" else "before it began"
     message = f"{task.push.name or 'the task'} (task {task.id.hex()}) was cancelled {state}"
     return Failure("TaskCancelledError", message=message, fields={"task": task.id.hex(), "cell": task.push.cell})
 

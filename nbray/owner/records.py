@@ -14,9 +14,12 @@ import msgspec
 from nbray.ids import ActorId, Address, NodeId, ObjectId, ProcessId, TaskId
 from nbray.machine import Effect, Send
 from nbray.wire.messages import Amounts, Death, Failure, Held, Location, PushCall, PushTask, Shape, Value
+from nbray.wire.values import checksum
 
 # -- states of a task (docs/architecture.md has the table)
 WAITING, QUEUED, PUSHED, DONE, FAILED, CANCELLED = "WAITING", "QUEUED", "PUSHED", "DONE", "FAILED", "CANCELLED"
+
+NOTHING = Value(inline=b"\x80\x05N.", crc=checksum(b"\x80\x05N."))  #: the pickle of None
 
 
 class OwnedObject(msgspec.Struct, gc=False):
@@ -201,6 +204,18 @@ class ViewsReleased(msgspec.Struct, gc=False):
     objects: list[ObjectId]
 
 
+class ItemAsked(msgspec.Struct, gc=False):
+    """Somebody takes the next item of a stream. Answered by NextItem."""
+
+    task: TaskId
+
+
+class StreamDropped(msgspec.Struct, gc=False):
+    """Nobody will take an item of this stream any more."""
+
+    task: TaskId
+
+
 class Wanted(msgspec.Struct, gc=False):
     """Somebody waits for these objects; `local`: until their bytes are on this node. Answered by Ready, at once if so."""
 
@@ -277,6 +292,13 @@ class Ready(Effect, frozen=True, gc=False):
     object: ObjectId
 
 
+class NextItem(Effect, frozen=True, gc=False):
+    """The next item of a stream. TAKEN: the hold on `object` is the asker's. PENDING: it has not come. OVER: there is none."""
+
+    object: ObjectId
+    state: str
+
+
 class CopyLost(Effect, frozen=True, gc=False):
     """An object that had a value has none for now: it may have to be made again, which takes a CPU and time."""
 
@@ -326,6 +348,6 @@ class ActorKnown(Effect, frozen=True, gc=False):
 
 
 __all__ = [
-    "CANCELLED", "DONE", "FAILED", "PUSHED", "QUEUED", "WAITING", "Amounts", "Death", "Send",
+    "CANCELLED", "DONE", "FAILED", "NOTHING", "PUSHED", "QUEUED", "WAITING", "Amounts", "Death", "Send",
     *(n for n, c in list(globals().items()) if isinstance(c, type) and c.__module__ == __name__),
 ]  # fmt: skip

@@ -18,7 +18,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from nbray.exceptions import HeadUnavailableError, RaySystemError
 from nbray.ids import Address, ObjectId, ProcessId
@@ -33,6 +33,7 @@ from nbray.wire import lifeline
 from nbray.wire.mailbox import Mailbox, MailboxDrained
 from nbray.wire.messages import ActorRejected, Failure, Message, RegionLoaned, StoreFull, Value, Welcome
 
+E = TypeVar("E", bound=Effect)
 #: Dropped references of an idle process are collected this long, then released together.
 TIDY_S = 0.05
 SHUT_DOWN = "nbray was shut down while this waited for an object, which nobody will make now; call nbray.init() to start again"
@@ -130,8 +131,7 @@ class Runtime:
     def step(self, event: Any) -> None:
         """Give the machine one fact, from any thread, and carry out what it orders."""
         if self.is_inside():
-            self._later.append(event)
-            self._chores.put(self._catch_up)
+            self.step_later(event)
             return
         self.guard.enter()
         try:
@@ -141,6 +141,29 @@ class Runtime:
             self.guard.leave()
         for effect in rest:
             self._carry_out(effect)
+
+    def ask(self, event: Any, kind: type[E]) -> E:
+        """Step, and return the one effect of `kind` that this fact is answered with."""
+        self.refuse_inside()
+        self.guard.enter()
+        try:
+            with self.lock:
+                rest = self._step(event)
+        finally:
+            self.guard.leave()
+        answer = None
+        for effect in rest:
+            if isinstance(effect, kind):
+                answer = effect
+            else:
+                self._carry_out(effect)
+        assert answer is not None, event
+        return answer
+
+    def step_later(self, event: Any) -> None:
+        """Soon, on nbray-tidy. From anywhere, also inside the lock: no lock is taken here."""
+        self._later.append(event)
+        self._chores.put(self._catch_up)
 
     def _step(self, event: Any) -> list[Effect]:
         now = time.monotonic()
@@ -329,11 +352,11 @@ class Runtime:
             obj.views += 1
         return value, self.store.arena.pinned_view(offset, size, lambda: self.released(object_id))
 
-    def on_ready(self, object_id: ObjectId, callback: Callable[[], None]) -> None:
+    def on_ready(self, object_id: ObjectId, callback: Callable[[], None], local: bool = True) -> None:
         with self.locked() as state:
-            if not self.is_ready(object_id, local=True):
+            if not self.is_ready(object_id, local):
                 self.waiting.add(object_id, callback)
-                rest = self._send(state.handle(r.Wanted([object_id]), time.monotonic()))
+                rest = self._send(state.handle(r.Wanted([object_id], local), time.monotonic()))
                 self._chore_effects(rest)
                 return
         self._chores.put(callback)

@@ -19,6 +19,8 @@ from nbray.owner.records import OwnedObject, OwnedTask
 from nbray.owner.tasks import TaskTable
 from nbray.wire import messages as m
 
+_Handler = Callable[[Any, float], object]
+
 
 class OwnerState:
     """`handle(event, now)` for every owner: drivers and workers alike."""
@@ -34,10 +36,14 @@ class OwnerState:
         self.objects.rerun = self.tasks.rerun
         self.objects.freed = self._freed
         self.tasks.route_call = self.calls.route
+        self.tasks.streams.where = self._runs_at
         self.tasks.fail_early = self.calls.fail_early
+        self._handlers = self._facts() | self._messages()
+
+    def _facts(self) -> dict[type, _Handler]:
+        """What this process does."""
         o, t, c = self.objects, self.tasks, self.calls
-        self._handlers: dict[type, Callable[[Any, float], object]] = {
-            # this process
+        return {
             r.Submitted: lambda e, now: t.submit(e.task, now),
             r.ActorCreated: lambda e, now: c.create(e.task, e.register),
             r.Called: lambda e, now: c.call(e),
@@ -45,6 +51,8 @@ class OwnerState:
             r.Received: lambda e, now: o.receive(e.object, e.owner, e.credits),
             r.Dropped: lambda e, now: o.drop(e.objects),
             r.ViewsReleased: lambda e, now: o.views_released(e.objects),
+            r.ItemAsked: lambda e, now: t.streams.ask(e.task),
+            r.StreamDropped: lambda e, now: t.streams.drop(e.task),
             r.Wanted: lambda e, now: self._wanted(e),
             r.ValueTold: lambda e, now: self._value_told(e),
             r.Passed: lambda e, now: o.pass_on(e.held, e.to),
@@ -55,8 +63,15 @@ class OwnerState:
             r.NodeLost: lambda e, now: self._node_lost(e),
             r.Attached: lambda e, now: self._attached(e),
             Tick: lambda e, now: t.leases.tick(now),
+        }
+
+    def _messages(self) -> dict[type, _Handler]:
+        """What others say."""
+        o, t, c = self.objects, self.tasks, self.calls
+        return {
             # leases and workers
             m.TaskDone: self._task_done,
+            m.ItemYielded: lambda e, now: t.streams.yielded(e, t.tasks.get(e.task)),
             m.TasksReturned: t.leases.returned,
             m.LeaseGranted: t.leases.granted,
             m.LeaseRedirected: t.leases.redirected,
@@ -122,6 +137,12 @@ class OwnerState:
             self.calls.done(event, now)
         else:
             self.tasks.take_values(event, task, self.me.node)
+
+    def _runs_at(self, task: OwnedTask) -> Address | None:
+        """The worker of a pushed task or call."""
+        if task.lease is not None:
+            return task.lease.worker  # type: ignore[no-any-return]
+        return self.calls.actors[task.push.actor].address if isinstance(task.push, m.PushCall) else None
 
     def _retry_decided(self, event: r.RetryDecided, now: float) -> None:
         done = self._judged.pop(event.task, None)
@@ -217,6 +238,7 @@ class OwnerState:
     def check(self) -> None:
         self.objects.check()
         self.tasks.check()
+        self.tasks.streams.check()
         self.calls.check()
 
 

@@ -13,6 +13,7 @@ from nbray.owner import obituary
 from nbray.owner.leases import LeaseTable
 from nbray.owner.objects import ObjectTable
 from nbray.owner.records import CANCELLED, DONE, FAILED, PUSHED, QUEUED, WAITING, Finished, Lease, OwnedObject, OwnedTask
+from nbray.owner.streams import StreamTable
 from nbray.wire.failures import dependency_failure
 from nbray.wire.messages import CancelTask, Failure, TaskDone, Value
 
@@ -27,6 +28,9 @@ class TaskTable:
         self.leases = LeaseTable(me, objects, out)
         self.leases.fail = self.fail
         self.leases.lost_argument = self.lost_argument
+        self.streams = StreamTable(objects, out)
+        self.leases.streaming = self.streams.pushed
+        self.leases.attempt_lost = self.streams.attempt_lost
         self.tasks: dict[TaskId, OwnedTask] = {}
         self.late = 0
         self.lineage = 0
@@ -41,6 +45,8 @@ class TaskTable:
         self.tasks[task.id] = task
         for index in range(push.returns):
             self.objects.own(object_id(task.id, index), push.cell, task.line)
+        if push.stream is not None:
+            self.streams.begin(task)
         self.pin_arguments(task)
         if task.missing == 0:
             self.arguments_ready(task)
@@ -133,7 +139,7 @@ class TaskTable:
         else:
             state = CANCELLED if failure.kind == "TaskCancelledError" else FAILED
         self.out.append(Finished(task, state, event.started_ns, event.ended_ns, event.cpu_ns, event.worker, node, failure))
-        self._complete(task, state, event.values)
+        self._complete(task, state, event.values, raised=event.retriable)
 
     def pump_after(self, task: OwnedTask) -> None:
         if task.shape is not None:
@@ -143,9 +149,12 @@ class TaskTable:
         task.use_retry()
         self.leases.again(task)
 
-    def _complete(self, task: OwnedTask, state: str, values: list[Value]) -> None:
+    def _complete(self, task: OwnedTask, state: str, values: list[Value], raised: bool = False) -> None:
         task.state = state
         self.tasks.pop(task.id, None)
+        if task.push.stream is not None:
+            self._complete_stream(task, values[0], raised)
+            return
         objects = self.objects.objects
         repeatable = task.shape is not None and task.push.returns and task.retries != 0 and not task.retain
         if repeatable and self.lineage < config.LINEAGE_LIMIT and any(v.location is not None for v in values):
@@ -164,13 +173,35 @@ class TaskTable:
         else:
             self.unpin(task)
 
+    def _complete_stream(self, task: OwnedTask, value: Value, raised: bool) -> None:
+        """Its items are there already, as far as they have not been lost again."""
+        self.streams.end(task, value, raised)
+        if task.retain:
+            self._forget_lineage(task)
+        elif not self.streams.may_repeat(task):
+            self.unpin(task)
+        elif task.retries != 0 and self.lineage < config.LINEAGE_LIMIT:
+            task.retain = True
+            self.lineage += 1
+        else:
+            self.streams.never_again(task)
+            self.unpin(task)
+        if self.streams.has_lost(task) and not (task.retain and self._repeat(task)):
+            self.streams.give_up(task)
+
     def object_freed(self, obj: OwnedObject) -> None:
         """The last stored return of a retained task was let go: its arguments are needed no more."""
-        if obj.task is not None and obj.task.retain:
+        if obj.task is None:
+            return
+        if obj.task.push.stream is not None:
+            self.streams.freed(obj)
+        if obj.task.retain:
             self._forget_lineage(obj.task)
 
     def _forget_lineage(self, task: OwnedTask) -> None:
         """Let go of the arguments of a retained task, unless a return of it is still there that may have to be made again."""
+        if task.push.stream is not None and self.streams.may_repeat(task):
+            return
         for index in range(task.push.returns):
             other = self.objects.objects.get(object_id(task.id, index))
             if other is not None and other.task is task:
@@ -192,8 +223,15 @@ class TaskTable:
 
     def rerun(self, task: OwnedTask, obj: OwnedObject) -> bool:
         """Make `obj` again from its lineage. False when the task may not run again."""
-        if task.state in (WAITING, QUEUED, PUSHED):
-            return True  # already on its way, for the sake of another return
+        on_its_way = task.state in (WAITING, QUEUED, PUSHED)  # for the sake of another return
+        if not on_its_way and (task.retries == 0 or task.cancelled):
+            return False
+        if task.push.stream is not None:
+            self.streams.lose(task, obj)
+        return on_its_way or self._repeat(task)
+
+    def _repeat(self, task: OwnedTask) -> bool:
+        """Another attempt of a task that is over. False when it may not run again."""
         if task.retries == 0 or task.cancelled:
             return False
         if task.retries > 0:

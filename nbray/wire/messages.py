@@ -97,6 +97,21 @@ class Dependency(Record, frozen=True, array_like=True, gc=False):
     value: Value
 
 
+class Streaming(Record, frozen=True, array_like=True, gc=False):
+    """A task's results leave one by one, as a generator yields them: item i is return i + 1, and return 0 is the task's end.
+
+    `have` items are with the owner already: they are not sent again. `taken` of them have been taken by whoever iterates;
+    while `window` or more have not been, the generator does not go on (-1: it never waits). Each yield is `per_yield` items.
+    `dynamic`: nobody iterates; return 0 is a collection of references to all items.
+    """
+
+    have: int = 0
+    taken: int = 0
+    window: int = -1
+    per_yield: int = 1
+    dynamic: bool = False
+
+
 class Shape(Record, frozen=True, array_like=True):
     """What tasks must share to run under one lease: resources, placement, environment."""
 
@@ -304,6 +319,7 @@ class PushTask(Message, frozen=True, array_like=True, tag=True):
     env: Text = ""
     amounts: Amounts | None = None  #: what it holds while it runs; None: one CPU, which nearly all do
     max_calls: int = 0  #: runs of this function that a worker may have, then it ends; 0: any number
+    stream: Streaming | None = None  #: a generator
 
 
 class PushCall(Message, frozen=True, array_like=True, tag=True):
@@ -327,6 +343,14 @@ class PushCall(Message, frozen=True, array_like=True, tag=True):
     contains: list[Held] = []
     args_location: Location | None = None
     group: Text = ""  #: concurrency group
+    stream: Streaming | None = None  #: a generator
+
+
+class ItemsTaken(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """`upto` items of a generator have been taken, or will never be: it may go on while fewer than its window are not."""
+
+    task: Id16
+    upto: int
 
 
 class CancelTask(Message, frozen=True, array_like=True, tag=True, gc=False):
@@ -364,6 +388,16 @@ class TaskDone(Message, frozen=True, array_like=True, tag=True):
     retriable: bool = False  #: failed with an exception (not cancelled, not a system failure)
     cpu_ns: int = 0
     spent: bool = False  #: the worker takes no more tasks (max_calls): what it was sent besides has not begun and never will there
+
+
+class ItemYielded(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """A generator yielded item `index`, counted from 0. `tell`: answer with ItemsTaken when it is taken."""
+
+    task: Id16
+    attempt: int
+    index: int
+    value: Value
+    tell: bool = False
 
 
 class TasksReturned(Message, frozen=True, array_like=True, tag=True, gc=False):
@@ -708,6 +742,7 @@ class ActorSpec(Record, frozen=True, array_like=True):
     unordered: bool = False  #: a call whose arguments are late does not hold back the caller's later ones
     path: list[Text] = []  #: as in DefineJob, which may come only after `__init__`
     directory: Text = ""
+    window: int = -1  #: items of all its generators together that may wait to be taken; -1: any number
 
 
 class RegisterActor(Message, frozen=True, array_like=True, tag=True):

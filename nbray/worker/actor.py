@@ -111,9 +111,12 @@ class LiveActor:
                 if current.cancelled:
                     raise asyncio.CancelledError
                 result = self.method(push.method)(*args, **kwargs)
-                if inspect.isawaitable(result):
-                    result = await result
-                values, retriable = executor.stored(push, result), False
+                if push.stream is not None:
+                    values, retriable = await executor.generators.drain_async(push, current, result), False
+                else:
+                    if inspect.isawaitable(result):
+                        result = await result
+                    values, retriable = executor.stored(push, result), False
             except BaseException as error:  # noqa: BLE001 -- every end of a call is reported
                 values, retriable = executor.failed(push, current, error)
         executor.running.pop(push.task, None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 import os
 import queue
 import signal
@@ -12,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from types import GeneratorType
 from typing import Any
 
 import cloudpickle
@@ -32,6 +32,7 @@ from nbray.wire.values import loads, verified
 from nbray.worker import state as w
 from nbray.worker.actor import ActorExit, LiveActor
 from nbray.worker.environment import Entered
+from nbray.worker.generators import Generators
 from nbray.worker.modules import ImportedModules
 from nbray.worker.output import Source
 
@@ -49,6 +50,7 @@ class Current(msgspec.Struct):
     leaves: str = ""  #: it has called exit_actor(), or raised SystemExit: the call has no result
     started_ns: int = 0
     waits_in: str = ""  #: "GET" or "WAIT" while it waits for objects
+    interrupted: bool = False  #: KeyboardInterrupt was raised in it
 
 
 class Executor:
@@ -67,10 +69,11 @@ class Executor:
         self.flush_output: Callable[[], None] = lambda: None
         self._idle = Current(None)
         self._main = threading.get_ident()
-        self._in_main: Current | None = None  #: what the main thread runs, while it may be interrupted
+        self.in_main: Current | None = None  #: what the main thread runs, while it may be interrupted
         self._runs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._definitions: dict[FunctionId, m.DefineFunction] = {}
         self._functions: dict[FunctionId, Any] = {}
+        self.generators = Generators(self)
         self._keeps = False
         self._fetching: dict[ids.TaskId, list[ids.ObjectId]] = {}  #: tasks whose arguments are on their way
         engine.on_copy_lost = self._copy_lost
@@ -108,6 +111,8 @@ class Executor:
         for effect in effects:
             if isinstance(effect, w.Run):
                 self._schedule(effect.push)
+            elif isinstance(effect, w.GoOn):
+                self.generators.go_on(effect.task)
             elif isinstance(effect, w.FetchArguments):
                 self._fetch(effect.push)
             elif isinstance(effect, w.Interrupt):
@@ -242,17 +247,21 @@ class Executor:
                 call = self.actor.method(push.method)
             args, kwargs = self.arguments(push)
             if self.actor is None:
-                self._in_main = current
+                self.in_main = current
             if current.cancelled:
                 raise KeyboardInterrupt  # while its arguments were loaded, where nothing is interrupted
             result = call(*args, **kwargs)
-            self._in_main = None
+            self.in_main = None
             del args, kwargs
+            if push.stream is not None:
+                return self.generators.drain(push, current, result), False
+            if type(result) is GeneratorType and push.returns:
+                return self.generators.collect(push, current, result), False
             if current.cancelled and self.actor is not None:
-                return self._cancelled(push), False  # a call cannot be interrupted, but its result is not wanted
+                return self.cancelled(push), False  # a call cannot be interrupted, but its result is not wanted
             return self.stored(push, result), False
         except BaseException as error:  # noqa: BLE001 -- whatever the user's code raises is the task's result
-            self._in_main = None
+            self.in_main = None
             return self.failed(push, current, error)
 
     def failed(self, push: _Push, current: Current, error: BaseException) -> tuple[list[m.Value], bool]:
@@ -261,7 +270,7 @@ class Executor:
             self._leave(current, error)
             return [], False
         if current.cancelled and (self.actor is not None or isinstance(error, KeyboardInterrupt | asyncio.CancelledError)):
-            return self._cancelled(push), False
+            return self.cancelled(push), False
         if (unset := self._setup_failure(error)) is not None:
             return [m.Value(failure=unset)], False
         names: dict[str, Any] = {}
@@ -272,7 +281,7 @@ class Executor:
         )
         return [m.Value(failure=failure)], not isinstance(error, RayTaskError) or error.cause is not None
 
-    def _cancelled(self, push: _Push) -> list[m.Value]:
+    def cancelled(self, push: _Push) -> list[m.Value]:
         message = f"{push.name} (task {push.task.hex()}) was cancelled while it ran"
         return [m.Value(failure=m.Failure("TaskCancelledError", message=message, fields={"task": push.task.hex()}))]
 
@@ -320,12 +329,23 @@ class Executor:
         values = []
         passed: list[m.Held] = []
         for index, each in enumerate(results):
-            pickled, contains = self.engine._packer.dumps(each, f"return value of {push.name}", "result")
-            values.append(self.engine.sealed(object_id(push.task, index), push.owner, pickled, contains))
-            passed += contains
+            value = self._sealed(push, index, each)
+            values.append(value)
+            passed += value.contains
         if passed:  # only now: had one not been pickled or stored, the receiver would be counted for what never comes
             self.runtime.step(r.Passed(passed, push.owner))
         return values
+
+    def stored_return(self, push: _Push, index: int, result: Any) -> m.Value:
+        """One return, which leaves whatever becomes of the others."""
+        value = self._sealed(push, index, result)
+        if value.contains:
+            self.runtime.step(r.Passed(value.contains, push.owner))
+        return value
+
+    def _sealed(self, push: _Push, index: int, result: Any) -> m.Value:
+        pickled, contains = self.engine._packer.dumps(result, f"return value of {push.name}", "result")
+        return self.engine.sealed(object_id(push.task, index), push.owner, pickled, contains)
 
     def report(self, push: _Push, values: list[m.Value], started: int, retriable: bool, cpu: int) -> None:
         """Send the result after everything the task printed, then go on."""
@@ -437,11 +457,13 @@ class Executor:
             self.actor.cancel(effect.push.task)
         else:
             signal.pthread_kill(self._main, signal.SIGINT)
+        self.generators.go_on(effect.push.task)  # if it waits for its consumer, after the signal
 
     def _interrupted(self, _number: int, _frame: Any) -> None:
         """SIGINT in the main thread: only for the task that was cancelled, and only inside its own code."""
-        current = self._in_main
+        current = self.in_main
         if current is not None and current.cancelled:
+            current.interrupted = True
             raise KeyboardInterrupt
 
     # ------------------------------------------------------------------------------------------ actors
@@ -476,7 +498,7 @@ class Executor:
             self.current.reset(token)
         self._tell_modules(push)
         # Before anybody is told: a call may arrive the moment they are.
-        born = w.BecameActor(spec.actor, message.epoch, spec.max_concurrency, spec.groups, spec.unordered)
+        born = w.BecameActor(spec.actor, message.epoch, spec.max_concurrency, spec.groups, spec.unordered, spec.window)
         self.carry_out(self.step(born))
         self.runtime.post(node, m.ActorStarted(spec.actor, message.epoch, self.runtime.me, self.engine.pid))
         self.actor.live()
@@ -546,7 +568,7 @@ class Executor:
         return {}
 
     def facts(self) -> RuntimeFacts:
-        current = self.current.get() or self._in_main or self._idle
+        current = self.current.get() or self.in_main or self._idle
         welcome = self.runtime.welcome
         assert welcome is not None
         push, actor = current.push, self.actor
@@ -568,8 +590,6 @@ def _same(push: _Push, effect: Effect) -> bool:
 
 
 def _several(push: _Push, result: Any) -> list[Any]:
-    if inspect.isgenerator(result):
-        result = list(result)
     try:
         results = list(result)
     except TypeError:

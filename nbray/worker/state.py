@@ -23,6 +23,7 @@ from nbray.wire.messages import (
     CancelTask,
     ExitWorker,
     Failure,
+    ItemsTaken,
     PushCall,
     PushTask,
     RecallTasks,
@@ -30,6 +31,7 @@ from nbray.wire.messages import (
     WorkerBlocked,
     WorkerUnblocked,
 )
+from nbray.worker.flow import Flow
 from nbray.worker.groups import Groups, Sent, group_of
 
 NO_GROUPS: Mapping[str, int] = {}
@@ -74,16 +76,31 @@ class LeaveAsked(msgspec.Struct, gc=False):
 
 
 class BecameActor(msgspec.Struct, gc=False):
-    """`__init__` returned: calls may start, `concurrency` at a time and as many of each of the `groups` as it says."""
+    """`__init__` returned: calls may start, `concurrency` at a time and as many of each of the `groups` as it says. `window`:
+    items of its generators that may wait to be taken."""
 
     actor: ActorId
     epoch: int
     concurrency: int
     groups: Mapping[str, int] = NO_GROUPS
     unordered: bool = False
+    window: int = -1
+
+
+class WouldGoOn(msgspec.Struct, gc=False):
+    """A generator has yielded `items` in all, and would make the next. Answered by GoOn, at once or when it may."""
+
+    task: TaskId
+    items: int
 
 
 # -- effects
+
+
+class GoOn(Effect, frozen=True, gc=False):
+    """The generator may make its next item."""
+
+    task: TaskId
 
 
 class FetchArguments(Effect, frozen=True, gc=False):
@@ -140,6 +157,7 @@ class WorkerState:
         self._calls: dict[FunctionId, int] = {}  #: runs of functions with max_calls
         self._lost: set[TaskId] = set()  #: that wait for an argument to be made again
         self._lent = False  #: the node has been told that our CPU is free
+        self.flow = Flow()
         self._given_up: dict[TaskId, list[PushTask | PushCall]] = {}  #: not to run here, and their arguments are being fetched
         self._out: list[Effect] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -155,6 +173,8 @@ class WorkerState:
             BecameActor: self._became_actor,
             KeepsChanged: self._keeps_changed,
             LeaveAsked: self._leave_asked,
+            WouldGoOn: self._would_go_on,
+            ItemsTaken: self._items_taken,
             ExitWorker: self._exit,
         }
 
@@ -199,6 +219,8 @@ class WorkerState:
         self.tasks[push.task] = sent
         if self.groups is not None:
             self.groups.add(group_of(push), sent)
+        if push.stream is not None:
+            self.flow.begin(push.task, push.stream)
         if not sent.ready:
             self._out.append(FetchArguments(push))
         self._start(sent)
@@ -251,6 +273,7 @@ class WorkerState:
     def _became_actor(self, event: BecameActor) -> None:
         self.actor, self.epoch = event.actor, event.epoch
         self.groups = Groups(event.concurrency, event.groups, unordered=event.unordered)
+        self.flow.window = event.window
         self.is_actor = True
 
     # ------------------------------------------------------------------------------------------ running
@@ -281,6 +304,8 @@ class WorkerState:
             self.late += 1
             return
         self.running -= 1
+        if sent.push.stream is not None:
+            self._go_on(self.flow.end(event.task))
         if self.groups is not None:
             self.groups.over(group_of(sent.push), sent)
         elif isinstance(sent.push, PushTask) and sent.push.max_calls:
@@ -295,6 +320,20 @@ class WorkerState:
             self.spent = True
             for waiting in list(self.tasks.values()):
                 self._give_up(waiting)
+
+    def _would_go_on(self, event: WouldGoOn) -> None:
+        if event.task in self.tasks:
+            self._go_on(self.flow.would_go_on(event.task, event.items))
+
+    def _items_taken(self, event: ItemsTaken) -> None:
+        if event.task in self.tasks:
+            self._go_on(self.flow.taken(event.task, event.upto))
+        else:
+            self.late += 1
+
+    def _go_on(self, tasks: list[TaskId]) -> None:
+        for task in tasks:
+            self._out.append(GoOn(task))
 
     def _blocked(self, _event: Blocked) -> None:
         self.blocked += 1
@@ -340,6 +379,8 @@ class WorkerState:
         del self.tasks[sent.push.task]
         if self.groups is not None:
             self.groups.over(group_of(sent.push), sent)
+        if sent.push.stream is not None:
+            self._go_on(self.flow.end(sent.push.task))
         if sent.push.dependencies:
             if sent.ready:
                 self._out.append(DropArguments(sent.push))

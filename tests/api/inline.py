@@ -36,6 +36,7 @@ class InlineEngine:
         self.instances: dict[bytes, Any] = {}
         self.names: dict[tuple[str, str | None], ActorToken] = {}
         self.self_token: ActorToken | None = None
+        self.streams: dict[bytes, list[ObjectRef[Any]]] = {}
         self.closed = False
         self._ids = TaskIds(ME.process)
 
@@ -43,7 +44,13 @@ class InlineEngine:
         self, function: FunctionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: TaskOptions
     ) -> list[ObjectRef[Any]]:
         self.submitted.append((function, options))
-        return self._run(function.name, lambda: pickle.loads(function.payload), args, kwargs, options.returns)
+        load = lambda: pickle.loads(function.payload)
+        if options.stream is not None:
+            load = lambda: lambda *args: list(pickle.loads(function.payload)(*args))
+        refs = self._run(function.name, load, args, kwargs, options.returns)
+        if options.stream is not None:
+            self.streams[refs[0].binary()] = [self.put(item) for item in self.values[refs[0].binary()]]
+        return refs
 
     def create_actor(self, cls: FunctionSpec, methods: bytes, args: Any, kwargs: Any, options: ActorOptions) -> ActorToken:
         known = self.names.get((options.name, options.namespace))
@@ -120,6 +127,17 @@ class InlineEngine:
 
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
         self.cancelled.append((ref.binary(), force, recursive))
+
+    def take_item(self, end: ObjectRef[Any]) -> ObjectRef[Any] | None:
+        items = self.streams[end.binary()]
+        return items.pop(0) if items else None
+
+    def peek_item(self, end: ObjectRef[Any]) -> ObjectRef[Any] | None:
+        items = self.streams[end.binary()]
+        return items[0] if items else None
+
+    def drop_stream(self, _end: ObjectRef[Any]) -> None:
+        pass
 
     def nodes(self) -> list[dict[str, Any]]:
         alive = {

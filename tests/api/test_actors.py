@@ -235,9 +235,20 @@ def test_the_method_decorator_needs_options_that_exist() -> None:
         nbray.method(num_cpus=1)
 
 
-def test_a_generator_method_says_what_works_instead(engine: Any) -> None:
-    with pytest.raises(NotImplementedError, match=r"Counter.numbers is a generator.*return a list"):
-        Counter.remote().numbers.remote()
+def test_options_of_a_call_leave_what_they_do_not_name(engine: Any) -> None:
+    @nbray.remote
+    class Source:
+        @nbray.method(_generator_backpressure_num_objects=3, _num_objects_per_yield=2)
+        def items(self) -> Any:
+            yield 1, 2
+
+    items = Source.remote().items
+    again = items.options(name="once").options(num_returns="streaming")
+    wider = items.options(_generator_backpressure_num_objects=5)
+    counted = items.options(num_returns=2)
+    streams = [each._call_options.stream for each in (items, again, wider, counted)]
+    assert [s and (s.window, s.per_yield) for s in streams] == [(3, 2), (3, 2), (5, 2), None]
+    assert [each._call_options.returns for each in (items, counted)] == [1, 2]
 
 
 def test_a_handle_of_an_ended_session_says_so(engine: Any) -> None:

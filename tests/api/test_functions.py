@@ -12,6 +12,7 @@ import pytest
 import nbray
 from nbray.definitions import LIMIT_BYTES, WARN_BYTES
 from nbray.functions import RemoteFunction
+from nbray.ids import short
 
 
 @nbray.remote
@@ -244,14 +245,16 @@ def test_async_functions_are_refused_where_they_are_defined() -> None:
         nbray.remote(f)
 
 
-def test_a_generator_says_what_works_instead(engine: Any) -> None:
+def test_a_generator_function_streams_unless_it_is_told_otherwise(engine: Any) -> None:
     @nbray.remote
     def numbers() -> Any:
         yield 1
         yield 2
 
-    with pytest.raises(NotImplementedError, match=r"numbers is a generator.*return a list"):
-        numbers.remote()
+    generator = numbers.remote()
+    assert repr(generator) == f"ObjectRefGenerator(numbers, task {short(generator.completed().task_id())})"
+    assert [nbray.get(ref) for ref in generator] == [1, 2]
+    assert numbers.options(num_cpus=2).remote().next_ready()
     assert nbray.get(numbers.options(num_returns=2).remote()) == [1, 2]
 
 

@@ -200,15 +200,12 @@ def test_a_number_of_returns_is_a_count(value: object, error: type[Exception]) -
 @pytest.mark.parametrize(
     ("kind", "name", "value"),
     [
-        (TASK, "num_returns", "streaming"),
-        (TASK, "num_returns", "dynamic"),
         (TASK, "label_selector", {"a": "b"}),
         (TASK, "placement_group", object()),
         (TASK, "placement_group_bundle_index", 0),
         (TASK, "placement_group_capture_child_tasks", True),
         (TASK, "object_store_memory", 100),
         (TASK, "runtime_env", {"container": {"image": "x"}}),
-        (TASK, "_generator_backpressure_num_objects", 3),
         (METHOD, "tensor_transport", "nccl"),
     ],
 )
