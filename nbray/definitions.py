@@ -21,6 +21,7 @@ import cloudpickle
 
 from nbray.config import MESSAGE_LIMIT
 from nbray.engines.port import FunctionSpec
+from nbray.handlers import is_of_signal
 from nbray.serializability import captured, explain, global_names
 
 WARN_BYTES = 10 * 2**20  #: of a pickled definition (as in Ray)
@@ -84,6 +85,8 @@ class Definition:
         try:
             payload = cloudpickle.dumps(self._target, 5)
         except Exception as error:
+            if is_of_signal(error):
+                raise
             raise explain(f"the {self.what.removeprefix('remote ')} {self.name}", self._target, self.name, error) from error
         finally:
             busy.discard(id(self))

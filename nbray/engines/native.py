@@ -33,6 +33,7 @@ from nbray.engines.port import (
 )
 from nbray.engines.witness import Witness
 from nbray.exceptions import GetTimeoutError, PendingCallsLimitExceeded, ResultDeserializationError
+from nbray.handlers import is_of_signal
 from nbray.ids import Address, TaskIds, object_id
 from nbray.machine import Effect
 from nbray.owner import records as r
@@ -118,9 +119,11 @@ class NativeEngine:
         if not self.is_driver:
             task.parent = self.facts_here().task or b""
         self.cells.submitted(push.cell, push.name)
-        runtime.step(r.Submitted(task))
         me = runtime.me
-        return [ObjectRef(object_id(task_id, i), me, self) for i in range(options.returns)]
+        # Before the step: what a signal's handler raises at its end then drops them like any other.
+        refs = [ObjectRef(object_id(task_id, i), me, self) for i in range(options.returns)]
+        runtime.step(r.Submitted(task))
+        return refs
 
     def _shape(self, options: TaskOptions) -> tuple[Any, m.Shape, str]:
         """Options objects are made once per function or `.options()`; the entry keeps them, so their id stays theirs."""
@@ -218,9 +221,10 @@ class NativeEngine:
         self.cells.submitted(push.cell, push.name)
         if not options.traced:
             task.traced = False
-        runtime.step(r.Called(task, actor.actor, actor.class_name, options.unordered))
         me = runtime.me
-        return [ObjectRef(object_id(task_id, i), me, self) for i in range(options.returns)]
+        refs = [ObjectRef(object_id(task_id, i), me, self) for i in range(options.returns)]
+        runtime.step(r.Called(task, actor.actor, actor.class_name, options.unordered))
+        return refs
 
     def pending_calls(self, actor: ActorToken, limit: int) -> None:
         """Raises PendingCallsLimitExceeded when this process has `limit` calls to the actor that have not reported."""
@@ -266,9 +270,13 @@ class NativeEngine:
         return self._put_pickled(pickled, contains, line)
 
     def _put_pickled(self, pickled: Pickled, contains: list[m.Held], line: str = "") -> ObjectRef[Any]:
-        new = object_id(self._ids.next())
-        self.runtime.step(r.WasPut(new, self.sealed(new, self.runtime.me, pickled, contains), line))
-        return ObjectRef(new, self.runtime.me, self)
+        ref: ObjectRef[Any] = ObjectRef(object_id(self._ids.next()), self.runtime.me, self)
+        self.runtime.guard.enter()  # what is in the store is known to be ours
+        try:
+            self.runtime.step(r.WasPut(ref._id, self.sealed(ref._id, self.runtime.me, pickled, contains), line))
+        finally:
+            self.runtime.guard.leave()
+        return ref
 
     def sealed(self, new: bytes, owner: Address, pickled: Pickled, contains: list[m.Held]) -> m.Value:
         """The Value of a pickled object: inside the message when small, else written to the store of this node."""
@@ -316,6 +324,8 @@ class NativeEngine:
                 return loads(verified(value.inline, value.crc, f"object {object_.hex()}"))
             return loads(view)
         except Exception as error:
+            if is_of_signal(error):
+                raise
             raise ResultDeserializationError(
                 f"the object {object_.hex()} is here, and does not load in this process: {type(error).__name__}: {error}. "
                 "The reference is still good: once what it needs can be imported here, get it again."
@@ -390,8 +400,12 @@ class NativeEngine:
         return self.runtime.me if ref._owner.process == self.runtime.process else ref._owner
 
     def receive(self, id_: bytes, owner: Address) -> ObjectRef[Any]:
-        self.runtime.step(r.Received(id_, owner))
-        return ObjectRef(id_, owner, self)
+        self.runtime.guard.enter()  # one count, one reference
+        try:
+            self.runtime.step(r.Received(id_, owner))
+            return ObjectRef(id_, owner, self)
+        finally:
+            self.runtime.guard.leave()
 
     def forget(self, id_: bytes) -> None:
         self.runtime.forget(id_)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from nbray.config import INLINE_LIMIT
+from nbray.handlers import is_of_signal
 from nbray.ids import Address
 from nbray.refs import ObjectRef
 from nbray.serializability import path_to_culprit
@@ -55,6 +56,8 @@ class Packer:
         try:
             return dumps(value), list(lent.values())
         except Exception as error:
+            if is_of_signal(error):
+                raise
             path = path_to_culprit(value, name)
             raise TypeError(f"Could not serialize the {what}: {path} does not pickle ({type(error).__name__}: {error})") from error
         finally:

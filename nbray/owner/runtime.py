@@ -28,6 +28,7 @@ from nbray.owner.guard import InterruptGuard
 from nbray.owner.state import OwnerState
 from nbray.owner.store_client import StoreClient
 from nbray.owner.waiting import INSIDE, Waiter, WaitList
+from nbray.refs import ObjectRef
 from nbray.store.arena import Arena
 from nbray.wire import lifeline
 from nbray.wire.mailbox import Mailbox, MailboxDrained
@@ -53,7 +54,7 @@ class Runtime:
         self.lock = threading.RLock()
         self.is_inside: Callable[[], bool] = self.lock._is_owned  # type: ignore[attr-defined]
         self.state = OwnerState(self.me)
-        self.guard = InterruptGuard()
+        self.guard = InterruptGuard(self.call_soon, SPARED)
         self.waiting = WaitList()
         self.welcome: Welcome | None = None
         self.directory = ""
@@ -103,7 +104,7 @@ class Runtime:
             mailbox.wake()  # connects us to ourselves while the directory exists
             arena = Arena(arena_fd, welcome.arena_bytes)
             os.close(arena_fd)  # the mapping has a descriptor of its own
-            self.store = StoreClient(arena, welcome.node, self.process, self.post)
+            self.store = StoreClient(arena, welcome.node, self.process, self.post, self.guard)
             self._send(self.state.handle(r.Attached(welcome.node, welcome.head), time.monotonic()))
         self.attached.set()
         self._start(f"nbray-lifeline-{directory[-6:]}", lambda: self._watch(line, mailbox))
@@ -350,7 +351,8 @@ class Runtime:
                 return value, None
             offset, size = obj.pinned
             obj.views += 1
-        return value, self.store.arena.pinned_view(offset, size, lambda: self.released(object_id))
+            # Under the guard: a view that was counted and never made would pin the bytes for ever.
+            return value, self.store.arena.pinned_view(offset, size, lambda: self.released(object_id))
 
     def on_ready(self, object_id: ObjectId, callback: Callable[[], None], local: bool = True) -> None:
         with self.locked() as state:
@@ -379,6 +381,7 @@ class Runtime:
             except MailboxDrained:
                 return
             if messages:
+                self.guard.look()
                 try:
                     self._take(messages)
                 except Exception:  # noqa: BLE001 -- a broken message or a bug of ours must not end all receiving
@@ -507,6 +510,10 @@ class Runtime:
             with contextlib.suppress(OSError):
                 self._line.shutdown(socket.SHUT_RDWR)
         return [] if mailbox is None else [mailbox]
+
+
+#: What finalizers call: Python would swallow what is raised there, and the count of the reference would be wrong for ever.
+SPARED = frozenset(function.__code__ for function in (ObjectRef.__del__, Runtime.forget, Runtime.released))
 
 
 def _to_stderr(text: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from nbray.exceptions import ObjectStoreFullError, RaySystemError
 from nbray.ids import Address, NodeId, ObjectId, ProcessId
+from nbray.owner.guard import InterruptGuard
 from nbray.owner.waiting import INSIDE
 from nbray.store.arena import Arena
 from nbray.store.carver import Carver
@@ -21,8 +22,9 @@ _Post = Callable[[Address, Message], None]
 class StoreClient:
     """Writes pickled values into the arena and announces them. Safe from any thread; `write` may wait for room."""
 
-    def __init__(self, arena: Arena, node: NodeId, process: ProcessId, post: _Post) -> None:
+    def __init__(self, arena: Arena, node: NodeId, process: ProcessId, post: _Post, guard: InterruptGuard) -> None:
         """`post(to, message)` sends under the runtime's lock."""
+        self._guard = guard
         self.arena = arena
         self._node = node
         self._daemon = Address(node, node)
@@ -37,6 +39,13 @@ class StoreClient:
 
     def write(self, object_id: ObjectId, owner: Address, pickled: Pickled) -> Location:
         """Seal `pickled` as `object_id`. Raises ObjectStoreFullError with the largest holders when there is no room."""
+        self._guard.enter()
+        try:
+            return self._write(object_id, owner, pickled)
+        finally:
+            self._guard.leave()
+
+    def _write(self, object_id: ObjectId, owner: Address, pickled: Pickled) -> Location:
         size = pickled.size
         offset = self._room(size)
         try:
@@ -70,7 +79,7 @@ class StoreClient:
             raise ObjectStoreFullError("the node that this process stored objects on is gone; the next call starts another")
         self._post(self._daemon, LoanRegion(request, self._process, size))
         try:
-            gate.acquire()
+            self._guard.wait(gate.acquire)
         finally:
             del self._answers[request]
         got = answer[0] if answer else None

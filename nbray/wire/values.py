@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
+from nbray.handlers import is_of_signal
+
 PACKED = 1
 ALIGN = 64
 _HEAD = struct.Struct("<B3xIQ")
@@ -91,8 +93,9 @@ def dumps(value: Any) -> Pickled:
         data = pickle.dumps(value, 5, buffer_callback=buffers.append)
         if b"__main__" not in data and not cloudpickle.list_registry_pickle_by_value():
             return Pickled(data, [b.raw() for b in buffers] if buffers else [])
-    except Exception:  # noqa: BLE001, S110 -- whatever the C pickler cannot do, cloudpickle does or explains
-        pass
+    except Exception as error:  # whatever the C pickler cannot do, cloudpickle does or explains
+        if is_of_signal(error):
+            raise
     buffers = []
     data = cloudpickle.dumps(value, 5, buffer_callback=buffers.append)
     return Pickled(data, [b.raw() for b in buffers])
