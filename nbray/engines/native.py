@@ -121,7 +121,7 @@ class NativeEngine:
         self.cells.submitted(push.cell, push.name)
         me = runtime.me
         # Before the step: what a signal's handler raises at its end then drops them like any other.
-        refs = [ObjectRef(object_id(task_id, i), me, self) for i in range(options.returns)]
+        refs: list[ObjectRef[Any]] = [ObjectRef(object_id(task_id, i), me, self) for i in range(options.returns)]
         runtime.step(r.Submitted(task))
         return refs
 
@@ -222,7 +222,7 @@ class NativeEngine:
         if not options.traced:
             task.traced = False
         me = runtime.me
-        refs = [ObjectRef(object_id(task_id, i), me, self) for i in range(options.returns)]
+        refs: list[ObjectRef[Any]] = [ObjectRef(object_id(task_id, i), me, self) for i in range(options.returns)]
         runtime.step(r.Called(task, actor.actor, actor.class_name, options.unordered))
         return refs
 

@@ -165,4 +165,4 @@ class InterruptGuard:
 
 def _signal_again(number: int) -> None:
     """Have the main thread run the handler at its next bytecode. From any thread."""
-    _thread.interrupt_main(number)
+    _thread.interrupt_main(signal.Signals(number))
