@@ -21,6 +21,7 @@ from nbray.config import INLINE_LIMIT
 from nbray.engines import callsite, nodes_view
 from nbray.engines.cells import Cells
 from nbray.engines.environments import Environments
+from nbray.engines.finished import record_of
 from nbray.engines.port import (
     ActorOptions,
     ActorToken,
@@ -382,7 +383,7 @@ class NativeEngine:
             if item is None:
                 return None
             state.objects.hold(item)
-        return ObjectRef(item, self.runtime.me, self)
+            return ObjectRef(item, self.runtime.me, self)
 
     def drop_stream(self, end: ObjectRef[Any]) -> None:
         self.runtime.step_later(r.StreamDropped(end._id[:16]))
@@ -539,32 +540,14 @@ class NativeEngine:
             self.on_copy_lost(effect.object)
 
     def _finished(self, done: r.Finished) -> None:
-        push = done.task.push
-        state = "FINISHED" if done.state == "DONE" else done.state
-        detail = "" if done.failure is None else f"{done.failure.kind} {done.failure.type_name}: {done.failure.message}"[:500]
-        record = trace.TraceRecord(
-            "task", push.task, push.name, state, push.cell, done.task.parent, done.node, done.worker, push.attempt,
-            done.task.submitted_ns, 0, done.started_ns, done.ended_ns, time.time_ns(), done.cpu_ns,
-            [h.object for h in done.task.needs or []], push.returns, detail,
-            push.actor if isinstance(push, m.PushCall) else b"", done.task.line, self._function_of(push),
-        )  # fmt: skip
-        self.cells.ended(push.cell, push.name, record)
+        record = record_of(done, self.runtime.state)
+        self.cells.ended(record.cell, record.name, record)
         if not done.task.traced:
             return
         self.trace_log.add(record)
         if not self._trace_armed:
             self._trace_armed = True
             self._trace_later()
-
-    def _function_of(self, push: m.PushTask | m.PushCall) -> str:
-        """What runs, where it goes by another name."""
-        if isinstance(push, m.PushCall):
-            client = self.runtime.state.calls.actors.get(push.actor)
-            name = f"{client.class_name}.{push.method}" if client is not None else push.method
-        else:
-            definition = self.runtime.state.tasks.leases.definitions.get(push.function)
-            name = getattr(definition, "name", push.name)
-        return "" if name == push.name else name
 
     def _judge(self, effect: r.JudgeException) -> None:
         """Only here can the exception be loaded; the machine waits for the verdict."""
