@@ -31,6 +31,8 @@ from nbray.exceptions import NodeStartError, RayError
 from nbray.node.settings import NetworkSettings, NodeSettings
 from nbray.sched.resources import to_floats
 from nbray.trace import as_dict, chrome_events, decode_records
+from nbray.util import prometheus
+from nbray.util.state.asking import Asker
 from nbray.wire import connection_file, rundir
 from nbray.wire.connection_file import Connection, Found
 
@@ -78,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output", metavar="FILE", default="nbray-timeline.json", help="default: %(default)s; - is standard output"
     )
     timeline.set_defaults(run=_timeline)
-    for each in (status, timeline):
+    metrics = commands.add_parser("metrics", help="the cluster's figures, and those of its programs, as Prometheus reads them")
+    metrics.set_defaults(run=_metrics)
+    for each in (status, timeline, metrics):
         each.add_argument(
             "--address",
             metavar="ADDRESS",
@@ -419,6 +423,12 @@ def _quantity(key: str, value: float) -> str:
 
 def _gib(size: float) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 / 10 or not size else f"{size / 2**20:.1f} MiB"
+
+
+def _metrics(arguments: argparse.Namespace) -> int:
+    with looking.at(arguments.address) as (viewer, _):
+        print(prometheus.text(Asker(viewer, prometheus.TIMEOUT_S)), end="")
+    return 0
 
 
 def _timeline(arguments: argparse.Namespace) -> int:

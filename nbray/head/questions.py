@@ -9,6 +9,7 @@ kv_get                   namespace, key -> bytes, or None
 kv_del                   namespace, key, by_prefix=False -> how many were deleted
 kv_keys                  namespace, prefix=b"" -> a sorted list of bytes
 package_...              see packages.py
+metrics                  see metrics.py
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import msgspec
 
 from nbray.head.directory import Directory
 from nbray.head.members import Members
+from nbray.head.metrics import Metrics
 from nbray.head.packages import PackageRefused, Packages
 from nbray.head.records import ActorRecord, JobRecord, NodeRecord, Persist
 from nbray.ids import ProcessId
@@ -123,6 +125,7 @@ class Questions:
         self.jobs = jobs
         self.kv = KeyValues(out)
         self.packages = Packages(out)
+        self.metrics = Metrics()
         self.trace = TraceStore()
         self._known = {
             "nodes": self._nodes,
@@ -137,6 +140,7 @@ class Questions:
             "package_has": self.packages.has,
             "package_put": self.packages.put,
             "package_get": self.packages.get,
+            "metrics": self.metrics.listing,
         }
 
     def answer(self, what: str, arguments: dict[str, Any]) -> Any:

@@ -151,6 +151,7 @@ class HeadState:
         if self.members.bury(node, reason, now) is None:
             self.late["NodeGone"] += 1
             return
+        self.questions.metrics.forget_node(node)
         self.out.extend(self.inquiries.gone(lambda who: who.node == node, f"the node is gone: {reason}"))
         for job in [j for j in self.jobs.values() if j.driver.node == node and not j.ended]:
             self._job_ended(job.driver, f"was on node {short(node)}, which is gone: {reason}", now)
@@ -207,6 +208,7 @@ class HeadState:
 
     def _remember_gone(self, process: ProcessId, reason: str) -> None:
         self.gone[process] = reason
+        self.questions.metrics.forget(process)
         while len(self.gone) > GONE_KEPT:
             del self.gone[next(iter(self.gone))]
 
@@ -247,11 +249,26 @@ class HeadState:
         if event.what == "everywhere":
             self._ask_nodes(event, now)
             return
+        if event.what == "metrics_report":
+            self._take_metrics(event)
+            return
         try:
             answer = Answer(event.request, self.questions.answer(event.what, event.arguments))
         except BadQuestion as problem:
             answer = Answer(event.request, error=str(problem))
         self.out.append(Send(event.asker, answer))
+
+    def _take_metrics(self, event: Ask) -> None:
+        metrics, reporter = self.questions.metrics, event.asker
+        try:
+            answer = Answer(event.request, metrics.report(reporter, event.arguments))
+        except msgspec.ValidationError as problem:
+            answer = Answer(event.request, error=f"this is no report of metrics: {problem}")
+        if reporter.process in self.gone:
+            metrics.forget(reporter.process)  # its last words came after the news of its death
+        elif reporter.process in metrics.reporters:
+            self._watch(reporter)
+        self.out.append(Send(reporter, answer))
 
     def _ask_nodes(self, event: Ask, now: float) -> None:
         """What only nodes and their processes know (inquiry.Wanted)."""

@@ -24,6 +24,7 @@ _MODULES = (
     "futures",
     "helpers",
     "joblib",
+    "metrics",
     "multiprocessing",
     "queue",
     "state",
