@@ -29,6 +29,7 @@ import nbray
 from nbray.driver import joining, launch, looking
 from nbray.exceptions import NodeStartError, RayError
 from nbray.node.settings import NetworkSettings, NodeSettings
+from nbray.sched.labels import check_labels
 from nbray.sched.resources import to_floats
 from nbray.trace import as_dict, chrome_events, decode_records
 from nbray.util import prometheus
@@ -137,10 +138,15 @@ def _resources(text: str) -> dict[str, float]:
 def _labels(text: str) -> dict[str, str]:
     try:
         if text.lstrip().startswith("{"):
-            return msgspec.json.decode(text, type=dict[str, str])
-        return {key: value for key, _, value in (_split_label(pair) for pair in text.split(",") if pair)}
+            given = msgspec.json.decode(text, type=dict[str, str])
+        else:
+            given = {key: value for key, _, value in (_split_label(pair) for pair in text.split(",") if pair)}
     except (msgspec.DecodeError, ValueError):
         raise argparse.ArgumentTypeError(f"{text!r} is neither k=v,k=v nor JSON of names and texts") from None
+    try:
+        return check_labels(given)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _split_label(pair: str) -> tuple[str, str, str]:

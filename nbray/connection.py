@@ -25,6 +25,7 @@ from nbray.config import STORE_MAX
 from nbray.engines.port import Engine
 from nbray.exceptions import RaySystemError
 from nbray.options import TASK, checked, environment, unknown_keyword
+from nbray.sched.labels import check_labels
 
 #: Held while this process starts or leaves a cluster. A __del__ that collects in the midst of that may come here again.
 _starting = threading.RLock()
@@ -144,6 +145,7 @@ def init(
         "object_store_memory": object_store_memory,
     }
     check_namespace(namespace)
+    own_labels = check_labels(labels or {})
     amounts = checked(TASK, {k: v for k, v in own.items() if k != "object_store_memory"})
     store = _store_bytes(object_store_memory)
     env = environment(checked(TASK, {"runtime_env": runtime_env}))
@@ -165,13 +167,13 @@ def init(
             if not ignore_reinit_error:
                 _say_ignored({**own, "address": address, "namespace": namespace, "runtime_env": runtime_env, "labels": labels})
             return RayContext(running.description())
-        if chosen is not None and any(v is not None for v in own.values()):
-            named = ", ".join(k for k, v in own.items() if v is not None)
+        if chosen is not None and (own_labels or any(v is not None for v in own.values())):
+            named = ", ".join(k for k, v in {**own, "labels": own_labels or None}.items() if v is not None)
             raise ValueError(
                 f"When connecting to an existing cluster ({source}), {named} must not be provided: its nodes say what they have"
             )
         return RayContext(
-            _connect(chosen, {**amounts, "object_store_memory": store}, labels, namespace, log_to_driver, env).description()
+            _connect(chosen, {**amounts, "object_store_memory": store}, own_labels, namespace, log_to_driver, env).description()
         )
 
 

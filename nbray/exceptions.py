@@ -25,8 +25,8 @@
     ├─ ResultSerializationError (TypeError)  a task returned what cannot be pickled
     ├─ UnserializableException               a task raised what cannot be loaded
     ├─ RuntimeEnvSetupError
-    ├─ TaskUnschedulableError, ActorUnschedulableError
-    ├─ TaskPlacementGroupRemoved, ActorPlacementGroupRemoved
+    ├─ TaskUnschedulableError, ActorUnschedulableError > ActorPlacementGroupRemoved
+    ├─ TaskPlacementGroupRemoved
     ├─ ActorAlreadyExistsError (ValueError), ActorHandleNotFoundError (ValueError)
     ├─ PendingCallsLimitExceeded, AsyncioActorExit, DeadlockError
     ├─ AuthenticationError, RpcError, CrossLanguageError, UserCodeException
@@ -310,7 +310,7 @@ class ActorUnschedulableError(RayError):
     """The actor can never run where it was told to."""
 
 
-class ActorPlacementGroupRemoved(RayError):
+class ActorPlacementGroupRemoved(ActorUnschedulableError):
     """The placement group of the actor was removed."""
 
 

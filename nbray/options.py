@@ -18,6 +18,14 @@ from nbray.config import TASK_MAX_RETRIES
 from nbray.engines.port import ActorOptions, CallOptions, TaskOptions
 from nbray.runtime_env import checked as checked_environment
 from nbray.sched.resources import to_amounts
+from nbray.strategies import (
+    NodeAffinitySchedulingStrategy,
+    NodeLabelSchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+    Selector,
+    placing,
+    selector,
+)
 from nbray.wire.environment import canonical
 from nbray.wire.messages import Streaming
 
@@ -26,24 +34,20 @@ STREAMING = "streaming"  #: num_returns of a generator: references as they come
 ASYNC_CONCURRENCY = 1000  #: calls that an async actor runs at once, unless told otherwise (as in Ray)
 ACCELERATOR_SHARE = 0.001  #: of "accelerator_type:X" that a task takes: it marks a node and is never used up (as in Ray)
 
+STRATEGIES = (PlacementGroupSchedulingStrategy, NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy)
+
 Rule = Callable[[str, Any], Any]  #: (option, value) -> the value as it is used; raises TypeError or ValueError
 
 
 class Option(msgspec.Struct, frozen=True):
-    """One row of the table. `rule` is not asked about None, which always means the default."""
+    """One row of the table. `rule` is not asked about None, which means the default."""
 
     name: str
     kinds: tuple[str, ...]
     default: Any
     rule: Rule
     in_options: bool = True  #: may be given to `.options()` too, not only to the decorator
-
-
-class NodeAffinitySchedulingStrategy(msgspec.Struct, frozen=True):
-    """Run on the node `node_id` (hex). `soft`: elsewhere is allowed when it cannot be there."""
-
-    node_id: str
-    soft: bool
+    takes_none: bool = False  #: None is a value of its own, which the rule is asked about
 
 
 # ------------------------------------------------------------------------------------------------------- rules
@@ -193,21 +197,43 @@ def _groups(name: str, value: Any) -> dict[str, int]:
 def _strategy(name: str, value: Any) -> Any:
     if isinstance(value, str):
         if value not in ("DEFAULT", "SPREAD"):
-            raise ValueError(f"Invalid {name} {value!r}: only 'DEFAULT' and 'SPREAD' are strategies with a name")
+            raise ValueError(
+                f'Invalid {name} value {value}. Valid values are ["DEFAULT" | "SPREAD" | PlacementGroupSchedulingStrategy | '
+                "NodeAffinitySchedulingStrategy | NodeLabelSchedulingStrategy]"
+            )
         return value
-    if type(value).__name__ == "NodeAffinitySchedulingStrategy":
-        try:
-            node = bytes.fromhex(value.node_id)
-        except (TypeError, ValueError):
-            node = b""
-        if len(node) != 8:
-            raise ValueError(f"Invalid {name}: node_id={value.node_id!r} is no node id; nbray.nodes() lists them as 'NodeID'")
+    if not isinstance(value, STRATEGIES):
+        raise _refuse_type(name, value, str, *STRATEGIES)
+    return value
+
+
+def _selector(name: str, value: Any) -> Selector:
+    if not isinstance(value, Mapping):
+        raise _refuse_type(name, value, dict)
+    return selector(value)
+
+
+def _fallback(name: str, value: Any) -> list[Selector]:
+    if not isinstance(value, list):
+        raise _refuse_type(name, value, list)
+    for one in value:
+        if not isinstance(one, Mapping):
+            raise ValueError(f"Each element in {name} must be a dictionary.")
+        if not one:
+            raise ValueError(f"Empty dictionary found in `{name}`.")
+        if odd := [key for key in one if key != "label_selector"]:
+            raise ValueError(f"Unsupported option found: '{odd[0]}'. Only ['label_selector'] is currently supported.")
+    return [_selector("label_selector", one["label_selector"]) for one in value]
+
+
+def _old_group(name: str, value: Any) -> Any:
+    if value is None or value == "default":
         return value
-    if type(value).__name__ in ("PlacementGroupSchedulingStrategy", "NodeLabelSchedulingStrategy"):
-        raise NotImplementedError(
-            f"{type(value).__name__} is not built yet; NodeAffinitySchedulingStrategy and resources={{'name': 1}} choose nodes"
-        )
-    raise _refuse_type(name, value, str, NodeAffinitySchedulingStrategy)
+    if not hasattr(value, "bundle_cache"):
+        raise TypeError(f"{name} is a placement group, None or 'default', not {value!r}")
+    today = "scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=...)"
+    warnings.warn(f"the {name} option is deprecated: say {today}", DeprecationWarning, stacklevel=5)
+    return value
 
 
 def _runtime_env(name: str, value: Any) -> dict[str, Any]:
@@ -233,7 +259,6 @@ def _actor_store_memory(name: str, _value: Any) -> None:
 
 # ------------------------------------------------------------------------------------------------------- the table
 
-_PLACEMENT = "resources={'name': 1} or NodeAffinitySchedulingStrategy choose nodes"
 
 OPTIONS: tuple[Option, ...] = (
     Option("num_cpus", (TASK, ACTOR), 1, _amount),
@@ -261,12 +286,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("concurrency_group", (METHOD,), "", _text),
     Option("allow_out_of_order_execution", (ACTOR,), None, _typed(bool)),
     Option("enable_task_events", (TASK, ACTOR, METHOD), True, _typed(bool)),
-    Option("label_selector", (TASK, ACTOR), {}, _unbuilt({}, instead=_PLACEMENT)),
-    Option("fallback_strategy", (TASK, ACTOR), [], _unbuilt([], instead=_PLACEMENT)),
-    Option("_labels", (TASK, ACTOR), {}, _unbuilt({}, instead=_PLACEMENT)),
-    Option("placement_group", (TASK, ACTOR), "default", _unbuilt("default", instead=_PLACEMENT)),
-    Option("placement_group_bundle_index", (TASK, ACTOR), -1, _unbuilt(-1, instead=_PLACEMENT)),
-    Option("placement_group_capture_child_tasks", (TASK, ACTOR), False, _unbuilt(False, instead=_PLACEMENT)),
+    Option("label_selector", (TASK, ACTOR), {}, _selector),
+    Option("fallback_strategy", (TASK, ACTOR), [], _fallback),
+    Option("_labels", (TASK, ACTOR), {}, _unbuilt({}, instead="label_selector chooses nodes by their labels")),
+    Option("placement_group", (TASK, ACTOR), "default", _old_group, takes_none=True),
+    Option("placement_group_bundle_index", (TASK, ACTOR), -1, _typed(int)),
+    Option("placement_group_capture_child_tasks", (TASK, ACTOR), False, _typed(bool)),
     Option("_generator_backpressure_num_objects", (TASK, METHOD), -1, _window),
     Option("_actor_generator_backpressure_num_objects", (ACTOR,), -1, _window),
     Option("_num_objects_per_yield", (TASK, METHOD), 1, _per_yield, in_options=False),
@@ -281,7 +306,7 @@ OLD_SPELLINGS = {"num_return_vals": "num_returns", "max_reconstructions": "max_r
 
 
 def checked(kind: str, given: Mapping[str, Any], *, in_options: bool = False) -> dict[str, Any]:
-    """`given` checked and normalised, under today's names, without the options that are None.
+    """`given` checked and normalised, under today's names, without those that are None.
 
     Raises ValueError for an unknown option or a value that breaks its rule, TypeError for a wrong type, and
     NotImplementedError for what is not built yet, each naming the option.
@@ -297,7 +322,7 @@ def checked(kind: str, given: Mapping[str, Any], *, in_options: bool = False) ->
             raise ValueError(
                 f"Setting '{name}' is not supported in '.options()'. It cannot be overridden for one call: {decorator}({name}=...)."
             )
-        if value is not None:
+        if value is not None or option.takes_none:
             result[name] = option.rule(name, value)
     return result
 
@@ -342,13 +367,6 @@ def environment(options: Mapping[str, Any]) -> str:
     return canonical(options.get("runtime_env") or {})
 
 
-def _placing(options: Mapping[str, Any]) -> dict[str, Any]:
-    strategy = options.get("scheduling_strategy", "DEFAULT")
-    if isinstance(strategy, str):
-        return {"strategy": strategy}
-    return {"strategy": "NODE", "node": bytes.fromhex(strategy.node_id), "soft": bool(strategy.soft)}
-
-
 def streaming(options: Mapping[str, Any], *, generates: bool) -> Streaming | None:
     """How the results of a function stream; None if they do not. `generates`: it is a generator function.
 
@@ -370,8 +388,9 @@ def streaming(options: Mapping[str, Any], *, generates: bool) -> Streaming | Non
 def task_options(options: Mapping[str, Any], name: str = "", *, generates: bool = False) -> TaskOptions:
     """From checked options. A task that names no CPUs takes one. `name` is used where the options have none."""
     stream = streaming(options, generates=generates)
+    amounts = to_amounts({"CPU": 1, **_named_resources(options)})
     return TaskOptions(
-        amounts=to_amounts({"CPU": 1, **_named_resources(options)}),
+        amounts=amounts,
         returns=1 if stream is not None else options.get("num_returns", 1),
         stream=stream,
         max_retries=options.get("max_retries", TASK_MAX_RETRIES),
@@ -380,7 +399,7 @@ def task_options(options: Mapping[str, Any], name: str = "", *, generates: bool 
         env=environment(options),
         max_calls=options.get("max_calls", 0),
         traced=options.get("enable_task_events", True),
-        **_placing(options),
+        **placing(options, [amounts], options.get("name", name) or "the task"),
     )
 
 
@@ -409,7 +428,7 @@ def actor_options(options: Mapping[str, Any], *, is_async: bool = False) -> Acto
         unordered=_unordered(options.get("allow_out_of_order_execution"), concurrency, is_async),
         traced=options.get("enable_task_events", True),
         window=options.get("_actor_generator_backpressure_num_objects", -1),
-        **_placing(options),
+        **placing(options, [amounts], options.get("name", "") or "the actor"),
     )
 
 

@@ -67,6 +67,16 @@ class RuntimeContext:
         """0 for the first run of the task, 1 for its first retry."""
         return self._facts().attempt
 
+    def get_placement_group_id(self) -> str | None:
+        """The placement group that the task or actor runs in; None outside of groups."""
+        group = self._facts().group
+        return group.hex() if group else None
+
+    @property
+    def should_capture_child_tasks_in_placement_group(self) -> bool:
+        """Whether what is submitted here goes to the same placement group, unless it says otherwise."""
+        return self._facts().captures
+
     @property
     def namespace(self) -> str:
         return self._facts().namespace

@@ -44,7 +44,7 @@ LAYERS = [
         "signatures",
         "types",
     }
-    | {"nbray"},
+    | {"nbray", "strategies"},
     {"cards"},
     {"notebook", "server", "util", "cli", "state", "experimental", "testing", "__main__"},
 ]

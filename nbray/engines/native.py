@@ -22,12 +22,14 @@ from nbray.engines import callsite, nodes_view
 from nbray.engines.cells import Cells
 from nbray.engines.environments import Environments
 from nbray.engines.finished import record_of
+from nbray.engines.groups import GroupDesk
 from nbray.engines.port import (
     ActorOptions,
     ActorToken,
     CallOptions,
     CellProgress,
     FunctionSpec,
+    GroupOptions,
     OutputEvent,
     RuntimeFacts,
     TaskOptions,
@@ -65,7 +67,8 @@ class NativeEngine:
         self.witness = Witness(runtime, self.trace_log, "DRIVER" if is_driver else "WORKER", lambda: self.job.process)
         self._ids = TaskIds(runtime.process)
         self._packer = Packer(self._put_pickled, self._owner_of)
-        self._shapes: dict[int, tuple[Any, m.Shape, str]] = {}
+        self.groups = GroupDesk(self.questions)
+        self._shapes: dict[int, tuple[Any, m.Shape, str, tuple[bytes, bool] | None]] = {}
         self._cell: contextvars.ContextVar[str | None] = contextvars.ContextVar("nbray_cell", default=None)
         self._default_cell = ""
         self._trace_armed = False
@@ -100,7 +103,7 @@ class NativeEngine:
             self.environments.look()
         packed = self._packer.arguments(args, kwargs, function.name)
         task_id = self._ids.next()
-        _, shape, key = self._shapes.get(id(options)) or self._shape(options)
+        _, shape, key, group = self._shapes.get(id(options)) or self._shape(options, function.name)
         definitions = runtime.state.tasks.leases.definitions
         if function.id not in definitions:
             definitions[function.id] = m.DefineFunction(function.id, function.name, function.payload, function.crc)
@@ -108,7 +111,7 @@ class NativeEngine:
         push = m.PushTask(
             task_id, 0, function.id, options.returns, packed.payload, packed.crc, runtime.me, self.job, self.current_cell(),
             options.name or function.name, [], packed.contains, None, bool(retry_types), shape.env,
-            None if options.amounts == ONE_CPU else options.amounts, options.max_calls, options.stream,
+            None if options.amounts == ONE_CPU else options.amounts, options.max_calls, options.stream, group,
         )  # fmt: skip
         task = r.OwnedTask(
             push, options.max_retries, shape=shape, key=key, needs=packed.needs, submitted_ns=time.time_ns(), line=callsite.here()
@@ -126,13 +129,15 @@ class NativeEngine:
         runtime.step(r.Submitted(task))
         return refs
 
-    def _shape(self, options: TaskOptions) -> tuple[Any, m.Shape, str]:
+    def _shape(self, options: TaskOptions, name: str) -> tuple[Any, m.Shape, str, tuple[bytes, bool] | None]:
         """Options objects are made once per function or `.options()`; the entry keeps them, so their id stays theirs."""
-        shape = m.Shape(options.amounts, options.strategy, options.node, options.soft, self._environment(options.env))
+        where = self.groups.choose(options.group, [options.amounts], name)
+        env = self._environment(options.env)
+        shape = m.Shape(options.amounts, options.strategy, options.node, options.soft, env, *where, options.selectors)
         key = msgspec.json.encode(shape, order="sorted").decode()
         if len(self._shapes) > 10_000:
             self._shapes.clear()
-        entry = self._shapes[id(options)] = (options, shape, key)
+        entry = self._shapes[id(options)] = (options, shape, key, (shape.group, shape.capture) if shape.group else None)
         return entry
 
     def _environment(self, own: str) -> str:
@@ -155,6 +160,29 @@ class NativeEngine:
         """The runtime environment of the code that asks, as canonical JSON."""
         return self._environment("") if self.is_driver else self.job_env
 
+    def enter_group(self, group: tuple[bytes, bool] | None) -> None:
+        """What runs in this process from now on is in that placement group, or in none; whether it captures what it submits."""
+        if group != self.groups.here:
+            self.groups.here = group
+            self._shapes = {}  # they depend on it
+
+    def create_group(self, options: GroupOptions) -> bytes:
+        self.runtime.wait_attached()
+        group = self._ids.next()
+        self.groups.create(group, options, self.job, self.facts_here().namespace)
+        return group
+
+    def remove_group(self, group: bytes) -> None:
+        self.runtime.wait_attached()
+        self.runtime.post(self.runtime.state.calls.head, m.RemoveGroup(group))
+
+    def group_ready(self, group: bytes, value: Any) -> ObjectRef[Any]:
+        self.runtime.wait_attached()
+        pickled, contains = self._packer.dumps(value, "placement group", "value")
+        new = object_id(self._ids.next())
+        self.runtime.step(r.GroupAwaited(new, group, self.sealed(new, self.runtime.me, pickled, contains), self.current_cell()))
+        return ObjectRef(new, self.runtime.me, self)
+
     def create_actor(
         self, cls: FunctionSpec, methods: bytes, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: ActorOptions
     ) -> ActorToken:
@@ -165,9 +193,10 @@ class NativeEngine:
         actor = self._ids.next()
         namespace = options.namespace if options.namespace is not None else self.facts_here().namespace
         env = self._environment(options.env)
+        group = self.groups.choose(options.group, [options.running, options.placement], cls.name)
         introduction = runtime.state.tasks.leases.introduction
         where = (introduction.path, introduction.directory) if isinstance(introduction, m.DefineJob) else ([], "")
-        shape = m.Shape(options.placement, options.strategy, options.node, options.soft, env)
+        shape = m.Shape(options.placement, options.strategy, options.node, options.soft, env, *group, options.selectors)
         spec = m.ActorSpec(
             actor, runtime.me, self.job, cls.name, cls.id, cls.payload, cls.crc, packed.payload, packed.crc, [], packed.contains,
             shape, options.running, options.max_restarts, options.max_task_retries, options.max_concurrency, options.is_async,
@@ -336,7 +365,9 @@ class NativeEngine:
         with self.runtime.locked() as state:
             waiting = sum(not self.runtime.is_ready(o, local=True) for o in object_ids)
             tasks = (state.tasks.tasks.get(o[:16]) for o in object_ids)
-            why = {state.tasks.leases.why_queued(task) for task in tasks if task is not None} - {""}
+            why = {state.tasks.leases.why_queued(task) for task in tasks if task is not None}
+            why |= {state.groups.why(o) for o in object_ids[:100]}
+            why -= {""}
         said = f" ({'; '.join(sorted(why))})" if why else ""
         return f"{waiting} of {len(object_ids)} objects {'was' if waiting == 1 else 'were'} not ready{said}"
 

@@ -25,6 +25,29 @@ class FunctionSpec(msgspec.Struct, frozen=True):
     crc: int
 
 
+class GroupChoice(msgspec.Struct, frozen=True):
+    """Which placement group work goes to. `inherits`: the one that the submitting task runs in, if that captures its children."""
+
+    inherits: bool = True
+    group: bytes = b""
+    bundle: int = -1
+    capture: bool | None = None  #: None: as the submitting task
+
+
+INHERITED = GroupChoice()
+
+
+class GroupOptions(msgspec.Struct, frozen=True):
+    """A placement group as it is asked for. Amounts are integers of 1/10,000."""
+
+    bundles: list[dict[str, int]]
+    strategy: str = "PACK"
+    name: str = ""
+    detached: bool = False
+    selectors: list[list[tuple[str, str]]] = []  #: one per bundle, or none at all
+    target: bytes = b""  #: the node to prefer
+
+
 class TaskOptions(msgspec.Struct, frozen=True):
     """What `f.options(...)` and defaults came to. Amounts are integers of 1/10,000 (sched/resources.py)."""
 
@@ -40,6 +63,8 @@ class TaskOptions(msgspec.Struct, frozen=True):
     max_calls: int = 0  #: runs of the function that one worker may have; 0: any number
     traced: bool = True  #: listed among the tasks, and in the timeline
     stream: Streaming | None = None  #: results come one by one; the one return is the task's end
+    group: GroupChoice = INHERITED
+    selectors: list[list[tuple[str, str]]] = []  #: labels of the node, as alternatives (wire.messages.Shape)
 
 
 class ActorOptions(msgspec.Struct, frozen=True):
@@ -64,6 +89,8 @@ class ActorOptions(msgspec.Struct, frozen=True):
     unordered: bool = False  #: a call whose arguments are late does not hold back later ones
     traced: bool = True  #: its calls are, unless a method says otherwise
     window: int = -1  #: items of all its generators that may wait to be taken; -1: any number
+    group: GroupChoice = INHERITED
+    selectors: list[list[tuple[str, str]]] = []
 
 
 class CallOptions(msgspec.Struct, frozen=True):
@@ -126,6 +153,8 @@ class RuntimeFacts(msgspec.Struct, frozen=True):
     cancelled: bool = False
     restarted: bool = False
     in_async_actor: bool = False
+    group: bytes = b""  #: the placement group that it runs in
+    captures: bool = False  #: what it submits goes there too
 
 
 class NameCount(msgspec.Struct):
@@ -187,6 +216,19 @@ class Engine(Protocol):
 
     def exit_actor(self) -> None:
         """Raises inside the calling actor task; TypeError outside one."""
+        ...
+
+    # -- placement groups
+    def create_group(self, options: GroupOptions) -> bytes:
+        """The id of a new group, which is being placed. Raises ValueError when its name is taken."""
+        ...
+
+    def remove_group(self, group: bytes) -> None:
+        """What runs in it ends. Does nothing to a group that is gone."""
+        ...
+
+    def group_ready(self, group: bytes, value: Any) -> ObjectRef[Any]:
+        """A reference that has `value` once the group is placed, and fails with TaskPlacementGroupRemoved when it is removed."""
         ...
 
     # -- objects

@@ -14,6 +14,7 @@ import msgspec
 
 from nbray.head import obituary
 from nbray.head.endings import Endings
+from nbray.head.groups import Groups
 from nbray.head.members import Members
 from nbray.head.placing import Placing, key_of
 from nbray.head.records import ALIVE, DEAD, PENDING, RESTARTING, ActorRecord, Life, Persist
@@ -47,11 +48,12 @@ NO_ACTOR: ActorId = b"\0" * 16
 class Directory:
     """Every actor of the cluster."""
 
-    def __init__(self, members: Members, late: Counter[str], out: list[Effect]) -> None:
+    def __init__(self, members: Members, groups: Groups, late: Counter[str], out: list[Effect]) -> None:
         self.members = members
+        self.groups = groups
         self.late = late
         self.out = out
-        self.placing = Placing(members, self._publish, self._tell)
+        self.placing = Placing(members, groups, self._publish, self._tell)
         self.live: dict[ActorId, ActorRecord] = {}
         self.dead: dict[ActorId, ActorRecord] = {}  #: oldest death first
         self.names: dict[tuple[str, str], ActorId] = {}  #: (namespace, name) -> a live actor
@@ -280,6 +282,19 @@ class Directory:
             else:
                 self.end(record, obituary.node_died(record, node, reason), now)
 
+    def group_removed(self, group: bytes, why: str, now: float) -> None:
+        """A placement group is gone: every actor in it ends, whatever restarts it has left."""
+        for record in [record for record in self.live.values() if record.spec.placement.group == group]:
+            if record.state == DEAD:  # it went with another that ended just now
+                continue
+            self._end_process(record, kill=True, reason="its placement group was removed")
+            self.end(record, obituary.group_removed(record, why), now)
+
+    def keeps(self, process: ProcessId) -> bool:
+        """Whether the process is an actor's that outlives its job."""
+        actor = self.hosts.get(process)
+        return actor is not None and self._outlives_job(self.live[actor])
+
     def _outlives_job(self, record: ActorRecord) -> bool:
         """Detached, or owned (through any number of actors) by one that is."""
         while not record.spec.detached:
@@ -351,8 +366,11 @@ class Directory:
                 self._end_with_owner(self.live[actor], reason, now)
 
     def _never(self, record: ActorRecord, now: float) -> bool:
-        """End an actor that is bound to a node that is not alive: no waiting will help."""
+        """End an actor that is bound to a node that is not alive, or to a group that is no more: no waiting will help."""
         where = record.spec.placement
+        if where.group and where.group not in self.groups.live:
+            self.end(record, obituary.group_removed(record, self.groups.why(where.group)), now)
+            return True
         if where.strategy != "NODE" or where.soft or where.node in self.members.nodes:
             return False
         views = [*self.members.views(), *(r.view() for r in self.members.dead.values() if r.info.node == where.node)]

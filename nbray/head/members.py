@@ -15,7 +15,7 @@ from nbray import config
 from nbray.head.records import NodeGone, NodeRecord, Persist
 from nbray.ids import Address, NodeId
 from nbray.machine import Effect, Send
-from nbray.wire.messages import Amounts, ClusterView, HeartbeatTaken, Message, NodeAccepted, NodeDied, NodeInfo
+from nbray.wire.messages import ClusterView, HeartbeatTaken, Message, NodeAccepted, NodeDied, NodeInfo, Shape
 
 #: More than this share of the nodes silent together is taken for one fault, not many deaths.
 MASS_SHARE = 0.55
@@ -146,8 +146,8 @@ class Members:
         record.changed()
         self._changed(now, membership=False)
 
-    def has_room(self, demand: Amounts) -> bool:
-        return any(record.has_room(demand) for record in self.nodes.values())
+    def has_room(self, shape: Shape) -> bool:
+        return any(record.has_room(shape) for record in self.nodes.values())
 
     def send(self, node: NodeId, message: Message) -> None:
         self.out.append(Send(Address(node, node), message))

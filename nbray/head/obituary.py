@@ -64,6 +64,18 @@ def unschedulable(record: ActorRecord, why: str) -> Failure:
     )
 
 
+def group_removed(record: ActorRecord, why: str) -> Failure:
+    """An actor that lived is dead like any other; one that had not started yet can never start."""
+    if record.worker is not None or record.restarts:
+        return _failure(record, "placement group removed", f"its placement group was removed. {why}")
+    return Failure(
+        "ActorPlacementGroupRemoved",
+        "ActorPlacementGroupRemoved",
+        f"{called(record)} can never start: its placement group was removed. {why}",
+        fields=_facts(record, "placement group removed"),
+    )
+
+
 def init_raised(record: ActorRecord, failure: Failure) -> Failure:
     """The failure of `__init__`, with the user's traceback and exception kept, as the end of the actor."""
     if failure.kind.startswith("Actor") or failure.kind == "RuntimeEnvSetupError":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from nbray.head.groups import Groups
 from nbray.head.members import Members
 from nbray.head.records import ActorRecord, NodeRecord
 from nbray.ids import ActorId, NodeId
@@ -18,20 +19,24 @@ from nbray.wire.messages import PlaceActor, Shape
 #: How often the reason for waiting is looked at again.
 REMIND_S = 5.0
 
-ShapeKey = tuple[tuple[tuple[str, int], ...], str, bytes, bool]
+ShapeKey = tuple[object, ...]
 
 
 def key_of(shape: Shape) -> ShapeKey:
     """What actors must share to wait in one line. The environment does not matter to placing."""
-    return tuple(sorted(shape.amounts.items())), shape.strategy, shape.node, shape.soft
+    selectors = tuple(map(tuple, shape.selectors))
+    return tuple(sorted(shape.amounts.items())), shape.strategy, shape.node, shape.soft, shape.group, shape.bundle, selectors
 
 
 class Placing:
     """The waiting actors, first come first served within a shape."""
 
-    def __init__(self, members: Members, placed: Callable[[ActorRecord], None], told: Callable[[ActorRecord], None]) -> None:
+    def __init__(
+        self, members: Members, groups: Groups, placed: Callable[[ActorRecord], None], told: Callable[[ActorRecord], None]
+    ) -> None:
         """`placed` is called when an actor has got a node, `told` when the reason why it waits has changed."""
         self.members = members
+        self.groups = groups
         self.lines: dict[ShapeKey, dict[ActorId, ActorRecord]] = {}
         self._placed = placed
         self._told = told
@@ -47,7 +52,7 @@ class Placing:
         if not line:
             self._remind_at = max(self._remind_at, now + REMIND_S)
         line[record.actor] = record
-        record.waiting = explain(record.spec.placement, self.members.views())
+        record.waiting = self._why(record.spec.placement)
         return False
 
     def remove(self, record: ActorRecord) -> None:
@@ -63,7 +68,7 @@ class Placing:
             line = self.lines[key]
             while line:
                 record = next(iter(line.values()))
-                if room is not None and not room.has_room(record.spec.placement.amounts):
+                if room is not None and not room.has_room(record.spec.placement):
                     break
                 if not self._place(record, now):
                     break
@@ -76,9 +81,8 @@ class Placing:
         if now < self._remind_at:
             return
         self._remind_at = now + REMIND_S
-        views = self.members.views()
         for line in self.lines.values():
-            why = explain(next(iter(line.values())).spec.placement, views)
+            why = self._why(next(iter(line.values())).spec.placement)
             for record in line.values():
                 if record.waiting != why:
                     record.waiting = why
@@ -88,10 +92,19 @@ class Placing:
         """Those that may run on `node` and nowhere else."""
         return [
             record
-            for (_, strategy, where, soft), line in self.lines.items()
-            if strategy == "NODE" and where == node and not soft
+            for line in self.lines.values()
             for record in line.values()
+            if (where := record.spec.placement).strategy == "NODE" and where.node == node and not where.soft
         ]
+
+    def of_group(self, group: bytes) -> list[ActorRecord]:
+        """Those that wait for a bundle of that placement group."""
+        return [record for line in self.lines.values() for record in line.values() if record.spec.placement.group == group]
+
+    def _why(self, shape: Shape) -> str:
+        if shape.group and not self.groups.is_open(shape.group):
+            return self.groups.why(shape.group) or "Waits for its placement group, which is being placed."
+        return explain(shape, self.members.views())
 
     def waiting(self) -> Sequence[tuple[ActorRecord, int]]:
         """One actor of each line, and the length of the line."""
@@ -102,16 +115,18 @@ class Placing:
 
     def _place(self, record: ActorRecord, now: float) -> bool:
         spec = record.spec
+        if spec.placement.group and not self.groups.is_open(spec.placement.group):
+            return False
         owner = spec.owner.node
         near = [(d.value.location.node, d.value.location.size) for d in spec.dependencies if d.value.location is not None]
         node = choose(spec.placement, owner, self.members.open_views(), near, self._turn)
         if node is None:
             return False
         target = self.members.nodes[node]
-        if not target.has_room(spec.placement.amounts):
+        if not target.has_room(spec.placement):
             return False
-        self._turn += spec.placement.strategy == "SPREAD"
-        target.hold(spec.actor, record.epoch, spec.running, now)
+        self._turn += spec.placement.strategy == "SPREAD" or bool(spec.placement.group)
+        target.hold(spec.actor, record.epoch, spec.running, now, spec.placement)
         self.members.room_changed(target, now)
         record.node, record.waiting = node, ""
         record.tell(f"epoch {record.epoch} placed on node {node.hex()}")

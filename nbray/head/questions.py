@@ -2,6 +2,8 @@
 
 nodes, actors, jobs      a list of dicts with plain values; ids as hex
 named_actors             [{"name", "namespace"}]; arguments: namespace (one), or all_namespaces=True
+groups                   the placement groups; arguments: group (bytes, one)
+named_group              name, namespace -> the id of the group that has the name, or None
 trace                    a list of bytes: the batches of nbray/trace.py that processes have sent, oldest first; arguments:
                          without (a list of process ids: not theirs)
 kv_put                   namespace, key, value, overwrite=True -> whether it was written
@@ -20,6 +22,7 @@ from typing import Any
 import msgspec
 
 from nbray.head.directory import Directory
+from nbray.head.groups import GroupRecord, Groups
 from nbray.head.members import Members
 from nbray.head.metrics import Metrics
 from nbray.head.packages import PackageRefused, Packages
@@ -119,8 +122,11 @@ class TraceStore:
 class Questions:
     """Answers from the state of the others; changes nothing but the key-value store."""
 
-    def __init__(self, members: Members, directory: Directory, jobs: dict[ProcessId, JobRecord], out: list[Effect]) -> None:
+    def __init__(
+        self, members: Members, groups: Groups, directory: Directory, jobs: dict[ProcessId, JobRecord], out: list[Effect]
+    ) -> None:
         self.members = members
+        self.groups = groups
         self.directory = directory
         self.jobs = jobs
         self.kv = KeyValues(out)
@@ -131,6 +137,8 @@ class Questions:
             "nodes": self._nodes,
             "actors": self._actors,
             "named_actors": self._named_actors,
+            "groups": self._groups,
+            "named_group": lambda a: self.groups.names.get((a.get("namespace") or "", a.get("name") or "")),
             "jobs": self._jobs,
             "trace": lambda a: [b.records for b in self.trace.batches if b.process not in a.get("without", ())],
             "kv_put": self.kv.put,
@@ -175,6 +183,11 @@ class Questions:
         everywhere, where = arguments.get("all_namespaces", False), arguments.get("namespace", "")
         return [{"name": name, "namespace": space} for space, name in sorted(self.directory.names) if everywhere or space == where]
 
+    def _groups(self, arguments: dict[str, Any]) -> list[dict[str, Any]]:
+        records = {**self.groups.removed, **self.groups.live}
+        wanted = arguments.get("group")
+        return [_group(record) for group, record in records.items() if wanted is None or group == wanted]
+
     def _jobs(self, _: dict[str, Any]) -> list[dict[str, Any]]:
         return [
             {
@@ -206,6 +219,22 @@ def _node(record: NodeRecord, waiting_actors: list[dict[str, Any]]) -> dict[str,
         "store_used": view.store_used,
         "queued": [{"amounts": q.amounts, "count": q.count, "why": q.why} for q in view.queued] + waiting_actors,
         "death_cause": record.cause,
+    }
+
+
+def _group(record: GroupRecord) -> dict[str, Any]:
+    spec = record.spec
+    return {
+        "group": spec.group,
+        "name": spec.name,
+        "namespace": spec.namespace,
+        "strategy": spec.strategy,
+        "state": record.state,
+        "bundles": spec.bundles,
+        "nodes": [record.places.get(index, b"").hex() for index in range(len(spec.bundles))],
+        "detached": spec.detached,
+        "job_id": spec.job.process.hex(),
+        "why": record.why,
     }
 
 

@@ -6,10 +6,14 @@ import msgspec
 
 from nbray.ids import ActorId, Address, NodeId
 from nbray.machine import Effect
-from nbray.sched.resources import fits, give
-from nbray.wire.messages import ActorSpec, ActorUpdate, Amounts, Failure, NodeInfo
+from nbray.sched.resources import give
+from nbray.sched.rooms import has_room, without
+from nbray.wire.messages import ActorSpec, ActorUpdate, Amounts, BundleInfo, Failure, NodeInfo, Shape
 
 PENDING, ALIVE, RESTARTING, DEAD = "PENDING", "ALIVE", "RESTARTING", "DEAD"
+
+#: A demand that draws from the node itself.
+ANYWHERE = Shape({})
 
 #: A story is for a person: the beginning of an actor's life says less than its last turns.
 STORY_LINES = 12
@@ -23,7 +27,8 @@ class Persist(Effect, frozen=True, gc=False):
     value: bytes | None
 
 
-#: What the journal gives back: table -> key -> value. Tables are "nodes", "jobs", "actors" (specs), "lives", "endings", "kv".
+#: What the journal gives back: table -> key -> value. Tables: "nodes", "jobs", "actors" (specs), "lives", "endings", "groups",
+#: "kv".
 Tables = dict[str, dict[bytes, bytes]]
 
 
@@ -108,13 +113,15 @@ class ActorRecord:
 
 
 class Hold:
-    """What one epoch of an actor takes on a node. `counted`: the node's last report of what it has free includes it."""
+    """What one epoch of an actor, or the bundles of a group, take on a node. `counted`: the node's last report of what it has free
+    includes it."""
 
-    __slots__ = ("amounts", "counted", "index", "placed_at", "started")
+    __slots__ = ("amounts", "counted", "index", "placed_at", "shape", "started")
 
-    def __init__(self, amounts: Amounts, index: int, placed_at: float) -> None:
+    def __init__(self, amounts: Amounts, index: int, placed_at: float, shape: Shape) -> None:
         self.amounts = amounts
-        self.index = index  #: this was the index-th PlaceActor to the node, from 1
+        self.shape = shape  #: says what the amounts come out of: the node, or a bundle
+        self.index = index  #: this was the index-th PlaceActor or ReserveBundles to the node, from 1
         self.placed_at = placed_at
         self.started = False  #: the node answered, so its next report counts it
         self.counted = False
@@ -144,12 +151,11 @@ class NodeRecord:
     def view(self) -> NodeInfo:
         """The node as the scheduler should see it now."""
         if self._view is None:
-            available = dict(self.info.available)
+            view = msgspec.structs.replace(self.info, alive=self.alive, suspect=self.suspect)
             for hold in self.holds.values():
                 if not hold.counted:
-                    for name, units in hold.amounts.items():
-                        available[name] = available.get(name, 0) - units
-            self._view = msgspec.structs.replace(self.info, available=available, alive=self.alive, suspect=self.suspect)
+                    view = without(view, hold.shape, hold.amounts)
+            self._view = view
         return self._view
 
     def changed(self) -> None:
@@ -166,9 +172,10 @@ class NodeRecord:
         self._view = None
         return new
 
-    def hold(self, actor: ActorId, epoch: int, amounts: Amounts, now: float) -> None:
+    def hold(self, actor: ActorId, epoch: int, amounts: Amounts, now: float, shape: Shape = ANYWHERE) -> None:
+        """`amounts` are taken for an epoch of an actor, or for a try to place a group, out of what `shape` may use here."""
         self.placed += 1
-        self.holds[actor, epoch] = Hold(amounts, self.placed, now)
+        self.holds[actor, epoch] = Hold(amounts, self.placed, now, shape)
         self._view = None
 
     def release(self, actor: ActorId, epoch: int) -> None:
@@ -177,13 +184,29 @@ class NodeRecord:
         self._view = None
         if hold is None or not hold.counted:
             return
+        if hold.shape.group:
+            return  # which of its bundles the node has taken it from only the node knows: its report is awaited
         available = dict(self.info.available)
         give(available, hold.amounts)
         total = self.info.total
         self.info = msgspec.structs.replace(self.info, available={n: min(u, total.get(n, u)) for n, u in available.items()})
 
-    def has_room(self, demand: Amounts) -> bool:
-        return self.alive and not self.suspect and not self.full and fits(self.free, demand)
+    def has_room(self, shape: Shape) -> bool:
+        return self.alive and not self.suspect and not self.full and has_room(self.view(), shape)
+
+    def add_bundle(self, bundle: BundleInfo) -> None:
+        """The node has set this aside, and will report it."""
+        if all((b.group, b.index) != (bundle.group, bundle.index) for b in self.info.bundles):
+            self.info = msgspec.structs.replace(self.info, bundles=[*self.info.bundles, bundle])
+            self._view = None
+
+    def drop_bundles(self, group: bytes, indexes: list[int]) -> None:
+        """The node is told to release these. That their amounts are free it reports once nothing runs in them any more."""
+        for key in [key for key in self.holds if key[0] == group]:
+            del self.holds[key]
+        left = [b for b in self.info.bundles if b.group != group or b.index not in indexes]
+        self.info = msgspec.structs.replace(self.info, bundles=left)
+        self._view = None
 
 
 class JobRecord(msgspec.Struct, array_like=True):

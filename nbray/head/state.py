@@ -3,6 +3,7 @@
     Members     nodes and their leases on being alive
     Directory   actors: names, lives, deaths, owners
     Placing     actors that wait for a node
+    Groups      placement groups: bundles on nodes, reserved all at once
     Questions   listings, key-value store, trace
 
 Events are the messages addressed to the head, and of its own: NodeGone, Tick. Effects are Send and Persist; the Persists of
@@ -19,6 +20,7 @@ import msgspec
 
 from nbray import inquiry
 from nbray.head.directory import Directory
+from nbray.head.groups import GroupRecord, Groups
 from nbray.head.members import Members
 from nbray.head.questions import BadQuestion, Questions
 from nbray.head.records import ALIVE, JobRecord, Life, NodeGone, NodeRecord, Persist, Tables
@@ -32,6 +34,9 @@ from nbray.wire.messages import (
     ActorUnplaced,
     Answer,
     Ask,
+    BundlesRefused,
+    BundlesReserved,
+    CreateGroup,
     Death,
     FindActor,
     Heartbeat,
@@ -44,8 +49,10 @@ from nbray.wire.messages import (
     RegisterActor,
     RegisterNode,
     ReleaseActor,
+    RemoveGroup,
     TraceBatch,
     WatchActor,
+    WatchGroup,
     WatchProcess,
 )
 
@@ -70,8 +77,10 @@ class HeadState:
         self.gone: dict[ProcessId, str] = {}  #: dead processes that owned or hosted actors, and how they ended
         self.watched: set[ProcessId] = set()  #: processes whose node tells us when they die
         self.members = Members(address, session, self.out)
-        self.directory = Directory(self.members, self.late, self.out)
-        self.questions = Questions(self.members, self.directory, self.jobs, self.out)
+        self.groups = Groups(self.members, self.late, self.out)
+        self.groups.on_removed = self._group_removed
+        self.directory = Directory(self.members, self.groups, self.late, self.out)
+        self.questions = Questions(self.members, self.groups, self.directory, self.jobs, self.out)
         self.inquiries = inquiry.Inquiries(address)
         self._now = 0.0
         self._handlers: dict[type, Callable[[Any, float], object]] = {
@@ -92,6 +101,11 @@ class HeadState:
             ActorFailed: self._actor_failed,
             ActorLost: self._actor_lost,
             ActorUnplaced: self.directory.unplaced,
+            CreateGroup: self._create_group,
+            RemoveGroup: self._remove_group,
+            WatchGroup: lambda e, _: self.groups.watch(e),
+            BundlesReserved: self._bundles_reserved,
+            BundlesRefused: self._bundles_refused,
             Ask: self._ask,
             Answer: lambda e, _: self.out.extend(self.inquiries.answered(e)),
             TraceBatch: lambda e, _: self.questions.trace.add(e),
@@ -119,6 +133,7 @@ class HeadState:
         candidates = [
             self.members.next_deadline(),
             self.directory.placing.next_deadline(),
+            self.groups.next_deadline(),
             self.directory.strangers.next_deadline(self._now),
             self.inquiries.deadline(),
         ]
@@ -133,8 +148,9 @@ class HeadState:
         if record is None:
             return
         if returns:
+            self.groups.reattach(record.info.node, record.info.bundles)
             self._reattach(record, now)
-        self.directory.placing.retry(now, record)
+        self._retry(now, record)
 
     def _reattach(self, record: NodeRecord, now: float) -> None:
         """A node from before the head was restarted: ask after everyone on it whose death we may have missed."""
@@ -155,13 +171,15 @@ class HeadState:
         self.out.extend(self.inquiries.gone(lambda who: who.node == node, f"the node is gone: {reason}"))
         for job in [j for j in self.jobs.values() if j.driver.node == node and not j.ended]:
             self._job_ended(job.driver, f"was on node {short(node)}, which is gone: {reason}", now)
+        self.groups.node_died(node, now)
         self.directory.node_died(node, reason, now)
-        self.directory.placing.retry(now)
+        self._retry(now)
 
     def _tick(self, now: float) -> None:
         for death in self.members.expire(now):
             self._node_died(death.node, death.reason, now)
         self.directory.placing.remind(now)
+        self.groups.remind(now)
         self.out.extend(self.inquiries.expire(now))
         self.directory.strangers.expire({job.driver.process for job in self.jobs.values() if not job.ended}, now)
 
@@ -184,10 +202,11 @@ class HeadState:
             self.out.append(Persist("jobs", driver.process, msgspec.msgpack.encode(job)))
             self._forget_ended_jobs()
         self.members.tell_all(JobEnded(driver))
+        self.groups.job_ended(driver, reason, self.directory.keeps, now)
         lasting = [record.spec.env for record in self.directory.live.values() if record.spec.detached]
         self.questions.packages.job_ended(driver.process.hex(), lasting)
         self.directory.job_ended(driver, reason, now)
-        self.directory.placing.retry(now)
+        self._retry(now)
 
     def _forget_ended_jobs(self) -> None:
         ended = [process for process, job in self.jobs.items() if job.ended]
@@ -204,7 +223,8 @@ class HeadState:
         reason = f"has ended (pid {death.pid})"
         self._remember_gone(death.process, reason)
         self.directory.process_died(death, reason, now)
-        self.directory.placing.retry(now)
+        self.groups.process_died(death.process, reason, now)
+        self._retry(now)
 
     def _remember_gone(self, process: ProcessId, reason: str) -> None:
         self.gone[process] = reason
@@ -232,7 +252,7 @@ class HeadState:
 
     def _actor_failed(self, event: ActorFailed, now: float) -> None:
         self.directory.failed(event, now)
-        self.directory.placing.retry(now)
+        self._retry(now)
 
     def _actor_lost(self, event: ActorLost, now: float) -> None:
         reason = f"has ended (pid {event.death.pid})"
@@ -241,7 +261,33 @@ class HeadState:
         self.directory.lost(event, now)
         # Also when the report is late: whatever the epoch, that process is gone, and it may have owned actors.
         self.directory.end_owned(event.death.process, reason, now)
-        self.directory.placing.retry(now, self.members.nodes.get(event.death.node))
+        self.groups.process_died(event.death.process, reason, now)
+        self._retry(now, self.members.nodes.get(event.death.node))
+
+    # -- placement groups
+
+    def _create_group(self, event: CreateGroup, now: float) -> None:
+        self.groups.create(event, self.gone.get(event.spec.owner.process, ""), now)
+
+    def _remove_group(self, event: RemoveGroup, now: float) -> None:
+        self.groups.remove(event, now)
+        self._retry(now)
+
+    def _group_removed(self, record: GroupRecord, now: float) -> None:
+        self.directory.group_removed(record.spec.group, record.why, now)
+
+    def _bundles_reserved(self, event: BundlesReserved, now: float) -> None:
+        self.groups.reserved(event, now)
+        self._retry(now)
+
+    def _bundles_refused(self, event: BundlesRefused, now: float) -> None:
+        self.groups.refused(event, now)
+        self._retry(now)
+
+    def _retry(self, now: float, room: NodeRecord | None = None) -> None:
+        """Something may be free, after news of one node only there: for the actors that wait, then for the groups."""
+        self.directory.placing.retry(now, room)
+        self.groups.retry(now)
 
     # -- questions
 
@@ -298,6 +344,7 @@ class HeadState:
         running = [job.driver.process.hex() for job in head.jobs.values() if not job.ended]
         head.questions.packages.restore(tables.get("packages", {}), running)
         head.directory.endings.restore(tables.get("endings", {}))
+        head.groups.restore(tables.get("groups", {}))
         lives = {key: msgspec.msgpack.decode(value, type=Life) for key, value in tables.get("lives", {}).items()}
         for key, value in tables.get("actors", {}).items():
             head.directory.restore(msgspec.msgpack.decode(value, type=ActorSpec), lives.get(key), now)
@@ -310,6 +357,7 @@ class HeadState:
         """Raise AssertionError if an invariant is broken."""
         assert not self.out, "effects were left behind"
         self.members.check()
+        self.groups.check()
         self.directory.check()
         self.inquiries.check()
         for process, job in self.jobs.items():
@@ -324,6 +372,6 @@ class HeadState:
                 assert record.worker.node == record.node
         for line in self.directory.placing.lines.values():
             first = next(iter(line.values()))
-            demand, strategy = first.spec.placement.amounts, first.spec.placement.strategy
-            assert strategy == "NODE" or not self.members.has_room(demand), f"{first.actor.hex()} waits beside free room"
+            where = first.spec.placement
+            assert where.strategy == "NODE" or not self.members.has_room(where), f"{first.actor.hex()} waits beside free room"
         assert self.questions.trace.size_bytes == sum(len(batch.records) for batch in self.questions.trace.batches)

@@ -9,9 +9,11 @@ from collections import Counter
 
 from nbray import config
 from nbray.ids import ActorId, Address
+from nbray.node.bundles import Bundles
 from nbray.node.environments import Standing
 from nbray.node.ground import Ground
 from nbray.node.records import ActorLife, Phase, Worker
+from nbray.node.stock import Stock
 from nbray.wire.messages import (
     ActorExiting,
     ActorFailed,
@@ -29,8 +31,9 @@ from nbray.wire.messages import (
 class ActorDesk:
     """Epochs of actors by (actor, epoch). `settle` gives fresh workers to those that wait."""
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, bundles: Bundles) -> None:
         self.ground = ground
+        self.bundles = bundles
         self.lives: dict[tuple[ActorId, int], ActorLife] = {}
         self.dropped = 0  #: events about epochs that are over
 
@@ -41,10 +44,10 @@ class ActorDesk:
         spec, key = said.spec, (said.spec.actor, said.epoch)
         if key in self.lives:
             self.dropped += 1
-        elif not self.ground.fits(spec.running):
+        elif (stock := self.bundles.room_for(spec.placement, spec.running)) is None:
             self.ground.send(self.ground.head, ActorUnplaced(spec.actor, said.epoch, self.ground.me.node))
         else:
-            self.lives[key] = ActorLife(spec, said.epoch, self.ground.hold(spec.running))
+            self.lives[key] = ActorLife(spec, said.epoch, stock.hold(spec.running), stock)
 
     def started(self, said: ActorStarted) -> None:
         self._relay(said)
@@ -76,6 +79,11 @@ class ActorDesk:
         else:
             self.ground.pool.ask_to_end(self.ground.pool[life.worker], life.intended, now, None, self.ground.out)
 
+    def bundle_gone(self, stock: Stock, reason: str, now: float) -> None:
+        """The bundle was released: what lives in it ends."""
+        for actor, epoch in [key for key, life in self.lives.items() if life.stock is stock]:
+            self.end(EndActor(actor, epoch, True, reason), now)
+
     def worker_gone(self, worker: Worker, death: Death) -> None:
         life = self.lives.get(worker.actor) if worker.actor is not None else None
         if life is not None:
@@ -93,7 +101,7 @@ class ActorDesk:
         worker.phase, worker.since, worker.kill_at = Phase.ENDING, now, now + config.ACTOR_EXIT_S
 
     def _close(self, life: ActorLife, death: Death) -> None:
-        self.ground.release(life.held)
+        life.stock.release(life.held)
         del self.lives[life.spec.actor, life.epoch]
         if not life.failed:
             self.ground.send(self.ground.head, ActorLost(life.spec.actor, life.epoch, death, bool(life.intended)))

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 
 from nbray.ids import Address, NodeId
 from nbray.machine import Effect, Send
 from nbray.node.environments import Environments
 from nbray.node.pool import WorkerPool
-from nbray.sched.resources import fits, give, take
-from nbray.wire.messages import Amounts, Message, NodeInfo, QueuedDemand
+from nbray.node.stock import Bundle, Stock
+from nbray.sched.labels import best_rank
+from nbray.wire.messages import Message, NodeInfo, QueuedDemand, Shape
 
-CPU = "CPU"
 
-
-class Ground:
+class Ground(Stock):
     """One node's resources and surroundings. `out` collects the effects of the event that is being handled."""
 
     def __init__(self, info: NodeInfo, head: Address, pool: WorkerPool) -> None:
+        super().__init__(info.total)
         self.me = Address(info.node, info.node)
         self.head = head
-        self.total: Amounts = dict(info.total)
-        self.free: Amounts = dict(info.total)
         self.pool = pool
         self.environments = Environments()
         self.out: list[Effect] = []
@@ -31,36 +27,17 @@ class Ground:
         self.dead: set[NodeId] = set()  #: nodes that died while this one lived
         self.queued: list[QueuedDemand] = []  #: for the next heartbeat
         self.store_used = 0
-        self.placements = 0  #: PlaceActor messages taken
+        self.placements = 0  #: PlaceActor and ReserveBundles taken
+        self.bundles: dict[tuple[bytes, int], Bundle] = {}  #: set aside for placement groups, by (group, index)
         self._info = info
         self._pool = pool
 
     def send(self, to: Address, message: Message) -> None:
         self.out.append(Send(to, message))
 
-    def fits(self, amounts: Mapping[str, int]) -> bool:
-        return fits(self.free, amounts)
-
-    def hold(self, amounts: Mapping[str, int], *, force: bool = False) -> Amounts:
-        """Take `amounts` from what is free; returns what to give back to `release`."""
-        take(self.free, amounts, force=force)
-        return dict(amounts)
-
-    def release(self, held: Amounts) -> None:
-        """Give back what `hold` returned, once: it is empty afterwards."""
-        give(self.free, held, self.total)
-        held.clear()
-
-    def lend_cpu(self, held: Amounts) -> None:
-        """The holder waits in `get`: others may have its CPU, and nothing else of it."""
-        if units := held.pop(CPU, 0):
-            give(self.free, {CPU: units}, self.total)
-
-    def take_cpu_back(self, held: Amounts, amounts: Mapping[str, int]) -> None:
-        """The holder goes on. The CPU may be taken: then the node is over its CPUs until something ends."""
-        if units := amounts.get(CPU, 0) - held.get(CPU, 0):
-            take(self.free, {CPU: units}, force=True)
-            held[CPU] = amounts[CPU]
+    def has_labels(self, shape: Shape) -> bool:
+        """Whether this node is one that `shape` may run on, as far as labels go."""
+        return not shape.selectors or best_rank(self._info.labels, shape.selectors) is not None
 
     def info(self) -> NodeInfo:
         """This node as it tells others. What is over-used counts as not available."""
@@ -70,6 +47,7 @@ class Ground:
             store_used=self.store_used,
             queued=self.queued,
             placements=self.placements,
+            bundles=[bundle.info() for bundle in self.bundles.values()],
         )
 
     def nodes(self) -> list[NodeInfo]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-import msgspec
-
 from nbray import config
 from nbray.ids import Address, NodeId, ProcessId, short
+from nbray.node.bundles import Bundles
 from nbray.node.environments import Standing
 from nbray.node.ground import Ground
 from nbray.node.queue import LeaseQueue, Verdict
 from nbray.node.records import Lease, Phase, Request, ShapeKey, Worker, shape_key
+from nbray.node.stock import Stock
 from nbray.sched.policy import choose, explain, feasible
 from nbray.sched.resources import fits, in_words, take
+from nbray.sched.rooms import has_room, without
 from nbray.wire.messages import (
     Amounts,
     Death,
@@ -38,8 +39,9 @@ KNOT_S = 0.5
 class LeaseDesk:
     """Requests and leases. `settle` does what has become possible; call it after every event."""
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, bundles: Bundles) -> None:
         self.ground = ground
+        self.bundles = bundles
         self.queue = LeaseQueue()
         self.leases: dict[int, Lease] = {}
         self.dropped = 0  #: events that were true when they were sent
@@ -56,11 +58,13 @@ class LeaseDesk:
         request = Request(said, shape_key(said.shape), now)
         if request.id in self.queue or said.owner.node in self.ground.dead:
             self.dropped += 1  # the second: it did not know yet that it had been declared dead, and will not come to use a lease
-        elif (reason := self._impossible(said)) is not None:
-            self._refuse(request, "TaskUnschedulableError", reason)
+        elif (failure := self._impossible(said)) is not None:
+            self._refuse(request, failure)
         elif not self._redirect(request):
             self.queue.add(request)
-            if not feasible(said.shape, self.ground.nodes()):
+            if said.shape.group:
+                self.bundles.learn(said.shape.group)
+            if not self._feasible(request):
                 self._tell(request, infeasible=True)
 
     def cancel(self, owner: ProcessId, request: int) -> None:
@@ -92,7 +96,7 @@ class LeaseDesk:
             self.ground.send(lease.owner, LeaseLost(lease.id, Address(self.ground.me.node, worker.process), death))
 
     def _forget(self, lease: Lease) -> None:
-        self.ground.release(lease.held)
+        lease.stock.release(lease.held)
         del self.leases[lease.id]
 
     def owner_gone(self, owner: ProcessId, now: float) -> None:
@@ -110,6 +114,11 @@ class LeaseDesk:
     def node_gone(self, node: NodeId, now: float) -> None:
         self._drop(lambda by, _job: by.node == node, f"node {short(node)}, whose process had leased it, died", now)
 
+    def bundle_gone(self, stock: Stock, reason: str, now: float) -> None:
+        """The bundle was released: what runs in it ends."""
+        for lease in [lease for lease in self.leases.values() if lease.stock is stock]:
+            self.ground.pool.kill(self.ground.pool[lease.worker], reason, now, self.ground.out)
+
     def _drop(self, theirs: Callable[[Address, bytes], bool], reason: str, now: float) -> None:
         for request in self.queue:
             if theirs(request.said.owner, request.said.job):
@@ -119,38 +128,51 @@ class LeaseDesk:
                 self.ground.pool.kill(self.ground.pool[lease.worker], reason, now, self.ground.out)
 
     def cluster_changed(self) -> None:
-        """A new ClusterView: what waits may have a better place, or none at all any more."""
+        """A new ClusterView, or news of a group: what waits may have a better place, or none at all any more."""
         for request in self.queue:
-            if (reason := self._impossible(request.said)) is not None:
+            if (failure := self._impossible(request.said)) is not None:
                 self.queue.remove(*request.id)
-                self._refuse(request, "TaskUnschedulableError", reason)
-            elif request.said.hops == 0 and self._redirect(request):
+                self._refuse(request, failure)
+            elif self._redirect(request):
                 self.queue.remove(*request.id)
 
     # -- decisions
 
-    def _impossible(self, said: RequestLease) -> str | None:
-        """Why no wait could ever help: a hard affinity to a node that is dead or was never there."""
+    def _impossible(self, said: RequestLease) -> Failure | None:
+        """Why no wait could ever help: its group was removed, or it must run on a node that is dead or was never there."""
         shape = said.shape
+        if (why := self.bundles.refusal(shape)) is not None:
+            return Failure("TaskPlacementGroupRemoved", message=why, fields={"group": shape.group.hex()})
         if shape.strategy != "NODE" or shape.soft or shape.node == self.ground.me.node:
             return None
         target = self.ground.others.get(shape.node)
-        return None if target is not None and target.alive else explain(shape, self.ground.nodes())
+        if target is not None and target.alive:
+            return None
+        return Failure("TaskUnschedulableError", message=explain(shape, self.ground.nodes()))
+
+    def _feasible(self, request: Request) -> bool:
+        """Whether a node of the cluster could ever hold it. A group that is not placed yet may be."""
+        shape = request.said.shape
+        return self.bundles.why(shape) is not None or feasible(shape, self.ground.nodes())
 
     def _redirect(self, request: Request) -> bool:
-        """Send the request elsewhere if that is better. A request is moved once: two busy nodes would play ball with it."""
+        """Send the request elsewhere if that is better. A request is moved once: two busy nodes would play ball with it. One for
+        a placement group goes where the group's bundles are, and on from there only to one that has room."""
         said, me = request.said, self.ground.me.node
-        if said.hops > 0 or not self.ground.others:
+        if not self.ground.others or (said.hops > 0 and not said.shape.group):
             return False
-        to = choose(said.shape, me, self.ground.nodes(), said.near, self._turn)
+        if said.shape.group and not self.bundles.is_open(said.shape.group):
+            return False
+        nodes = self.ground.nodes()
+        to = choose(said.shape, me, nodes, said.near, self._turn)
         self._turn += 1
         if to is None or to == me:
             return False
+        is_here = said.shape.group and any(self.bundles.stocks(said.shape))
+        if is_here and (has_room(nodes[0], said.shape) or not has_room(self.ground.others[to], said.shape)):
+            return False
         # Until the next view this is all we know of it; without it every request of a burst would go to one free CPU.
-        other = self.ground.others[to]
-        left = dict(other.available)
-        take(left, said.shape.amounts, force=True)
-        self.ground.others[to] = msgspec.structs.replace(other, available=left)
+        self.ground.others[to] = without(self.ground.others[to], said.shape, said.shape.amounts)
         self.ground.send(said.owner, LeaseRedirected(said.request, to))
         return True
 
@@ -161,26 +183,30 @@ class LeaseDesk:
             self._refuse_all(now)
             return missing
         self._settled_at = now
-        free = dict(self.ground.free)
+        free: dict[Stock, Amounts] = {}  #: what is left of each, once those who came before have theirs
 
         def visit(request: Request) -> Verdict:
-            amounts, env = request.said.shape.amounts, request.said.shape.env
-            if not fits(free, amounts):
+            shape, env = request.said.shape, request.said.shape.env
+            for stock in self.bundles.stocks(shape):
+                left = free.setdefault(stock, dict(stock.free))
+                if fits(left, shape.amounts):
+                    break
+            else:
                 return Verdict.FULL
             command = ""
             if env and (made := self.ground.environments.want(env, now, self.ground.out)) is not None:
                 if made.standing is Standing.FAILED:
-                    self._refuse(request, "RuntimeEnvSetupError", made.reason)
+                    self._refuse(request, Failure("RuntimeEnvSetupError", message=made.reason))
                     return Verdict.SERVED
                 if made.standing is Standing.MAKING:
                     return Verdict.FULL  # without the room: others use it meanwhile
                 command = made.command
-            take(free, amounts)  # also for who waits for a worker to start: the room is theirs
+            take(left, shape.amounts)  # also for who waits for a worker to start: the room is theirs
             worker = self.ground.pool.idle_for((request.said.job, env), command)
             if worker is None:
                 missing[command] += 1
                 return Verdict.KEPT
-            self._grant(request, worker, now)
+            self._grant(request, worker, stock, now)
             return Verdict.SERVED
 
         blocked = {worker.process for worker in self.ground.pool.workers.values() if worker.blocked}
@@ -192,12 +218,12 @@ class LeaseDesk:
         self.ground.queued = list(self._demands())
         return missing
 
-    def _grant(self, request: Request, worker: Worker, now: float) -> None:
+    def _grant(self, request: Request, worker: Worker, stock: Stock, now: float) -> None:
         said = request.said
         self._granted += 1
         lease = Lease(
-            self._granted, said.owner, said.job, request.key, said.shape.amounts, self.ground.hold(said.shape.amounts),
-            worker.process, said.retriable, now,
+            self._granted, said.owner, said.job, request.key, said.shape.amounts, stock.hold(said.shape.amounts),
+            worker.process, said.retriable, now, stock,
         )  # fmt: skip
         self.leases[lease.id] = lease
         worker.phase, worker.since, worker.lease, worker.use = Phase.LEASED, now, lease.id, (said.job, said.shape.env)
@@ -206,20 +232,20 @@ class LeaseDesk:
             self._watched.add(said.owner.process)
             self.ground.send(Address(said.owner.node, said.owner.node), WatchProcess(said.owner.process, self.ground.me))
 
-    def _refuse(self, request: Request, kind: str, message: str) -> None:
-        self.ground.send(request.said.owner, LeaseRefused(request.said.request, Failure(kind, message=message)))
+    def _refuse(self, request: Request, failure: Failure) -> None:
+        self.ground.send(request.said.owner, LeaseRefused(request.said.request, failure))
 
     def refuse_all(self, reason: str) -> None:
         for request in self.queue:
             self.queue.remove(*request.id)
-            self._refuse(request, "NodeDiedError", reason)
+            self._refuse(request, Failure("NodeDiedError", message=reason))
 
     def _refuse_all(self, now: float) -> None:
         if self.queue:
             message = self.why_stopped(now)
             for request in self.queue:
                 self.queue.remove(*request.id)
-                self._refuse(request, "WorkerCrashedError", message)
+                self._refuse(request, Failure("WorkerCrashedError", message=message))
 
     def why_stopped(self, now: float) -> str:
         """What to tell whoever wants a worker from a pool that has stopped."""
@@ -245,13 +271,12 @@ class LeaseDesk:
         request = max(self.queue, key=lambda waiting: waiting.since)
         self.queue.remove(*request.id)
         pool, node = self.ground.pool, short(self.ground.me.node)
-        self._refuse(
-            request,
-            "DeadlockError",
+        message = (
             f"all {len(holders)} workers of node {node} wait in get() for tasks that have no process left to run in "
             f"(the limit is {pool.limit} processes for {pool.cpus} CPUs). Who waits for whom: {self._chain(request)}. Do not wait "
-            "for tasks inside tasks that deep: pass references on instead of their values, or return them.",
+            "for tasks inside tasks that deep: pass references on instead of their values, or return them."
         )
+        self._refuse(request, Failure("DeadlockError", message=message))
 
     def _chain(self, request: Request) -> str:
         """Who waits for the task of this request, and who for that one, up to the driver."""
@@ -268,16 +293,19 @@ class LeaseDesk:
         waiting = next((r for r in sorted(self.queue, key=lambda r: r.since) if self._is_stuck(r, now)), None)
         if waiting is None or now < self._recalled_at + config.RECALL_AFTER_S:
             return
-        coming = dict(self.ground.free)
+        stock = next(stock for stock in self.bundles.stocks(waiting.said.shape) if fits(stock.total, waiting.said.shape.amounts))
+        coming = dict(stock.free)
         for lease in self.leases.values():
-            if lease.recalled:
+            if lease.recalled and lease.stock is stock:
                 _add(coming, lease.held)
         per_job = Counter(lease.job for lease in self.leases.values())
         per_class = Counter((lease.owner.process, lease.key) for lease in self.leases.values())
         for lease in sorted(self.leases.values(), key=lambda held: (-per_job[held.job], held.since)):
             if fits(coming, waiting.said.shape.amounts):
                 return
-            if lease.recalled or not lease.held or not self._has_more(lease, waiting, per_job, per_class):
+            if lease.stock is not stock or lease.recalled or not lease.held:
+                continue
+            if not self._has_more(lease, waiting, per_job, per_class):
                 continue
             lease.recalled = True
             self._recalled_at = now
@@ -285,8 +313,10 @@ class LeaseDesk:
             self.ground.send(lease.owner, LeaseRecalled(lease.id, self.ground.me.node))
 
     def _is_stuck(self, request: Request, now: float) -> bool:
-        amounts = request.said.shape.amounts
-        return now >= request.since + config.RECALL_AFTER_S and fits(self.ground.total, amounts) and not self.ground.fits(amounts)
+        shape = request.said.shape
+        if now < request.since + config.RECALL_AFTER_S or self.bundles.room_for(shape, shape.amounts) is not None:
+            return False
+        return any(fits(stock.total, shape.amounts) for stock in self.bundles.stocks(shape))
 
     @staticmethod
     def _has_more(lease: Lease, waiting: Request, per_job: Counter[bytes], per_class: Counter[tuple[ProcessId, ShapeKey]]) -> bool:
@@ -298,11 +328,12 @@ class LeaseDesk:
     def _tell_the_waiting(self, now: float) -> None:
         for request in self.queue:
             if not request.told and now >= request.since + config.LEASE_TOLD_S:
-                self._tell(request, infeasible=not feasible(request.said.shape, self.ground.nodes()), now=now)
+                self._tell(request, infeasible=not self._feasible(request), now=now)
 
     def _tell(self, request: Request, *, infeasible: bool, now: float = 0.0) -> None:
-        shape = request.said.shape
-        request.told = self.ground.environments.why_waiting(shape.env, now) or explain(shape, self.ground.nodes())
+        shape, bundles = request.said.shape, self.bundles
+        why = bundles.why(shape) or self.ground.environments.why_waiting(shape.env, now)
+        request.told = why or explain(shape, self.ground.nodes())
         self.ground.send(request.said.owner, LeaseWaiting(request.said.request, infeasible, request.told))
 
     def _demands(self) -> Iterator[QueuedDemand]:

@@ -21,6 +21,7 @@ from nbray.node.records import DriverHello, Phase, Stop, WorkerHello
 from nbray.node.settings import Capacity, NodeSettings, Started, capacity
 from nbray.node.state import NodeState
 from nbray.node.workers import Workers
+from nbray.sched.labels import NODE_ID
 from nbray.store.arena import Arena, create_arena
 from nbray.store.ledger import Ledger
 from nbray.wire import lifeline, rundir
@@ -68,7 +69,7 @@ class _Node:
             pid=os.getpid(),
             total=has.total,
             available=has.total,
-            labels=settings.labels,
+            labels={**settings.labels, NODE_ID: self.id.hex()},
             gateway=gateway_address,
             is_head=self._is_head,
             store_bytes=has.store_bytes,

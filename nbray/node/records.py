@@ -8,17 +8,21 @@ import msgspec
 
 from nbray.ids import ActorId, Address, ProcessId
 from nbray.machine import Effect
+from nbray.node.stock import Stock
 from nbray.wire.messages import ActorSpec, Amounts, Death, RequestLease, Shape
 
 SIGKILL = 9
-ShapeKey = tuple[tuple[tuple[str, int], ...], str, bytes, bool, str]
+ShapeKey = tuple[object, ...]
 #: What a worker has been used for: (job, environment). One that has loaded a job's modules serves no other job.
 Use = tuple[bytes, str]
 
 
 def shape_key(shape: Shape) -> ShapeKey:
     """Equal exactly for shapes whose tasks could share a lease."""
-    return tuple(sorted(shape.amounts.items())), shape.strategy, shape.node, shape.soft, shape.env
+    key = (tuple(sorted(shape.amounts.items())), shape.strategy, shape.node, shape.soft, shape.env)
+    if not shape.group and not shape.selectors:
+        return key
+    return (*key, shape.group, shape.bundle, shape.capture, tuple(map(tuple, shape.selectors)))
 
 
 class Phase(Enum):
@@ -55,7 +59,7 @@ class Worker(msgspec.Struct, gc=False):
 
 
 class Lease(msgspec.Struct, gc=False):
-    """A worker given to an owner. `held` is what it takes from the node now: its CPU is given back while it is blocked."""
+    """A worker given to an owner. `held` is what it takes from `stock` now: its CPU is given back while it is blocked."""
 
     id: int
     owner: Address
@@ -66,6 +70,7 @@ class Lease(msgspec.Struct, gc=False):
     worker: ProcessId
     retriable: bool
     since: float
+    stock: Stock
     recalled: bool = False
 
 
@@ -88,6 +93,7 @@ class ActorLife(msgspec.Struct, gc=False):
     spec: ActorSpec
     epoch: int
     held: Amounts
+    stock: Stock
     worker: ProcessId | None = None
     intended: str = ""  #: why its end, when it comes, is on purpose
     failed: bool = False  #: `__init__` raised, and the head knows

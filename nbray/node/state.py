@@ -3,6 +3,7 @@
     state.py   routes events, answers for processes (drivers, watchers), beats the heart, stops
     leases.py  requests, grants, recalls        actors.py  placed actors
     queue.py   whose turn it is                 pool.py    worker processes        ground.py  resources, cluster view
+    bundles.py placement groups                 stock.py   amounts that are given out
     elsewhere.py  processes of nodes that are gone
 
 After every event everybody settles: whoever waits may have become possible by it.
@@ -21,6 +22,7 @@ from nbray.ids import Address, ProcessId, short
 from nbray.machine import Effect, IllegalTransition, Tick
 from nbray.node import census
 from nbray.node.actors import ActorDesk
+from nbray.node.bundles import Bundles
 from nbray.node.elsewhere import Elsewhere
 from nbray.node.ground import Ground
 from nbray.node.leases import LeaseDesk
@@ -43,7 +45,8 @@ from nbray.node.records import (
     WorkerExited,
     WorkerHello,
 )
-from nbray.sched.resources import UNIT
+from nbray.node.stock import Stock
+from nbray.sched.resources import UNIT, give
 from nbray.wire import messages as m
 
 #: Deaths remembered for whoever asks later; a death is asked about within moments, by those who held something of it.
@@ -57,8 +60,9 @@ class NodeState:
         cpus = max(0, info.total.get("CPU", 0) // UNIT)
         self.pool = WorkerPool(info.node, cpus)
         self.ground = Ground(info, head, self.pool)
-        self.leases = LeaseDesk(self.ground)
-        self.actors = ActorDesk(self.ground)
+        self.bundles = Bundles(self.ground)
+        self.leases = LeaseDesk(self.ground, self.bundles)
+        self.actors = ActorDesk(self.ground, self.bundles)
         self.elsewhere = Elsewhere(self.ground)
         self.inquiries = inquiry.Inquiries(self.ground.me)
         self.drivers: dict[ProcessId, Driver] = {}
@@ -96,6 +100,10 @@ class NodeState:
             m.ActorFailed: lambda e, _: self.actors.failed(e),
             m.ActorExiting: self.actors.exiting,
             m.EndActor: self.actors.end,
+            m.ReserveBundles: lambda e, _: self.bundles.reserve(e),
+            m.ReleaseBundles: self._release_bundles,
+            m.GroupUpdate: lambda e, _: self._group_updated(e),
+            m.WatchGroup: lambda e, _: self.bundles.watch(e),
             m.WatchProcess: self._watch,
             m.ProcessDied: lambda e, now: self._owner_gone(e.death.process, now),
             m.JobEnded: lambda e, now: self._job_gone(e.driver.process, now),
@@ -139,15 +147,19 @@ class NodeState:
 
     def check(self) -> None:
         """Amounts add up, every lease and actor has its worker, and nobody waits who could be served."""
-        held: m.Amounts = {}
+        bundles = [*self.ground.bundles.values(), *self.bundles.ending]
+        held: dict[Stock, m.Amounts] = {stock: {} for stock in (self.ground, *bundles)}
+        for bundle in bundles:
+            give(held[self.ground], bundle.held)
         holders: list[Lease | ActorLife] = [*self.leases.leases.values(), *self.actors.lives.values()]
         for holder in holders:
-            for name, units in holder.held.items():
-                held[name] = held.get(name, 0) + units
-        for name in self.ground.total | held:
-            free, total = self.ground.free.get(name, 0), self.ground.total.get(name, 0)
-            assert free + held.get(name, 0) == total, f"{name}: {free} free and {held.get(name, 0)} held of {total}"
-            assert free >= 0 or name == "CPU", f"{name} is over-used by {-free}"
+            give(held[holder.stock], holder.held)
+        for stock, taken in held.items():
+            for name in stock.total | taken:
+                free, total = stock.free.get(name, 0), stock.total.get(name, 0)
+                assert free + taken.get(name, 0) == total, f"{name}: {free} free and {taken.get(name, 0)} held of {total}"
+                assert free >= 0 or name == "CPU", f"{name} is over-used by {-free}"
+        self.bundles.check()
         self.leases.check()
         self.actors.check()
         self.ground.environments.check()
@@ -172,6 +184,7 @@ class NodeState:
         if self.stopping:
             return
         self.ground.environments.settle(self._inhabited(), now, out)
+        self.bundles.settle()
         missing = self.actors.settle(now)
         stopped = self.pool.stopped_until(now) is not None
         if missing and (self._cannot_fork or stopped):
@@ -237,6 +250,16 @@ class NodeState:
         self._head_heard = now
         me = self.ground.me.node
         self.ground.others = {info.node: info for info in said.nodes if info.node != me and info.alive}
+        self.bundles.view_changed()
+        self.leases.cluster_changed()
+
+    def _release_bundles(self, said: m.ReleaseBundles, now: float) -> None:
+        for bundle in self.bundles.release(said):
+            self.leases.bundle_gone(bundle, said.reason, now)
+            self.actors.bundle_gone(bundle, said.reason, now)
+
+    def _group_updated(self, said: m.GroupUpdate) -> None:
+        self.bundles.updated(said)
         self.leases.cluster_changed()
 
     def _node_died(self, said: m.NodeDied, now: float) -> None:
@@ -325,6 +348,7 @@ class NodeState:
         for watcher in self._watchers.pop(death.process, []):
             self.ground.send(watcher, m.ProcessDied(death))
         self.ground.out.extend(self.inquiries.gone(lambda who: who.process == death.process, "has ended"))
+        self.bundles.process_gone(death.process)
         self._owner_gone(death.process, now)
 
     def _watch(self, said: m.WatchProcess, now: float) -> None:
@@ -354,9 +378,9 @@ class NodeState:
             return
         worker.blocked = blocked
         if blocked:
-            self.ground.lend_cpu(holder.held)
+            holder.stock.lend_cpu(holder.held)
         else:
-            self.ground.take_cpu_back(holder.held, holder.amounts if isinstance(holder, Lease) else holder.spec.running)
+            holder.stock.take_cpu_back(holder.held, holder.amounts if isinstance(holder, Lease) else holder.spec.running)
 
     def _holder(self, worker: Worker) -> Lease | ActorLife | None:
         if worker.lease is not None:

@@ -10,7 +10,7 @@ from IPython.core.error import UsageError
 
 from nbray.actors import ActorHandle
 from nbray.engines.port import Engine
-from nbray.options import NodeAffinitySchedulingStrategy
+from nbray.strategies import NodeAffinitySchedulingStrategy
 
 SHARE = 0.001  #: of a custom resource: naming it places the cell, and hardly uses it up
 NODE_ID_LETTERS = 4  #: at least this many of a node's id

@@ -184,6 +184,15 @@ class WasPut(msgspec.Struct, gc=False):
     line: str = ""
 
 
+class GroupAwaited(msgspec.Struct, gc=False):
+    """`object` is to have `value` when the placement group has been placed."""
+
+    object: ObjectId
+    group: bytes
+    value: Value
+    cell: str = ""
+
+
 class Received(msgspec.Struct, gc=False):
     """A reference was unpickled here: one more hold. `credits`: how often the owner counted us for it already."""
 

@@ -1,7 +1,7 @@
 """The owner: what a process that runs user code knows and decides about what it submitted and put. Pure.
 
-One machine from three tables: objects (objects.py), tasks and leases (tasks.py), actors and calls (calls.py). This file says
-which event goes where; docs/architecture.md has the states.
+One machine from four tables: objects (objects.py), tasks and leases (tasks.py), actors and calls (calls.py), placement groups
+that are awaited (groups.py). This file says which event goes where; docs/architecture.md has the states.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from nbray.ids import Address, NodeId, TaskId, task_of
 from nbray.machine import Effect, Send, Tick
 from nbray.owner import records as r
 from nbray.owner.calls import CallTable
+from nbray.owner.groups import GroupTable
 from nbray.owner.objects import ObjectTable
 from nbray.owner.records import OwnedObject, OwnedTask
 from nbray.owner.tasks import TaskTable
@@ -32,6 +33,7 @@ class OwnerState:
         self.objects = ObjectTable(me, self._out)
         self.tasks = TaskTable(me, self.objects, self._out)
         self.calls = CallTable(me, self.objects, self.tasks, self._out)
+        self.groups = GroupTable(me, self.objects, self._out)
         self.objects.value_arrived = self.tasks.value_arrived
         self.objects.rerun = self.tasks.rerun
         self.objects.freed = self._freed
@@ -48,6 +50,7 @@ class OwnerState:
             r.ActorCreated: lambda e, now: c.create(e.task, e.register),
             r.Called: lambda e, now: c.call(e),
             r.WasPut: lambda e, now: self._put(e),
+            r.GroupAwaited: lambda e, now: self.groups.wait(e),
             r.Received: lambda e, now: o.receive(e.object, e.owner, e.credits),
             r.Dropped: lambda e, now: o.drop(e.objects),
             r.ViewsReleased: lambda e, now: o.views_released(e.objects),
@@ -92,6 +95,7 @@ class OwnerState:
             m.ProcessDied: lambda e, now: self._process_died(e.death),
             m.NodeDied: lambda e, now: self._node_died(e.node, e.reason),
             # actors
+            m.GroupUpdate: lambda e, now: self.groups.updated(e),
             m.ActorUpdate: lambda e, now: c.updated(e),
             m.ActorRejected: lambda e, now: c.rejected(e),
         }
@@ -214,11 +218,12 @@ class OwnerState:
         """Our own node: nothing can be asked until `Attached`."""
         self.tasks.leases.attached = False
         self.calls.cluster_gone(event.failure)
+        self.groups.cluster_gone(event.failure)
         self._node_died(event.node, event.failure.message)
 
     def _attached(self, event: r.Attached) -> None:
         self.me = Address(event.node, self.me.process)
-        self.objects.me = self.tasks.me = self.tasks.leases.me = self.calls.me = self.me
+        self.objects.me = self.tasks.me = self.tasks.leases.me = self.calls.me = self.groups.me = self.me
         self.calls.head = event.head
         self.tasks.leases.attached = True
         self.tasks.leases.pump_all()
@@ -240,6 +245,7 @@ class OwnerState:
         self.tasks.check()
         self.tasks.streams.check()
         self.calls.check()
+        self.groups.check()
 
 
 __all__ = ["OwnerState"]

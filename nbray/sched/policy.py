@@ -6,6 +6,9 @@
     SPREAD    round robin over the nodes that have room.
     NODE      that node; if `soft`, as DEFAULT when it cannot be there.
 
+Work in a placement group has its bundles in place of nodes; work with label selectors has only the nodes that match one, and of
+those with room the ones that match the earliest.
+
 Only nodes that are alive and not suspect are chosen. A node without room is an answer only when none has room: queueing there
 beats moving the task twice.
 """
@@ -15,7 +18,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nbray.ids import NodeId, short
+from nbray.sched import labels
 from nbray.sched.resources import fits, in_words, number_in_words, shortfall
+from nbray.sched.rooms import bundles_for, could_hold, has_labels, has_room
 from nbray.wire.messages import Amounts, NodeInfo, Shape
 
 #: Below this share of its fullest resource a node is packed before others are touched.
@@ -30,7 +35,7 @@ def choose(
     `local` is the node that is asking, `nodes` the cluster in an order that stays the same, `near` the nodes that hold
     arguments with their bytes, `turn` a counter that the caller advances for SPREAD.
     """
-    able = [node for node in nodes if node.alive and not node.suspect and fits(node.total, shape.amounts)]
+    able = [node for node in nodes if node.alive and not node.suspect and could_hold(node, shape)]
     if shape.strategy == "NODE":
         if any(node.node == shape.node for node in able):
             return shape.node
@@ -38,8 +43,10 @@ def choose(
             return None
     if not able:
         return None
-    roomy = [node for node in able if fits(node.available, shape.amounts)]
-    if shape.strategy == "SPREAD":
+    roomy = [node for node in able if has_room(node, shape)]
+    if shape.selectors:
+        roomy, able = _best_matching(roomy, shape), _best_matching(able, shape)
+    if shape.strategy == "SPREAD" or (shape.group and shape.bundle < 0):
         among = roomy or able
         return among[turn % len(among)].node
     if roomy:
@@ -47,9 +54,15 @@ def choose(
     return _shortest_queue(able, local)
 
 
+def _best_matching(nodes: Sequence[NodeInfo], shape: Shape) -> list[NodeInfo]:
+    ranks = [labels.best_rank(node.labels, shape.selectors) for node in nodes]
+    best = min((rank for rank in ranks if rank is not None), default=None)
+    return [node for node, rank in zip(nodes, ranks, strict=True) if rank == best]
+
+
 def feasible(shape: Shape, nodes: Sequence[NodeInfo]) -> bool:
     """Whether a node that lives could ever hold `shape`. A suspect node counts: it may be back in a moment."""
-    held_by = [node for node in nodes if node.alive and fits(node.total, shape.amounts)]
+    held_by = [node for node in nodes if node.alive and could_hold(node, shape)]
     if shape.strategy == "NODE" and not shape.soft:
         return any(node.node == shape.node for node in held_by)
     return bool(held_by)
@@ -95,6 +108,13 @@ def explain(shape: Shape, nodes: Sequence[NodeInfo]) -> str:
         return "No node of the cluster is alive. Add one: nbray start --address ..."
     if shape.strategy == "NODE" and not shape.soft:
         return _explain_affinity(shape, nodes)
+    if shape.group:
+        return _explain_group(shape, alive)
+    if shape.selectors:
+        alive = [node for node in alive if has_labels(node, shape)]
+        demand = f"{demand} on a node with {labels.in_words(shape.selectors)}"
+        if not alive:
+            return f"Needs {demand}; no node has such labels. Ask for others, or add a node: nbray start --address ... --labels ..."
     if not feasible(shape, nodes):
         lack = shortfall([node.total for node in alive], shape.amounts, [short(node.node) for node in alive])
         return f"Needs {lack}. Lower the demand, or add a node: nbray start --address ..."
@@ -103,12 +123,26 @@ def explain(shape: Shape, nodes: Sequence[NodeInfo]) -> str:
     if not healthy:
         only = f"the only node with that much ({short(able[0].node)}) has missed its heartbeats"
         return f"Needs {demand}; {only}. Starts when it is heard of again."
-    roomy = [node for node in healthy if fits(node.available, shape.amounts)]
+    roomy = [node for node in healthy if has_room(node, shape)]
     if roomy:
         return f"Needs {demand}; node {short(roomy[0].node)} has that free and is about to start it."
     freest = min(healthy, key=lambda node: load(node.total, node.available))
     freest_has = f"the freest node ({short(freest.node)}) has {_in_use(freest, shape.amounts)}"
     return f"Needs {demand}; {freest_has}. Starts when running work ends, or sooner with another node."
+
+
+def _explain_group(shape: Shape, alive: Sequence[NodeInfo]) -> str:
+    where = "its placement group" if shape.bundle < 0 else f"bundle {shape.bundle} of its placement group"
+    demand = f"{in_words(shape.amounts)} in {where} {short(shape.group)}"
+    bundles = [bundle for node in alive for bundle in bundles_for(node, shape)]
+    if not bundles:
+        return f"Needs {demand}, which is on no node that lives. Starts when it has been placed."
+    lack = shortfall([bundle.total for bundle in bundles], shape.amounts, [f"bundle {bundle.index}" for bundle in bundles])
+    if lack:
+        return f"Needs {demand}; no bundle is that large. Lower the demand, or make a group with larger bundles."
+    if any(fits(bundle.free, shape.amounts) for bundle in bundles):
+        return f"Needs {demand}, which has that free and is about to start it."
+    return f"Needs {demand}, where all of it is in use. Starts when work in the group ends."
 
 
 def _explain_affinity(shape: Shape, nodes: Sequence[NodeInfo]) -> str:

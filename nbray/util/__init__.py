@@ -8,15 +8,28 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# Not at its first use: the function has the name of its module, which would take its place here once it is imported.
+from nbray.util.placement_group import placement_group
+
 if TYPE_CHECKING:
     from nbray.util.actor_pool import ActorPool
     from nbray.util.helpers import as_completed, map_unordered
+    from nbray.util.placement_group import (
+        get_current_placement_group,
+        get_placement_group,
+        placement_group_table,
+        remove_placement_group,
+    )
 
 #: Where each public name lives.
 _HOMES = {
     "ActorPool": "nbray.util.actor_pool",
     "as_completed": "nbray.util.helpers",
+    "get_current_placement_group": "nbray.util.placement_group",
+    "get_placement_group": "nbray.util.placement_group",
     "map_unordered": "nbray.util.helpers",
+    "placement_group_table": "nbray.util.placement_group",
+    "remove_placement_group": "nbray.util.placement_group",
 }
 _MODULES = (
     "actor_pool",
@@ -27,10 +40,20 @@ _MODULES = (
     "metrics",
     "multiprocessing",
     "queue",
+    "scheduling_strategies",
     "state",
 )
 
-__all__ = ["ActorPool", "as_completed", "map_unordered"]
+__all__ = [
+    "ActorPool",
+    "as_completed",
+    "get_current_placement_group",
+    "get_placement_group",
+    "map_unordered",
+    "placement_group",
+    "placement_group_table",
+    "remove_placement_group",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -32,6 +32,8 @@ Id20 = Annotated[bytes, Meta(min_length=20, max_length=20)]
 Text = Annotated[str, Meta(max_length=65_536)]
 #: Inline values are at most config.INLINE_LIMIT; functions and actor specs may be larger. 16 MiB bounds a whole message.
 Payload = Annotated[bytes, Meta(max_length=16 * 2**20)]
+#: What a node's labels must be, all of it: (label, condition) pairs. Conditions are those of sched/labels.py.
+Selector = list[tuple[str, str]]
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
@@ -113,13 +115,21 @@ class Streaming(Record, frozen=True, array_like=True, gc=False):
 
 
 class Shape(Record, frozen=True, array_like=True):
-    """What tasks must share to run under one lease: resources, placement, environment."""
+    """What tasks must share to run under one lease: resources, placement, environment.
+
+    With `group`, amounts come out of a bundle of that placement group: `bundle`, or whichever has room for -1. `selectors` are
+    alternatives, the best first: nodes that match the first are taken before nodes that match the next, and no others.
+    """
 
     amounts: Amounts
     strategy: Text = "DEFAULT"  #: DEFAULT, SPREAD, or NODE
     node: bytes = b""  #: for NODE: where
     soft: bool = False  #: for NODE: elsewhere is allowed when it cannot be there
     env: Text = ""  #: canonical JSON of the runtime environment
+    group: bytes = b""  #: the placement group; empty: none
+    bundle: int = -1
+    capture: bool = False  #: what runs here submits into the same group, unless told otherwise
+    selectors: list[Selector] = []  #: none: any labels will do
 
 
 class Death(Record, frozen=True, array_like=True, gc=False):
@@ -134,6 +144,15 @@ class Death(Record, frozen=True, array_like=True, gc=False):
     reason: Text = ""  #: an intended end in words ("killed by nbray.kill", "exit_actor", "idle"), else empty
     log_tail: str = ""
     log_path: Text = ""
+
+
+class BundleInfo(Record, frozen=True, array_like=True):
+    """A part of a node that is set aside for a placement group, and what of it is free."""
+
+    group: Id16
+    index: int
+    total: Amounts
+    free: Amounts
 
 
 class NodeInfo(Record, frozen=True, array_like=True):
@@ -152,7 +171,8 @@ class NodeInfo(Record, frozen=True, array_like=True):
     store_used: int = 0
     queued: list[QueuedDemand] = []
     suspect: bool = False  #: missed heartbeats: no new work goes there. Only the head knows, and says so in ClusterView
-    placements: int = 0  #: PlaceActor messages taken so far in this life: those that `available` already reflects
+    placements: int = 0  #: PlaceActor and ReserveBundles taken so far in this life: those that `available` already reflects
+    bundles: list[BundleInfo] = []
 
 
 class QueuedDemand(Record, frozen=True, array_like=True, gc=False):
@@ -320,6 +340,7 @@ class PushTask(Message, frozen=True, array_like=True, tag=True):
     amounts: Amounts | None = None  #: what it holds while it runs; None: one CPU, which nearly all do
     max_calls: int = 0  #: runs of this function that a worker may have, then it ends; 0: any number
     stream: Streaming | None = None  #: a generator
+    group: tuple[Id16, bool] | None = None  #: the placement group it runs in, and whether what it submits does too
 
 
 class PushCall(Message, frozen=True, array_like=True, tag=True):
@@ -843,6 +864,85 @@ class EndActor(Message, frozen=True, array_like=True, tag=True, gc=False):
     reason: Text
 
 
+# ---------------------------------------------------------------------------------------------- placement groups
+
+
+class GroupSpec(Record, frozen=True, array_like=True):
+    """A placement group as it was asked for. `selectors[i]`, where there are any, is for bundle i."""
+
+    group: Id16
+    bundles: list[Amounts]
+    strategy: Text  #: PACK, SPREAD, STRICT_PACK or STRICT_SPREAD
+    owner: Address
+    job: Address
+    name: Text = ""
+    namespace: Text = ""
+    detached: bool = False
+    selectors: list[Selector] = []
+    target: bytes = b""  #: the node to prefer; empty: none
+
+
+class CreateGroup(Message, frozen=True, array_like=True, tag=True):
+    """any process -> head. Answered by Answer to the owner: with an error when the name is taken."""
+
+    spec: GroupSpec
+    request: int
+
+
+class RemoveGroup(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """any process -> head: what runs in the group ends, and its bundles are the nodes' own again."""
+
+    group: Id16
+
+
+class WatchGroup(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """any process or node -> head: send GroupUpdate now, and at every change."""
+
+    group: Id16
+    watcher: Address
+
+
+class GroupUpdate(Message, frozen=True, array_like=True, tag=True):
+    """head -> watchers, and the nodes with its bundles. States: PENDING, CREATED (every bundle is set aside: use them),
+    RESCHEDULING (some are lost and sought anew, the others stay in use), REMOVED (for ever; also for a group that never was)."""
+
+    group: Id16
+    state: Text
+    places: list[bytes] = []  #: the node of each bundle; empty where it has none
+    bundles: list[Amounts] = []
+    why: Text = ""  #: why it waits, or was removed, in words
+
+
+class ReserveBundles(Message, frozen=True, array_like=True, tag=True):
+    """head -> node: set these aside, all or none. Answered by BundlesReserved or BundlesRefused, with the same `round`."""
+
+    group: Id16
+    round: int
+    bundles: list[tuple[int, Amounts]]
+
+
+class BundlesReserved(Message, frozen=True, array_like=True, tag=True, gc=False):
+    group: Id16
+    round: int
+    node: Id8
+
+
+class BundlesRefused(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """The node's resources went elsewhere meanwhile; nothing is set aside."""
+
+    group: Id16
+    round: int
+    node: Id8
+
+
+class ReleaseBundles(Message, frozen=True, array_like=True, tag=True):
+    """head -> node: end what runs in these bundles of the group; then they are the node's own again. Harmless if it has none."""
+
+    group: Id16
+    indexes: list[int]
+    reason: Text
+
+
 # ---------------------------------------------------------------------------------------------- node <-> head
 
 
@@ -905,8 +1005,8 @@ class DrainNode(Message, frozen=True, array_like=True, tag=True, gc=False):
 
 
 class Ask(Message, frozen=True, array_like=True, tag=True):
-    """A question with one answer. `what`: "nodes", "actors", "named_actors", "jobs", "trace", "kv_get", "kv_put",
-    "kv_del", "kv_keys". Answered by Answer with the same `request`."""
+    """A question with one answer. `what`: "nodes", "actors", "named_actors", "groups", "named_group", "jobs", "trace",
+    "kv_get", "kv_put", "kv_del", "kv_keys". Answered by Answer with the same `request`."""
 
     request: int
     asker: Address

@@ -210,6 +210,8 @@ class Executor:
     def execute(self, push: _Push) -> None:
         """Run one task or call in the calling thread and report it."""
         current = Current(push, started_ns=time.time_ns())
+        if isinstance(push, m.PushTask) and push.group != self.engine.groups.here:
+            self.engine.enter_group(push.group)
         self.running[push.task] = current
         # Cancelled between the order to run it and here: `_interrupt` found nothing to interrupt.
         current.cancelled = self.state.is_cancelled(push.task)
@@ -478,6 +480,8 @@ class Executor:
             f"{spec.class_name}.__init__", spec.dependencies, spec.contains,
         )  # fmt: skip
         self.engine.job = self.runtime.state.objects.driver = spec.job
+        if spec.placement.group:
+            self.engine.enter_group((spec.placement.group, spec.placement.capture))
         current = Current(push)
         token = self.current.set(current)
         try:
@@ -576,7 +580,7 @@ class Executor:
             self.engine.job.process, self.runtime.me.node, self.runtime.process, self.runtime.namespace, welcome.session,
             push.task if push else None, push.name if push else None, actor.id if actor else None, actor.name if actor else None,
             self._amounts(push), push.attempt if push else 0, current.cancelled, actor is not None and actor.epoch > 0,
-            actor is not None and actor.spec.is_async,
+            actor is not None and actor.spec.is_async, *(self.engine.groups.here or (b"", False)),
         )  # fmt: skip
 
 

@@ -14,11 +14,18 @@ from nbray.options import (
     OPTIONS,
     TABLES,
     TASK,
-    NodeAffinitySchedulingStrategy,
     actor_options,
     call_options,
     checked,
     task_options,
+)
+from nbray.strategies import (
+    DoesNotExist,
+    In,
+    NodeAffinitySchedulingStrategy,
+    NodeLabelSchedulingStrategy,
+    NotIn,
+    PlacementGroupSchedulingStrategy,
 )
 
 RAYS_TASK = [
@@ -92,8 +99,8 @@ def test_the_table_has_every_option_of_ray_and_no_other(kind: str, names: list[s
     assert sorted(TABLES[kind]) == sorted(names)
 
 
-@pytest.mark.parametrize("option", OPTIONS, ids=lambda o: o.name)
-def test_none_always_means_the_default(option: Any) -> None:
+@pytest.mark.parametrize("option", [o for o in OPTIONS if not o.takes_none], ids=lambda o: o.name)
+def test_none_means_the_default(option: Any) -> None:
     assert checked(option.kinds[0], {option.name: None}) == {}
 
 
@@ -200,10 +207,7 @@ def test_a_number_of_returns_is_a_count(value: object, error: type[Exception]) -
 @pytest.mark.parametrize(
     ("kind", "name", "value"),
     [
-        (TASK, "label_selector", {"a": "b"}),
-        (TASK, "placement_group", object()),
-        (TASK, "placement_group_bundle_index", 0),
-        (TASK, "placement_group_capture_child_tasks", True),
+        (TASK, "_labels", {"a": "b"}),
         (TASK, "object_store_memory", 100),
         (TASK, "runtime_env", {"container": {"image": "x"}}),
         (METHOD, "tensor_transport", "nccl"),
@@ -253,9 +257,16 @@ def test_older_spellings_work_and_show_todays() -> None:
         ({"max_concurrency": 0}, ValueError, "positive integer"),
         ({"max_pending_calls": 0}, ValueError, "max_pending_calls"),
         ({"get_if_exists": 1}, TypeError, "get_if_exists"),
-        ({"scheduling_strategy": "PACK"}, ValueError, "Invalid scheduling_strategy 'PACK'"),
+        ({"scheduling_strategy": "PACK"}, ValueError, "Invalid scheduling_strategy value PACK"),
         ({"scheduling_strategy": 3}, TypeError, "scheduling_strategy"),
-        ({"scheduling_strategy": NodeAffinitySchedulingStrategy("zz", soft=False)}, ValueError, "no node id"),
+        ({"label_selector": {"zone": "in()"}}, ValueError, r"Invalid label selector value `in\(\)`"),
+        ({"label_selector": {"-zone": "a"}}, ValueError, "Invalid label key name `-zone`"),
+        ({"label_selector": {"zone": 1}}, TypeError, "condition"),
+        ({"label_selector": "zone"}, TypeError, "label_selector"),
+        ({"fallback_strategy": {}}, TypeError, "fallback_strategy"),
+        ({"fallback_strategy": [{}]}, ValueError, "Empty dictionary"),
+        ({"fallback_strategy": [{"num_cpus": 1}]}, ValueError, "Unsupported option found: 'num_cpus'"),
+        ({"placement_group": "pg"}, TypeError, "placement_group"),
         ({"runtime_env": {"env_vars": {"A": 1}}}, TypeError, r"Dict\[str, str\]"),
         ({"runtime_env": "pip"}, TypeError, "runtime_env"),
     ],
@@ -287,6 +298,24 @@ def test_a_strategy_is_translated_for_the_engine() -> None:
     placed = task_options(checked(TASK, {"scheduling_strategy": node}))
     assert (placed.strategy, placed.node, placed.soft) == ("NODE", bytes.fromhex("b71e000000000000"), True)
     assert task_options(checked(TASK, {"scheduling_strategy": "SPREAD"})).strategy == "SPREAD"
+    with pytest.raises(ValueError, match="Invalid node_id 'zz'"):
+        NodeAffinitySchedulingStrategy("zz", soft=False)
+
+
+def test_only_work_that_says_nothing_about_where_follows_its_parents_group() -> None:
+    assert task_options(checked(TASK, {"label_selector": {"zone": "a"}})).group.inherits
+    for said in ("DEFAULT", "SPREAD", NodeLabelSchedulingStrategy({"zone": In("a")}), PlacementGroupSchedulingStrategy(None)):
+        assert not task_options(checked(TASK, {"scheduling_strategy": said})).group.inherits
+
+
+def test_labels_become_alternatives_the_best_first() -> None:
+    strategy = NodeLabelSchedulingStrategy({"zone": In("a", "b"), "old": DoesNotExist()}, soft={"disk": NotIn("hdd")})
+    hard = [("zone", "in(a, b)"), ("old", "!exists()")]
+    assert task_options(checked(TASK, {"scheduling_strategy": strategy})).selectors == [[*hard, ("disk", "!in(hdd)")], hard]
+    wished = {"label_selector": {"zone": "a"}, "fallback_strategy": [{"label_selector": {"zone": "b"}}]}
+    assert task_options(checked(TASK, wished)).selectors == [[("zone", "a")], [("zone", "b")]]
+    with pytest.raises(ValueError, match="cannot both be empty"):
+        NodeLabelSchedulingStrategy({})
 
 
 def test_equal_environments_are_equal_text() -> None:

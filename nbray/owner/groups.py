@@ -1,0 +1,68 @@
+"""References that stand for placement groups which are being placed: `group.ready()`. Pure.
+
+The process that asks owns the reference. Its node tells of the group, and the value is there as soon as the group is CREATED.
+"""
+
+from __future__ import annotations
+
+from nbray.ids import Address
+from nbray.machine import Effect, Send
+from nbray.owner.objects import ObjectTable
+from nbray.owner.records import GroupAwaited, Notice
+from nbray.wire.messages import Failure, GroupUpdate, Value, WatchGroup
+
+
+class GroupTable:
+    """Appends effects to `out`."""
+
+    def __init__(self, me: Address, objects: ObjectTable, out: list[Effect]) -> None:
+        self.me = me
+        self.objects = objects
+        self.out = out
+        self.awaited: dict[bytes, list[GroupAwaited]] = {}
+        self._told: dict[bytes, str] = {}  #: why a group waits, as its person was last told
+
+    def wait(self, event: GroupAwaited) -> None:
+        """Asked anew for each reference: only the last word is good."""
+        obj = self.objects.own(event.object, event.cell, "")
+        obj.seen = True  # a group that is removed on purpose is nobody's unhandled error
+        self.awaited.setdefault(event.group, []).append(event)
+        self.out.append(Send(Address(self.me.node, self.me.node), WatchGroup(event.group, self.me)))
+
+    def updated(self, said: GroupUpdate) -> None:
+        if said.state == "PENDING":
+            awaited = self.awaited.get(said.group)
+            if awaited and said.why and self._told.get(said.group) != said.why:
+                self._told[said.group] = said.why
+                self.out.append(Notice(awaited[0].cell, "waiting", said.why))
+            return
+        self._told.pop(said.group, None)
+        if said.state == "REMOVED":
+            self._settle(said.group, Failure("TaskPlacementGroupRemoved", message=said.why, fields={"group": said.group.hex()}))
+        else:
+            self._settle(said.group, None)
+
+    def cluster_gone(self, failure: Failure) -> None:
+        for group in list(self.awaited):
+            self._settle(group, failure)
+        self._told.clear()
+
+    def why(self, object_id: bytes) -> str:
+        """Why the group that this reference stands for is not placed; nothing if it stands for none."""
+        for group, awaited in self.awaited.items():
+            if any(event.object == object_id for event in awaited):
+                return self._told.get(group, "")
+        return ""
+
+    def _settle(self, group: bytes, failure: Failure | None) -> None:
+        for event in self.awaited.pop(group, ()):
+            obj = self.objects.objects.get(event.object)
+            if obj is not None:
+                self.objects.set_value(obj, event.value if failure is None else Value(failure=failure), counted=False)
+
+    def check(self) -> None:
+        for awaited in self.awaited.values():
+            assert awaited
+            for event in awaited:
+                obj = self.objects.objects.get(event.object)
+                assert obj is None or obj.value is None, "a reference to a group has a value and is waited for"
