@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from nbray.engines.port import GroupChoice, GroupOptions
-from nbray.ids import Address
-from nbray.owner.questions import Questions
+from nbray.ids import object_id
+from nbray.owner.records import GroupAwaited
+from nbray.refs import ObjectRef
 from nbray.sched.resources import fits, to_floats
-from nbray.wire.messages import Amounts, CreateGroup, GroupSpec
+from nbray.wire.messages import Amounts, CreateGroup, GroupSpec, RemoveGroup
+
+if TYPE_CHECKING:
+    from nbray.engines.native import NativeEngine
 
 
 class GroupDesk:
-    """`here` is the group that the running task or actor is in, and whether it captures its children; None: in none."""
+    """Implements engines/port.py:GroupEngine. `here` is the group that the running task or actor is in, and whether it captures its
+    children; None: in none."""
 
-    def __init__(self, questions: Questions) -> None:
+    def __init__(self, engine: NativeEngine) -> None:
         self.here: tuple[bytes, bool] | None = None
-        self._questions = questions
+        self._engine = engine
         self._bundles: dict[bytes, list[Amounts]] = {}  #: of groups that children were captured by
 
-    def create(self, group: bytes, options: GroupOptions, job: Address, namespace: str) -> None:
-        """Register the group with the head. Raises ValueError with the head's words when the name is taken."""
-        runtime = self._questions.runtime
+    def create(self, options: GroupOptions) -> bytes:
+        engine, runtime = self._engine, self._engine.runtime
+        runtime.wait_attached()
+        group = engine._ids.next()
         spec = GroupSpec(
-            group, options.bundles, options.strategy, runtime.me, job, options.name, namespace, options.detached,
-            options.selectors, options.target,
+            group, options.bundles, options.strategy, runtime.me, engine.job, options.name, engine.facts_here().namespace,
+            options.detached, options.selectors, options.target,
         )  # fmt: skip
-        question = self._questions.open()
+        question = engine.questions.open()
         runtime.post(runtime.state.calls.head, CreateGroup(spec, question.request))
-        answer = self._questions.wait(question)
+        answer = engine.questions.wait(question)
         if answer.error:
             raise ValueError(answer.error)
+        return group
+
+    def remove(self, group: bytes) -> None:
+        runtime = self._engine.runtime
+        runtime.wait_attached()
+        runtime.post(runtime.state.calls.head, RemoveGroup(group))
+
+    def ready(self, group: bytes, value: Any) -> ObjectRef[Any]:
+        engine, runtime = self._engine, self._engine.runtime
+        runtime.wait_attached()
+        pickled, contains = engine._packer.dumps(value, "placement group", "value")
+        new = object_id(engine._ids.next())
+        runtime.step(GroupAwaited(new, group, engine.sealed(new, runtime.me, pickled, contains), engine.current_cell()))
+        return ObjectRef(new, runtime.me, engine)
 
     def choose(self, choice: GroupChoice, demands: list[Amounts], name: str) -> tuple[bytes, int, bool]:
         """(group, bundle, capture) for work that says `choice`. Raises ValueError when the group that captures it has no bundle
@@ -43,18 +65,13 @@ class GroupDesk:
 
     def _check_fit(self, group: bytes, demands: list[Amounts], name: str) -> None:
         if group not in self._bundles:
-            told = self._questions.ask("groups", {"group": group})
+            told = self._engine.questions.ask("groups", {"group": group})
             self._bundles[group] = told[0]["bundles"] if told else []
         bundles = self._bundles[group]
         for demand in demands:
             if bundles and not any(fits(bundle, demand) for bundle in bundles):
-                raise ValueError(cannot_fit(name, demand, bundles))
-
-
-def cannot_fit(name: str, demand: Amounts, bundles: list[Amounts]) -> str:
-    """What is said of work that is larger than every bundle of its group."""
-    return (
-        f"Cannot schedule {name} with the placement group because the resource request {to_floats(demand)} cannot fit into any "
-        f"bundles for the placement group, {[to_floats(bundle) for bundle in bundles]}. Ask for less, or say "
-        "scheduling_strategy='DEFAULT' to run it outside of the group."
-    )
+                raise ValueError(
+                    f"Cannot schedule {name} with the placement group because the resource request {to_floats(demand)} cannot fit "
+                    f"into any bundles for the placement group, {[to_floats(bundle) for bundle in bundles]}. Ask for less, or say "
+                    "scheduling_strategy='DEFAULT' to run it outside of the group."
+                )

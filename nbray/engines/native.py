@@ -29,7 +29,6 @@ from nbray.engines.port import (
     CallOptions,
     CellProgress,
     FunctionSpec,
-    GroupOptions,
     OutputEvent,
     RuntimeFacts,
     TaskOptions,
@@ -67,7 +66,7 @@ class NativeEngine:
         self.witness = Witness(runtime, self.trace_log, "DRIVER" if is_driver else "WORKER", lambda: self.job.process)
         self._ids = TaskIds(runtime.process)
         self._packer = Packer(self._put_pickled, self._owner_of)
-        self.groups = GroupDesk(self.questions)
+        self.groups = GroupDesk(self)
         self._shapes: dict[int, tuple[Any, m.Shape, str, tuple[bytes, bool] | None]] = {}
         self._cell: contextvars.ContextVar[str | None] = contextvars.ContextVar("nbray_cell", default=None)
         self._default_cell = ""
@@ -165,23 +164,6 @@ class NativeEngine:
         if group != self.groups.here:
             self.groups.here = group
             self._shapes = {}  # they depend on it
-
-    def create_group(self, options: GroupOptions) -> bytes:
-        self.runtime.wait_attached()
-        group = self._ids.next()
-        self.groups.create(group, options, self.job, self.facts_here().namespace)
-        return group
-
-    def remove_group(self, group: bytes) -> None:
-        self.runtime.wait_attached()
-        self.runtime.post(self.runtime.state.calls.head, m.RemoveGroup(group))
-
-    def group_ready(self, group: bytes, value: Any) -> ObjectRef[Any]:
-        self.runtime.wait_attached()
-        pickled, contains = self._packer.dumps(value, "placement group", "value")
-        new = object_id(self._ids.next())
-        self.runtime.step(r.GroupAwaited(new, group, self.sealed(new, self.runtime.me, pickled, contains), self.current_cell()))
-        return ObjectRef(new, self.runtime.me, self)
 
     def create_actor(
         self, cls: FunctionSpec, methods: bytes, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: ActorOptions
@@ -366,8 +348,7 @@ class NativeEngine:
             waiting = sum(not self.runtime.is_ready(o, local=True) for o in object_ids)
             tasks = (state.tasks.tasks.get(o[:16]) for o in object_ids)
             why = {state.tasks.leases.why_queued(task) for task in tasks if task is not None}
-            why |= {state.groups.why(o) for o in object_ids[:100]}
-            why -= {""}
+            why = (why | {state.groups.why(o) for o in object_ids[:100]}) - {""}
         said = f" ({'; '.join(sorted(why))})" if why else ""
         return f"{waiting} of {len(object_ids)} objects {'was' if waiting == 1 else 'were'} not ready{said}"
 

@@ -178,10 +178,29 @@ class CellProgress(msgspec.Struct, frozen=True):
     records: list[TraceRecord]
 
 
+class GroupEngine(Protocol):
+    """The part of an engine that is about placement groups."""
+
+    def create(self, options: GroupOptions) -> bytes:
+        """The id of a new group, which is being placed. Raises ValueError when its name is taken."""
+        ...
+
+    def remove(self, group: bytes) -> None:
+        """What runs in it ends. Does nothing to a group that is gone."""
+        ...
+
+    def ready(self, group: bytes, value: Any) -> ObjectRef[Any]:
+        """A reference that has `value` once the group is placed, and fails with TaskPlacementGroupRemoved when it is removed."""
+        ...
+
+
 class Engine(Protocol):
     """One running cluster, as seen from this process."""
 
     is_driver: bool
+
+    @property
+    def groups(self) -> GroupEngine: ...
 
     # -- work
     def submit(
@@ -216,19 +235,6 @@ class Engine(Protocol):
 
     def exit_actor(self) -> None:
         """Raises inside the calling actor task; TypeError outside one."""
-        ...
-
-    # -- placement groups
-    def create_group(self, options: GroupOptions) -> bytes:
-        """The id of a new group, which is being placed. Raises ValueError when its name is taken."""
-        ...
-
-    def remove_group(self, group: bytes) -> None:
-        """What runs in it ends. Does nothing to a group that is gone."""
-        ...
-
-    def group_ready(self, group: bytes, value: Any) -> ObjectRef[Any]:
-        """A reference that has `value` once the group is placed, and fails with TaskPlacementGroupRemoved when it is removed."""
         ...
 
     # -- objects

@@ -30,12 +30,12 @@ class Questions:
     """Requests of this process that wait for an answer, by number."""
 
     def __init__(self, runtime: Runtime) -> None:
-        self.runtime = runtime
+        self._runtime = runtime
         self._open: dict[int, Question] = {}
         self._numbers = itertools.count(1)
 
     def open(self) -> Question:
-        self.runtime.refuse_inside()
+        self._runtime.refuse_inside()
         question = Question(next(self._numbers))
         self._open[question.request] = question
         return question
@@ -52,7 +52,7 @@ class Questions:
     def ask(self, what: str, arguments: dict[str, Any]) -> Any:
         """Ask the head and wait. Raises RaySystemError with its words when it refuses."""
         question = self.open()
-        runtime = self.runtime
+        runtime = self._runtime
         runtime.post(runtime.state.calls.head, Ask(question.request, runtime.me, what, arguments))
         answer = self.wait(question)
         if answer.error:

@@ -49,7 +49,7 @@ class PlacementGroup:
         """A reference whose value is this handle, once every bundle has its place. Raises TaskPlacementGroupRemoved, when it is
         fetched, if the group is removed."""
         engine = connection.engine()
-        return engine.put(self) if self.is_empty else engine.group_ready(self.key, self)
+        return engine.put(self) if self.is_empty else engine.groups.ready(self.key, self)
 
     def wait(self, timeout_seconds: float = 30) -> bool:
         """Wait until every bundle has its place; False if that takes longer. Raises TaskPlacementGroupRemoved if it is removed."""
@@ -114,7 +114,7 @@ def placement_group(
     amounts = _checked(bundles)
     selectors = _selectors(bundle_label_selector, len(amounts))
     options = GroupOptions(amounts, strategy, name, lifetime == "detached", selectors, target)
-    key = connection.engine().create_group(options)
+    key = connection.engine().groups.create(options)
     return PlacementGroup(key, [{resource: float(number) for resource, number in bundle.items()} for bundle in bundles])
 
 
@@ -123,7 +123,7 @@ def remove_placement_group(placement_group: PlacementGroup) -> None:
     if not isinstance(placement_group, PlacementGroup):
         raise TypeError(f"remove_placement_group() takes a placement group, not {placement_group!r:.100}")
     if not placement_group.is_empty:
-        attached("util.remove_placement_group").remove_group(placement_group.key)
+        attached("util.remove_placement_group").groups.remove(placement_group.key)
 
 
 def get_placement_group(placement_group_name: str) -> PlacementGroup:
