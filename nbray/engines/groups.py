@@ -24,6 +24,12 @@ class GroupDesk:
         self._engine = engine
         self._bundles: dict[bytes, list[Amounts]] = {}  #: of groups that children were captured by
 
+    def enter(self, group: tuple[bytes, bool] | None) -> None:
+        """What runs in this process from now on is in that group, or in none; whether it captures what it submits."""
+        if group != self.here:
+            self.here = group
+            self._engine._shapes.clear()  # they depend on it
+
     def create(self, options: GroupOptions) -> bytes:
         engine, runtime = self._engine, self._engine.runtime
         runtime.wait_attached()

@@ -130,9 +130,8 @@ class NativeEngine:
 
     def _shape(self, options: TaskOptions, name: str) -> tuple[Any, m.Shape, str, tuple[bytes, bool] | None]:
         """Options objects are made once per function or `.options()`; the entry keeps them, so their id stays theirs."""
-        where = self.groups.choose(options.group, [options.amounts], name)
-        env = self._environment(options.env)
-        shape = m.Shape(options.amounts, options.strategy, options.node, options.soft, env, *where, options.selectors)
+        where = self._environment(options.env), *self.groups.choose(options.group, [options.amounts], name)
+        shape = m.Shape(options.amounts, options.strategy, options.node, options.soft, *where, options.selectors)
         key = msgspec.json.encode(shape, order="sorted").decode()
         if len(self._shapes) > 10_000:
             self._shapes.clear()
@@ -158,12 +157,6 @@ class NativeEngine:
     def environment_here(self) -> str:
         """The runtime environment of the code that asks, as canonical JSON."""
         return self._environment("") if self.is_driver else self.job_env
-
-    def enter_group(self, group: tuple[bytes, bool] | None) -> None:
-        """What runs in this process from now on is in that placement group, or in none; whether it captures what it submits."""
-        if group != self.groups.here:
-            self.groups.here = group
-            self._shapes = {}  # they depend on it
 
     def create_actor(
         self, cls: FunctionSpec, methods: bytes, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: ActorOptions

@@ -211,7 +211,7 @@ class Executor:
         """Run one task or call in the calling thread and report it."""
         current = Current(push, started_ns=time.time_ns())
         if isinstance(push, m.PushTask) and push.group != self.engine.groups.here:
-            self.engine.enter_group(push.group)
+            self.engine.groups.enter(push.group)
         self.running[push.task] = current
         # Cancelled between the order to run it and here: `_interrupt` found nothing to interrupt.
         current.cancelled = self.state.is_cancelled(push.task)
@@ -481,7 +481,7 @@ class Executor:
         )  # fmt: skip
         self.engine.job = self.runtime.state.objects.driver = spec.job
         if spec.placement.group:
-            self.engine.enter_group((spec.placement.group, spec.placement.capture))
+            self.engine.groups.enter((spec.placement.group, spec.placement.capture))
         current = Current(push)
         token = self.current.set(current)
         try:
