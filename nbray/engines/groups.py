@@ -9,7 +9,7 @@ from nbray.ids import object_id
 from nbray.owner.records import GroupAwaited
 from nbray.refs import ObjectRef
 from nbray.sched.resources import fits, to_floats
-from nbray.wire.messages import Amounts, CreateGroup, GroupSpec, RemoveGroup
+from nbray.wire.messages import Amounts, CreateGroup, GroupSpec, RemoveGroup, Shape
 
 if TYPE_CHECKING:
     from nbray.engines.native import NativeEngine
@@ -29,6 +29,10 @@ class GroupDesk:
         if group != self.here:
             self.here = group
             self._engine._shapes.clear()  # they depend on it
+
+    def live_in(self, placement: Shape) -> None:
+        """The same, for the actor that this process becomes."""
+        self.enter((placement.group, placement.capture) if placement.group else None)
 
     def create(self, options: GroupOptions) -> bytes:
         engine, runtime = self._engine, self._engine.runtime

@@ -35,6 +35,7 @@ from nbray.worker.environment import Entered
 from nbray.worker.generators import Generators
 from nbray.worker.modules import ImportedModules
 from nbray.worker.output import Source
+from nbray.worker.returns import several
 
 _Push = m.PushTask | m.PushCall
 #: A result waits this long for the next one, when the next task has been sent already.
@@ -210,8 +211,6 @@ class Executor:
     def execute(self, push: _Push) -> None:
         """Run one task or call in the calling thread and report it."""
         current = Current(push, started_ns=time.time_ns())
-        if isinstance(push, m.PushTask) and push.group != self.engine.groups.here:
-            self.engine.groups.enter(push.group)
         self.running[push.task] = current
         # Cancelled between the order to run it and here: `_interrupt` found nothing to interrupt.
         current.cancelled = self.state.is_cancelled(push.task)
@@ -243,6 +242,7 @@ class Executor:
             if isinstance(push, m.PushTask):
                 if push.env != self.engine.job_env or self.entered.failure is not None:
                     self.enter_environment(push.env)
+                self.engine.groups.enter(push.group)
                 call = self.function(push.function)
             else:
                 assert self.actor is not None
@@ -327,7 +327,7 @@ class Executor:
         if push.returns == 1:
             results = [result]
         else:
-            results = _several(push, result)
+            results = several(push.name, push.returns, result)
         values = []
         passed: list[m.Held] = []
         for index, each in enumerate(results):
@@ -480,8 +480,7 @@ class Executor:
             f"{spec.class_name}.__init__", spec.dependencies, spec.contains,
         )  # fmt: skip
         self.engine.job = self.runtime.state.objects.driver = spec.job
-        if spec.placement.group:
-            self.engine.groups.enter((spec.placement.group, spec.placement.capture))
+        self.engine.groups.live_in(spec.placement)
         current = Current(push)
         token = self.current.set(current)
         try:
@@ -591,13 +590,3 @@ def _same(push: _Push, effect: Effect) -> bool:
     if isinstance(following, m.PushTask):
         return isinstance(push, m.PushTask) and following.function == push.function
     return isinstance(push, m.PushCall) and following.method == push.method
-
-
-def _several(push: _Push, result: Any) -> list[Any]:
-    try:
-        results = list(result)
-    except TypeError:
-        raise ValueError(f"{push.name} was to return {push.returns} values, and returned one {type(result).__name__}") from None
-    if len(results) != push.returns:
-        raise ValueError(f"{push.name} was to return {push.returns} values (num_returns), and returned {len(results)}")
-    return results
