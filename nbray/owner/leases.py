@@ -258,15 +258,11 @@ class LeaseTable:
         self._discard(lease)
         self.out.append(Send(Address(lease.node, lease.node), ReturnLease(lease.id, self.me.process, broken, spent)))
 
-    def spent(self, worker: ProcessId) -> None:
+    def _spend(self, lease: Lease) -> None:
         """The worker has run a function as often as it may. What was sent behind has not begun, and goes elsewhere."""
-        lease = self._by_worker.get(worker)
-        if lease is None:
-            self.late += 1
-            return
         rest = list(lease.running.values())
         lease.running.clear()
-        self._known.pop(worker, None)
+        self._known.pop(lease.worker.process, None)
         self.give_back(lease, spent=True)
         for task in reversed(rest):
             task.lease = None
@@ -274,7 +270,13 @@ class LeaseTable:
                 self.fail(task, obituary.cancelled(task))
             else:
                 self.enqueue(task, front=True)
-        self.pump(lease.pool)
+
+    def spent_late(self, worker: ProcessId) -> None:
+        """The same, said by a report that is otherwise late."""
+        lease = self._by_worker.get(worker)
+        if lease is not None:
+            self._spend(lease)
+            self.pump(lease.pool)
 
     def _discard(self, lease: Lease) -> None:
         lease.pool.leases.pop((lease.node, lease.id), None)
@@ -335,7 +337,7 @@ class LeaseTable:
 
     # ------------------------------------------------------------------------------------------ what workers report
 
-    def ran(self, lease: Lease, task: OwnedTask, took_s: float, now: float) -> None:
+    def ran(self, lease: Lease, task: OwnedTask, took_s: float, now: float, spent: bool = False) -> None:
         function = _function(task)
         before = self._estimates.get(function)
         lease.load_s -= before if before is not None else config.PIPELINE_TARGET_S
@@ -345,7 +347,9 @@ class LeaseTable:
         del lease.running[task.push.task]
         lease.blocked = False
         lease.busy_since = now
-        if not lease.running:
+        if spent:
+            self._spend(lease)
+        elif not lease.running:
             self._emptied(lease)
 
     def _emptied(self, lease: Lease) -> None:

@@ -118,8 +118,6 @@ class OwnerState:
 
     def _task_done(self, event: m.TaskDone, now: float) -> None:
         task = self.tasks.done(event, now)
-        if event.spent:
-            self.tasks.leases.spent(event.worker)
         if task is None:
             return
         if event.borrows and task.shape is None:

@@ -118,6 +118,8 @@ class TaskTable:
         task = self.tasks.get(event.task)
         if task is None or task.push.attempt != event.attempt or task.state != PUSHED:
             self.late += 1
+            if event.spent:
+                self.leases.spent_late(event.worker)
             for index, value in enumerate(event.values):
                 self.objects.give_back(value.contains)
                 if value.location is not None:
@@ -126,7 +128,7 @@ class TaskTable:
         lease: Lease | None = task.lease
         if lease is not None:
             task.lease = None
-            self.leases.ran(lease, task, (event.ended_ns - event.started_ns) * 1e-9, now)
+            self.leases.ran(lease, task, (event.ended_ns - event.started_ns) * 1e-9, now, event.spent)
             if event.borrows:
                 self.objects.pass_on(event.borrows, Address(lease.node, event.worker))
         return task

@@ -170,7 +170,7 @@ class Process(Threading):
         args = encode(program)
         push = m.PushTask(
             self._ids.next(), 0, function, 1, args, checksum(args), self.me, self.job, name=f"f{program.function}",
-            contains=[ref.held for ref in nested], retry_exceptions=program.retry_exceptions,
+            contains=[ref.held for ref in nested], retry_exceptions=program.retry_exceptions, max_calls=program.max_calls,
         )  # fmt: skip
         task = r.OwnedTask(push, program.retries, shape=program.shape, key=program.key, needs=[ref.held for ref in needs] or None)
         task.parent = parent

@@ -31,6 +31,7 @@ class Program(msgspec.Struct, frozen=True, array_like=True):
     crashes: int = 0  #: so many executions end with the process
     exits: bool = False  #: of an actor: exit_actor()
     stubborn: bool = False  #: goes on when it is interrupted
+    max_calls: int = 0  #: so many runs of its function end the worker; 0: none do
 
     @property
     def shape(self) -> Shape:

@@ -178,7 +178,8 @@ class Worker(Process):
         borrows = self._still_held(push) if push.dependencies or push.contains else []
         if self.state.keeps() != self._keeps:
             self._say_keeps()  # before the result: the lease may be given back upon it
-        self._held.append((push.owner, self._done(push, values, started, borrows, retriable=retriable)))
+        done = self._done(push, values, started, borrows, retriable=retriable)
+        self._held.append((push.owner, msgspec.structs.replace(done, spent=self.work.is_last(push))))
         before = len(self.running)
         self.step_work(w.Ran(push.task))
         if len(self.running) == before or len(self._held) >= HOLD_MOST:
@@ -202,6 +203,7 @@ class Worker(Process):
     def _say_keeps(self) -> None:
         self._keeps = not self._keeps
         self.post(self.host.address, m.WorkerKeeps(self.me.process, self._keeps))
+        self.step_work(w.KeepsChanged(self._keeps))
 
     def _outcome(self, current: Running, execution: int, mine: list[Ref]) -> Generator[Any, None, tuple[list[m.Value], bool]]:
         push, program = current.push, decode_program(current.push.args)

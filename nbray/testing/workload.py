@@ -35,6 +35,7 @@ def random_program(chance: random.Random, cpus: int, depth: int = 2, *, violent:
         crashes=1 if violent and chance.random() < 0.04 else 0,
         stubborn=chance.random() < 0.1,
         nested=chance.choice(["ignore", "read", "return"]),
+        max_calls=chance.choice([0] * 6 + [1, 2]),
     )
 
 
@@ -74,6 +75,7 @@ class _Script:
         """Several short tasks at once, that share leases; some need one another, and may wait for one another."""
         refs: list[Ref] = []
         function = self.chance.randrange(3)
+        limit = self.chance.choice([0, 0, 3])
         crashes_at = self.chance.randrange(8) if self.violent and self.chance.random() < 0.5 else -1
         for number in range(self.chance.randint(3, 8)):
             needs = [self.chance.choice(refs)] if refs and self.chance.random() < 0.4 else []
@@ -86,6 +88,7 @@ class _Script:
                 retries=self.chance.choice([0, 1, 3, -1]),
                 stored_bytes=self.chance.choice([0, 0, 64]),
                 crashes=int(number == crashes_at),
+                max_calls=limit,
             )
             refs.append(self.driver.submit(program, needs, nested))
         self.held += refs

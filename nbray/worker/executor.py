@@ -271,7 +271,7 @@ class Executor:
         if isinstance(error, ActorExit | SystemExit):
             self._leave(current, error)
             return [], False
-        if current.cancelled and (self.actor is not None or isinstance(error, KeyboardInterrupt | asyncio.CancelledError)):
+        if current.cancelled and isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
             return self.cancelled(push), False
         if (unset := self._setup_failure(error)) is not None:
             return [m.Value(failure=unset)], False

@@ -111,6 +111,20 @@ def test_a_spent_worker_is_returned_and_what_was_sent_behind_goes_elsewhere(desk
     assert [push.task for push in desk.grant(2)] == [behind.id]
 
 
+def test_a_spent_worker_whose_lease_was_recalled_is_returned_as_spent(desk: Desk) -> None:
+    task = desk.running()
+    desk.tell(m.LeaseRecalled(1, NODE))
+    desk.done(task, spent=True)
+    assert desk.sent(m.ReturnLease, daemon()) == [m.ReturnLease(1, ME.process, spent=True)]
+
+
+def test_a_spent_worker_is_returned_also_by_a_report_that_is_late(desk: Desk) -> None:
+    first = desk.running()
+    desk.done(first, attempt=7, spent=True)
+    assert desk.sent(m.ReturnLease, daemon()) == [m.ReturnLease(1, ME.process, spent=True)]
+    assert first.state == r.QUEUED
+
+
 def test_a_task_whose_function_ends_its_worker_is_not_sent_behind_another(desk: Desk) -> None:
     desk.done(desk.running(), took_s=1e-4)
     desk.submit()
