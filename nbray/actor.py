@@ -9,7 +9,11 @@ from nbray.actors import ActorClass, ActorClassInheritanceException, ActorHandle
 
 
 def exit_actor() -> NoReturn:
-    """End the actor that calls this, after what it already returned was sent. Raises TypeError outside of an actor."""
+    """End the actor that calls this: for good, whatever its max_restarts. Raises TypeError outside of an actor.
+
+    Calls that run beside this one finish; what has not begun fails with ActorDiedError, and so does this call. Then
+    `__ray_shutdown__` and atexit handlers run, for ACTOR_EXIT_S at most.
+    """
     engine = session.engine
     if engine is None or engine.self_actor() is None:
         raise TypeError("exit_actor called outside of an actor: it ends the actor whose method calls it")

@@ -303,3 +303,17 @@ def test_a_large_closure_is_warned_about_and_a_huge_one_refused(engine: Any) -> 
 def test_task_graphs_say_what_works_instead() -> None:
     with pytest.raises(NotImplementedError, match="bind"):
         add.bind(1)
+
+
+def test_a_function_with_gpus_ends_its_worker_after_each_call_unless_it_says_otherwise() -> None:
+    @nbray.remote(num_gpus=1)
+    def plain() -> None: ...
+
+    @nbray.remote(num_gpus=1, max_calls=0)
+    def keeps() -> None: ...
+
+    @nbray.remote
+    def without() -> None: ...
+
+    assert [f._task_options.max_calls for f in (plain, keeps, without, without.options(num_gpus=1))] == [1, 0, 0, 0]
+    assert plain.options(num_gpus=0.5)._task_options.max_calls == 1

@@ -538,3 +538,40 @@ def test_user_errors_in_calls_are_both_task_errors_and_their_own_class():
     with pytest.raises(LookupError) as caught:
         ray.get(Fails.remote().fail.remote())
     assert isinstance(caught.value, RayTaskError)
+
+
+def test_an_end_in_order_that_takes_too_long_is_cut_short(script, monkeypatch):
+    monkeypatch.setenv("NBRAY_ACTOR_EXIT_S", "0.3")
+    one = script(
+        """
+        import os, time
+        import nbray as ray
+
+        ray.init(num_cpus=1)
+
+        @ray.remote
+        class Hangs:
+            def pid(self):
+                return os.getpid()
+
+            def __ray_shutdown__(self):
+                print("hanging")
+                time.sleep(1000)
+
+        @ray.remote(max_calls=1)
+        def hangs():
+            import atexit
+
+            atexit.register(time.sleep, 1000)
+            return os.getpid()
+
+        actor = Hangs.remote()
+        pids = [ray.get(actor.pid.remote()), ray.get(hangs.remote())]
+        del actor
+        while any(os.path.exists(f"/proc/{pid}") for pid in pids):
+            time.sleep(0.02)
+        print("gone")
+        """
+    )
+    one.line("gone")
+    assert one.finish()[0] == 0

@@ -165,8 +165,33 @@ def test_a_call_without_events_is_not_in_the_timeline():
     def names():
         return {str(event.get("name", "")).split(".")[-1].strip("()") for event in ray.timeline()}
 
-    eventually(lambda: "seen" in names() or any(name.endswith("seen") for name in names()))
+    eventually(lambda: "seen" in names())
     assert "unseen" not in names()
+
+
+def test_an_actor_without_events_has_methods_with_some():
+    @ray.remote(enable_task_events=False)
+    class A:
+        def quiet(self):
+            return 1
+
+        @ray.method(enable_task_events=True)
+        def loud(self):
+            return 1
+
+    @ray.remote(enable_task_events=False)
+    def quiet_task():
+        return 1
+
+    actor = A.remote()
+    ray.get([actor.quiet.remote(), actor.loud.remote(), quiet_task.remote()], timeout=30)
+    ray.get(actor.quiet.options(enable_task_events=True, name="aloud").remote(), timeout=30)
+
+    def names():
+        return {str(event.get("name", "")).split(".")[-1].strip("()") for event in ray.timeline()}
+
+    eventually(lambda: {"loud", "aloud"} <= names())
+    assert not {"quiet", "quiet_task"} & names()
 
 
 # ------------------------------------------------------------------------------------------ names
