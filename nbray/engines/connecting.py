@@ -111,7 +111,7 @@ def connect(
     process = new_process_id()
     runtime = Runtime(process, "driver", job_name, namespace or process.hex())
     engine = NativeEngine(runtime, Address(b"\0" * 8, process), is_driver=True)
-    terminal = Terminal(shows_output=log_to_driver)
+    terminal = Terminal(log_to_driver, here=lambda: runtime.me.node)
     engine.on_output(terminal.output)
     engine.on_notice(terminal.notice)
 
@@ -130,8 +130,13 @@ def connect(
     )
     runtime.on_lost = attachment.lost
     engine.on_shutdown = attachment.close
-    engine.after_shutdown = attachment.ended
     engine.environments.uploads = address not in (None, "local")
+
+    def ended() -> None:
+        terminal.flush()
+        attachment.ended()
+
+    engine.after_shutdown = ended
     attachment.attach()
     if runtime_env:
         try:
