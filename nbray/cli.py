@@ -1,7 +1,7 @@
 """The `nbray` command: start a cluster, join one, look at it, end what was started here.
 
     nbray start --head ...        nbray status      nbray timeline
-    nbray start --address ...     nbray stop
+    nbray start --address ...     nbray stop        nbray list|get|summary|memory|logs|stack
 
 A failure is one line on stderr and exit code 1. What `start` began is noted beside the connection files, in a file per
 daemon that names its runtime directory; `stop` believes only the kernel about which process stands behind that directory.
@@ -26,6 +26,7 @@ from typing import Any
 import msgspec
 
 import nbray
+from nbray import cli_logs, cli_state
 from nbray.driver import joining, launch, looking
 from nbray.exceptions import NodeStartError, RayError
 from nbray.node.settings import NetworkSettings, NodeSettings
@@ -34,6 +35,7 @@ from nbray.sched.resources import to_floats
 from nbray.trace import as_dict, chrome_events, decode_records
 from nbray.util import prometheus
 from nbray.util.state.asking import Asker
+from nbray.util.state.exception import RayStateApiException
 from nbray.wire import connection_file, rundir
 from nbray.wire.connection_file import Connection, Found
 
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NodeStartError as error:
         # The daemon's last line is its own account; what is around it is for developers.
         print(f"nbray: {str(error).splitlines()[-1].partition('Error: ')[2] or error}", file=sys.stderr)
-    except (Refusal, RayError, OSError, ValueError) as error:
+    except (Refusal, RayError, RayStateApiException, OSError, ValueError) as error:
         print(f"nbray: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("nbray: interrupted", file=sys.stderr)
@@ -84,12 +86,18 @@ def _parser() -> argparse.ArgumentParser:
     metrics = commands.add_parser("metrics", help="the cluster's figures, and those of its programs, as Prometheus reads them")
     metrics.set_defaults(run=_metrics)
     for each in (status, timeline, metrics):
-        each.add_argument(
-            "--address",
-            metavar="ADDRESS",
-            help=f"host:port, a connection file or a runtime directory; default: ${looking.ADDRESS_VARIABLE}, else what runs here",
-        )
+        _address_option(each)
+    cli_state.add_commands(commands, _address_option)
+    cli_logs.add_commands(commands, _address_option)
     return parser
+
+
+def _address_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--address",
+        metavar="ADDRESS",
+        help=f"host:port, a connection file or a runtime directory; default: ${looking.ADDRESS_VARIABLE}, else what runs here",
+    )
 
 
 def _start_arguments(start: argparse.ArgumentParser) -> None:

@@ -52,7 +52,9 @@ CHUNK_BYTES: int = _number("CHUNK_BYTES", 4 * 2**20)  #: of a transfer between n
 TRANSFER_WINDOW: int = _number("TRANSFER_WINDOW", 8)  #: chunks in flight per transfer
 
 OUTPUT_LINES_PER_S: int = _number("OUTPUT_LINES_PER_S", 200)  #: per task, to the notebook; the log file has all
-LOG_BYTES: int = _number("LOG_BYTES", 50 * 2**20)  #: of one log file; two are kept per worker
+LOG_BYTES: int = _number("LOG_BYTES", 50 * 2**20)  #: of one log file; then it becomes an earlier part, and a new one begins
+LOG_BACKUPS: int = _number("LOG_BACKUPS", 1)  #: earlier parts kept per worker
+LOGS_BYTES: int = _number("LOGS_BYTES", 2 * 2**30)  #: of all logs of a node; beyond, those of workers long dead go
 LOG_TAIL_LINES: int = 20  #: shown with the death of a worker
 TRACE_RECORDS: int = _number("TRACE_RECORDS", 200_000)  #: kept per process
 PRE_AUTH_S: float = 5.0  #: from connect to Hello

@@ -46,7 +46,7 @@ LAYERS = [
     }
     | {"nbray", "strategies"},
     {"cards"},
-    {"notebook", "server", "util", "cli", "state", "experimental", "testing", "__main__"},
+    {"notebook", "server", "util", "cli", "cli_logs", "cli_state", "cli_tables", "state", "experimental", "testing", "__main__"},
 ]
 ROLES = {"head", "node", "owner"}
 

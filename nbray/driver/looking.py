@@ -16,7 +16,8 @@ ADDRESS_VARIABLE = "NBRAY_ADDRESS"
 @contextlib.contextmanager
 def at(address: str | None) -> Iterator[tuple[Viewer, str]]:
     """A viewer of the cluster that is meant, and what to call that. Raises ConnectionError when there is none, or several."""
-    address = address or os.environ.get(ADDRESS_VARIABLE) or "auto"
+    if address in (None, "", "auto"):
+        address = os.environ.get(ADDRESS_VARIABLE) or "auto"
     if os.path.isdir(address):
         with Viewer(address) as viewer:
             yield viewer, f"the cluster in {address}"

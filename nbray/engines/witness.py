@@ -13,12 +13,14 @@ Each is worked out in a thread of its own from a copy of the tables: nothing wai
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import thread
 from typing import Any
 
 import msgspec
@@ -26,6 +28,7 @@ import msgspec
 from nbray.columns import Filter, matches, told
 from nbray.engines import task_rows
 from nbray.engines.task_rows import Circumstances
+from nbray.exceptions import PACKAGE_DIRECTORY
 from nbray.ids import object_id
 from nbray.owner.records import OwnedObject, OwnedTask
 from nbray.owner.runtime import Runtime
@@ -36,6 +39,8 @@ ValueOf = Callable[[str], Any]  #: column -> value
 _encode = msgspec.msgpack.encode
 #: Of what a worker was sent and runs, at most so many are told one by one.
 RUNNING_TOLD = 20_000
+#: Files, besides nbray's own, whose frames only lead to the user's code or wait for it.
+NOT_THE_USERS = ("<frozen", *(str(module.__file__) for module in (threading, asyncio.base_events, asyncio.runners, thread)))
 
 
 class Witness:
@@ -155,12 +160,22 @@ class Witness:
 
     def _stack(self, _arguments: dict[str, Any]) -> dict[str, Any]:
         names = {thread.ident: thread.name for thread in threading.enumerate()}
-        mine = threading.get_ident()
-        lines: list[str] = []
-        for ident, frame in sys._current_frames().items():
-            if ident != mine:
-                lines += [f"Thread {names.get(ident, ident)}:\n", *traceback.format_stack(frame)]
-        return {"text": "".join(lines)}
+        texts = [
+            (names.get(ident, str(ident)), "".join(traceback.format_list(frames)))
+            for ident, frame in sys._current_frames().items()
+            if (frames := _of_the_user(traceback.extract_stack(frame)))
+        ]
+        return {"text": "\n".join(f"{name}:\n{text}" for name, text in texts) or "no code of the user's runs\n"}
+
+
+def _of_the_user(stack: traceback.StackSummary) -> list[traceback.FrameSummary]:
+    """The user's frames: without what started the thread, and of what they call in nbray only the call. Empty for our threads."""
+    own = [frame.filename.startswith((PACKAGE_DIRECTORY, *NOT_THE_USERS)) for frame in stack]
+    if all(own):
+        return []
+    first = own.index(False)
+    inner = next((i for i in range(first, len(own)) if stack[i].filename.startswith(PACKAGE_DIRECTORY)), len(own))
+    return stack[first : inner + 1]
 
 
 def _chosen(things: Iterable[ValueOf], columns: list[str], arguments: dict[str, Any]) -> dict[str, Any]:

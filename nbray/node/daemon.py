@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from nbray import config
 from nbray.ids import HEAD, Address
 from nbray.machine import Effect, IllegalTransition, Send, Tick
-from nbray.node import monitor
+from nbray.node import logs, monitor
 from nbray.node.loop import Loop
 from nbray.node.making import Making
 from nbray.node.records import (
@@ -97,6 +97,7 @@ class Daemon:
         self._trim_logs: Callable[[], None]
         self._making: Making
         self._network: Reach | None = None
+        self._log_directory = ""
         self._carry: dict[type, Callable[[Any], None]] = {
             Send: lambda e: self.send(e.to, e.message),
             StartWorker: lambda e: self._start_worker(e.process, e.command),
@@ -119,6 +120,7 @@ class Daemon:
         trim_logs: Callable[[], None],
         making: Making,
         spill_directory: str,
+        log_directory: str,
         network: Reach | None,
     ) -> None:
         """What carries orders out. `network` is None where there are no other nodes."""
@@ -126,6 +128,7 @@ class Daemon:
         self._making = making
         self._spiller = Spiller(self._arena, Path(spill_directory), self._spill_told)
         self._network = network
+        self._log_directory = log_directory
 
     # -- running
 
@@ -228,6 +231,9 @@ class Daemon:
                 result = self.ledger.stats()
             case "processes":
                 self.tell_node(ask)
+                return
+            case "logs" | "log":
+                self.send(ask.asker, logs.answer(self._log_directory, ask))
                 return
             case _:
                 self.send(ask.asker, Answer(ask.request, error=f"a node does not know about {ask.what!r}; ask the head"))

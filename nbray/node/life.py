@@ -139,6 +139,7 @@ class _Node:
             trim_logs=self._workers.trim_logs,
             making=self._making,
             spill_directory=self._place.spill,
+            log_directory=self._place.logs,
             network=self._network,
         )
         self._lifelines = Lifelines(

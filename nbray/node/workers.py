@@ -15,7 +15,7 @@ from nbray import config
 from nbray.ids import NodeId, ProcessId
 from nbray.node import monitor
 from nbray.node.forking import Forked, ForkFailed, Ready, Reaped, WorkerBoot, Zygote
-from nbray.node.logs import rotate, tail, worker_log
+from nbray.node.logs import keep_within, rotate, tail, worker_log
 from nbray.node.loop import Loop
 from nbray.node.records import StartFailed, WorkerExited
 from nbray.node.spawn import spawn_zygote
@@ -23,6 +23,8 @@ from nbray.wire.messages import Death
 
 #: A zygote that dies before it is ready is started this often, then no more: something is wrong with the installation.
 ZYGOTE_TRIES = 3
+#: The logs of all workers are measured whenever so many more have died.
+DEAD_LOGS = 16
 
 
 class Workers:
@@ -50,6 +52,7 @@ class Workers:
         self._zygote: Zygote | None = None
         self._failures = 0
         self._trimming: threading.Thread | None = None
+        self._dead_logs = 0  #: left by workers since the logs were last looked through
         self._oom_kills = monitor.oom_kills()
 
     def adopt(self, pid: int, link: socket.socket) -> None:
@@ -110,6 +113,7 @@ class Workers:
 
     def _reaped(self, report: Reaped) -> None:
         self.pids.pop(report.process, None)
+        self._dead_logs += 1
         path = worker_log(self._boot.log_directory, report.pid)
         death = Death(
             report.process,
@@ -159,8 +163,10 @@ class Workers:
             return
         paths = [worker_log(self._boot.log_directory, pid) for pid in self.pids.values()]
         long = [path for path in paths if os.path.exists(path) and os.path.getsize(path) > config.LOG_BYTES]
-        if long:
-            self._trimming = threading.Thread(target=_rotate_all, args=(long,), name="nbray-logs", daemon=True)
+        if long or self._dead_logs >= DEAD_LOGS:
+            self._dead_logs = 0
+            arguments = (long, self._boot.log_directory, set(self.pids.values()))
+            self._trimming = threading.Thread(target=_trim, args=arguments, name="nbray-logs", daemon=True)
             self._trimming.start()
 
     @property
@@ -180,9 +186,10 @@ class Workers:
             self._zygote = None
 
 
-def _rotate_all(paths: list[str]) -> None:
+def _trim(paths: list[str], directory: str, alive: set[int]) -> None:
     for path in paths:
         try:
             rotate(path, config.LOG_BYTES)
         except OSError as error:
             print(f"the log {path} could not be rotated ({error}) and was emptied", file=sys.stderr, flush=True)
+    keep_within(directory, config.LOGS_BYTES, alive)

@@ -20,11 +20,13 @@ from nbray.util.state.api import (
     summarize_tasks,
 )
 from nbray.util.state.exception import RayStateApiException
+from nbray.util.state.logs import get_log, list_logs
 
 __all__ = [
     "RayStateApiException",
     "get_actor",
     "get_job",
+    "get_log",
     "get_node",
     "get_objects",
     "get_task",
@@ -32,6 +34,7 @@ __all__ = [
     "list_actors",
     "list_cluster_events",
     "list_jobs",
+    "list_logs",
     "list_nodes",
     "list_objects",
     "list_runtime_envs",

@@ -60,9 +60,13 @@ class Asker:
 
     def each_node(self, of: str, node: str = "", **arguments: Any) -> list[Any]:
         """What the nodes answer to `of`, each for itself; `node`: only that one."""
+        return [result for _, _, result in self.said_by_nodes(of, node, **arguments)]
+
+    def said_by_nodes(self, of: str, node: str = "", **arguments: Any) -> list[Any]:
+        """[node, its mailbox, what it answers] for each."""
         said = self.head("everywhere", of=of, arguments=arguments, node=node)
         self._hear(said)
-        return [result for _, _, result in said["answers"]]
+        return list(said["answers"])
 
     def each_process(self, of: str, **arguments: Any) -> dict[bytes, Any]:
         """Process id -> what it answers to `of`."""
