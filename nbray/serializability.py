@@ -27,22 +27,28 @@ def path_to_culprit(value: Any, name: str = "value") -> str:
 
 def find_culprit(value: Any, name: str = "value") -> tuple[str, Any]:
     """(path, part) as `path_to_culprit`, with the part itself."""
+    return trail_to_culprit(value, name)[-1]
+
+
+def trail_to_culprit(value: Any, name: str = "value", depth: int = DEPTH) -> list[tuple[str, Any]]:
+    """(path, part) from `value` itself to the innermost part that does not pickle, `depth` steps in at most."""
     left, seen = TRIES, {id(value)}
-    path, here = name, value
-    for _ in range(DEPTH):
+    trail = [(name, value)]
+    for _ in range(depth):
+        path, here = trail[-1]
         for step, part in _parts(here):
             if id(part) in seen:
                 continue
             left -= 1
             if left < 0:
-                return path, here
-            if not _pickles(part):
+                return trail
+            if not pickles(part):
                 seen.add(id(part))
-                path, here = _join(path, step), part
+                trail.append((_join(path, step), part))
                 break
         else:
-            return path, here
-    return path, here
+            return trail
+    return trail
 
 
 def explain(what: str, value: Any, name: str, error: BaseException) -> TypeError:
@@ -82,7 +88,7 @@ def global_names(code: types.CodeType) -> set[str]:
     return names
 
 
-def _pickles(value: Any) -> bool:
+def pickles(value: Any) -> bool:
     try:
         cloudpickle.dumps(value, 5, buffer_callback=_ignore_buffer)
     except Exception:  # noqa: BLE001 -- user code runs in here: whatever it raises, the answer is no

@@ -1,1 +1,33 @@
-"""Spellings of older Ray."""
+"""What Ray has under `ray.experimental` and programs use, and spellings of older Ray."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbray.experimental.locations import get_local_object_locations, get_object_locations
+
+_HOMES = {
+    "get_local_object_locations": "nbray.experimental.locations",
+    "get_object_locations": "nbray.experimental.locations",
+}
+_MODULES = (
+    "internal_kv",
+    "locations",
+    "state",
+)
+
+__all__ = ["get_local_object_locations", "get_object_locations"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"nbray.experimental.{name}")
+    raise AttributeError(f"module 'nbray.experimental' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_MODULES})
