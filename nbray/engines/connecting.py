@@ -17,7 +17,7 @@ from nbray.engines.native import NativeEngine
 from nbray.exceptions import RayError
 from nbray.ids import Address, new_process_id
 from nbray.owner.runtime import Runtime
-from nbray.wire import connection_file
+from nbray.wire import connection_file, environment
 from nbray.wire import messages as m
 
 
@@ -140,11 +140,20 @@ def connect(
     attachment.attach()
     if runtime_env:
         try:
-            engine.prepare_environment(runtime_env)
+            _prepare(engine, runtime_env)
         except BaseException:
             engine.shutdown()
             raise
     return engine
+
+
+def _prepare(engine: NativeEngine, env: str) -> None:
+    """The job's environment: packed and uploaded now, and made on this node before the first task asks for it."""
+    engine.environments.base = env
+    prepared = engine.environments.of("")
+    if environment.parsed(env).get("config", {}).get("eager_install", True) and environment.setup_of(prepared):
+        node = engine.runtime.me.node
+        engine.runtime.post(Address(node, node), m.PrepareEnvironment(prepared))
 
 
 def _elsewhere(engine: NativeEngine, address: str, store: int | None) -> Attachment:

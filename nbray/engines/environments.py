@@ -25,6 +25,8 @@ from nbray.ids import Address
 from nbray.wire import environment
 from nbray.wire.messages import ModulesLoaded
 
+#: Of an environment: it is a Text in messages.
+MOST_CHARACTERS = 65_536
 _Stat = tuple[int, int]  #: time of modification in nanoseconds, size
 
 
@@ -36,85 +38,91 @@ class Packed:
 
 
 class Environments:
-    """`ask` asks the head; `on_edit` is called after an edit was seen, so that nobody keeps an environment from before."""
+    """`ask` asks the head, `job` says whose job this is; `on_edit` is called after an edit was seen, so that nobody keeps an
+    environment from before."""
 
-    def __init__(self, ask: Callable[..., Any], on_edit: Callable[[], None]) -> None:
+    def __init__(self, ask: Callable[..., Any], job: Callable[[], Address], on_edit: Callable[[], None]) -> None:
+        self.base = ""  #: the environment of the job, or of the task that runs here: canonical JSON
         self.look_due: float | None = None  #: monotonic seconds; None while there is nothing to look at
         self.generation = 0
         self.uploads = True  #: False where every node is this machine and finds packages in the user's cache
         self._ask = ask
+        self._job = job
         self._on_edit = on_edit
         # Two: whoever packs waits for the head, whose answer the I/O thread brings, which must not wait to say what was imported.
         self._packing = threading.Lock()
         self._watching = threading.Lock()
         self._cache: Cache | None = None
         self._packed: dict[Tree, Packed] = {}
+        self._ready: dict[str, str] = {}  #: what was prepared, until the next edit
         self._uploaded: set[tuple[str, str]] = set()  #: (job, URI)
         self._used: dict[str, Held] = {}  #: by URI
         self._modules: dict[str, _Stat] = {}  #: the files that workers have imported, as they were then
 
     # ------------------------------------------------------------------------------------------ making ready
 
-    def prepared(self, env: str, job: str) -> str:
-        """`env` with URIs in place of local paths, as of now. Raises ValueError when a directory is gone or too large."""
-        if not env and not self.generation:
-            return ""
-        with self._packing:
-            whole = environment.parsed(env)
-            excludes = tuple(whole.pop("excludes", ()))
-            if "working_dir" in whole:
-                whole["working_dir"] = self._uri(whole["working_dir"], job, excludes, is_module=False)
-            if "py_modules" in whole:
-                whole["py_modules"] = [self._uri(each, job, excludes, is_module=True) for each in whole["py_modules"]]
-            hook = whole.get("_hook")
-            if hook is not None and "://" not in hook:
-                whole["_hook"] = self._blob(base64.b64decode(hook), job)
-            whole.pop(environment.GENERATION, None)
-            if self.generation:
-                whole[environment.GENERATION] = self.generation
-            return environment.canonical(whole)
+    def of(self, own: str) -> str:
+        """What a task or actor with this environment of its own runs in: laid over ours, with URIs in place of local paths.
 
-    def _uri(self, place: str, job: str, excludes: tuple[str, ...], *, is_module: bool) -> str:
+        Raises ValueError when a directory is gone or too large, and when the whole is too long.
+        """
+        whole = environment.merged(self.base, own)
+        if not whole and not self.generation:
+            return ""
+        ready = self._ready.get(whole)
+        if ready is None:
+            with self._packing:
+                ready = self._prepared(environment.parsed(whole))
+                if len(ready) > MOST_CHARACTERS:
+                    raise ValueError(f"the runtime environment has {len(ready):,} characters; {MOST_CHARACTERS:,} can be sent")
+                self._ready[whole] = ready
+        return ready
+
+    def _prepared(self, whole: dict[str, Any]) -> str:
+        excludes = tuple(whole.pop("excludes", ()))
+        if "working_dir" in whole:
+            whole["working_dir"] = self._uri(whole["working_dir"], excludes, is_module=False)
+        if "py_modules" in whole:
+            whole["py_modules"] = [self._uri(each, excludes, is_module=True) for each in whole["py_modules"]]
+        hook = whole.get("_hook")
+        if hook is not None and "://" not in hook:
+            whole["_hook"] = self._keep(*packing.blob(base64.b64decode(hook), self._store(), ".pkl"))
+        if self.generation:  # else it is what our own parent has
+            whole[environment.GENERATION] = self.generation
+        return environment.canonical(whole)
+
+    def _uri(self, place: str, excludes: tuple[str, ...], *, is_module: bool) -> str:
         if "://" in place:
             return place
-        tree = Tree(place, excludes, os.path.basename(place) if is_module and os.path.isdir(place) else "")
         if not os.path.exists(place):
             raise ValueError(f"the runtime environment names {place}, which is not there any more")
-        if place.endswith((".zip", ".whl")) and os.path.isfile(place):
-            uri, held = packing.archive(place, self._store())
-            self._keep(uri, held, job)
-            return uri
+        tree = Tree(place, excludes, os.path.basename(place) if is_module and os.path.isdir(place) else "")
         found = packing.files(tree)
         signature = packing.signature(found)
         known = self._packed.get(tree)
         if known is None or known.signature != signature:
-            uri, held = packing.package(found, place, self._store())
-            known = self._packed[tree] = Packed(tree, signature, uri, held)
+            pack = packing.archive if _is_archive(place) else packing.package
+            known = self._packed[tree] = Packed(tree, signature, *pack(found, place, self._store()))
             self._look_later(0.0)
-        self._keep(known.uri, known.held, job)
-        return known.uri
-
-    def _blob(self, data: bytes, job: str) -> str:
-        uri, held = packing.blob(data, self._store(), ".pkl")
-        self._keep(uri, held, job)
-        return uri
+        return self._keep(known.uri, known.held)
 
     def _store(self) -> Cache:
         if self._cache is None:
             self._cache = Cache(user_root())
         return self._cache
 
-    def _keep(self, uri: str, held: Held, job: str) -> None:
+    def _keep(self, uri: str, held: Held) -> str:
         """Hold it in the cache for as long as this process lives, and let the head have it."""
+        job = self._job().process.hex()
         if uri in self._used and self._used[uri] is not held:
             held.close()
         else:
             self._used[uri] = held
-        if not self.uploads or (job, uri) in self._uploaded:
-            return
-        if not self._ask("package_has", uri=uri, job=job):
-            self._upload(uri, f"{self._used[uri].path}/{ARCHIVE}", job)
-        self._uploaded.add((job, uri))
+        if self.uploads and (job, uri) not in self._uploaded:
+            if not self._ask("package_has", uri=uri, job=job):
+                self._upload(uri, f"{self._used[uri].path}/{ARCHIVE}", job)
+            self._uploaded.add((job, uri))
+        return uri
 
     def _upload(self, uri: str, path: str, job: str) -> None:
         chunks = max(1, -(-os.path.getsize(path) // config.PACKAGE_CHUNK))
@@ -154,6 +162,7 @@ class Environments:
             for path in edited:
                 self._modules[path] = _stat(path) or (0, 0)
                 _forget_bytecode(path)
+            self._ready.clear()
         self._on_edit()
 
     def _look_later(self, took_s: float) -> None:
@@ -166,6 +175,10 @@ class Environments:
             self._used.clear()
             self._packed.clear()
             self._uploaded.clear()
+
+
+def _is_archive(place: str) -> bool:
+    return place.endswith((".zip", ".whl")) and os.path.isfile(place)
 
 
 def _stat(path: str) -> _Stat | None:

@@ -44,7 +44,6 @@ from nbray.owner.questions import Question, Questions
 from nbray.owner.runtime import Runtime
 from nbray.refs import ObjectRef
 from nbray.sched.resources import UNIT
-from nbray.wire import environment
 from nbray.wire import messages as m
 from nbray.wire.failures import error_of
 from nbray.wire.values import Pickled, checksum, loads, verified
@@ -78,8 +77,9 @@ class NativeEngine:
         self.facts_here: Callable[[], RuntimeFacts] = self._driver_facts
         self.on_shutdown: Callable[[], None] = lambda: None  #: before the runtime closes
         self.after_shutdown: Callable[[], None] = lambda: None
-        self.job_env = ""  #: the environment of the job, or of the task that runs here: canonical JSON
-        self.environments = Environments(self._ask_head, self._shapes.clear)
+        self.environments = Environments(
+            lambda what, **asked: self.questions.ask(what, asked), lambda: self.job, self._shapes.clear
+        )
         self.description_here: dict[str, Any] = {}
         self.exit_here: Callable[[], None] = _no_actor
         self.show_here: Callable[[dict[str, Any], dict[str, Any], dict[str, Any], bool], None] | None = None
@@ -130,7 +130,7 @@ class NativeEngine:
 
     def _shape(self, options: TaskOptions, name: str) -> tuple[Any, m.Shape, str, tuple[bytes, bool] | None]:
         """Options objects are made once per function or `.options()`; the entry keeps them, so their id stays theirs."""
-        where = self._environment(options.env), *self.groups.choose(options.group, [options.amounts], name)
+        where = self.environments.of(options.env), *self.groups.choose(options.group, [options.amounts], name)
         shape = m.Shape(options.amounts, options.strategy, options.node, options.soft, *where, options.selectors)
         key = msgspec.json.encode(shape, order="sorted").decode()
         if len(self._shapes) > 10_000:
@@ -138,25 +138,8 @@ class NativeEngine:
         entry = self._shapes[id(options)] = (options, shape, key, (shape.group, shape.capture) if shape.group else None)
         return entry
 
-    def _environment(self, own: str) -> str:
-        """What a task or actor with this environment of its own runs in."""
-        whole = environment.merged(self.job_env, own)
-        return self.environments.prepared(whole, self.job.process.hex())
-
-    def _ask_head(self, what: str, **arguments: Any) -> Any:
-        return self.questions.ask(what, arguments)
-
-    def prepare_environment(self, env: str) -> None:
-        """A driver's own environment: packed and uploaded now, and made on this node before the first task asks for it."""
-        self.job_env = env
-        prepared = self._environment("")
-        if environment.parsed(env).get("config", {}).get("eager_install", True) and environment.setup_of(prepared):
-            node = self.runtime.me.node
-            self.runtime.post(Address(node, node), m.PrepareEnvironment(prepared))
-
     def environment_here(self) -> str:
-        """The runtime environment of the code that asks, as canonical JSON."""
-        return self._environment("") if self.is_driver else self.job_env
+        return self.environments.of("")
 
     def create_actor(
         self, cls: FunctionSpec, methods: bytes, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: ActorOptions
@@ -167,7 +150,7 @@ class NativeEngine:
         packed = self._packer.arguments(args, kwargs, f"{cls.name}.__init__")
         actor = self._ids.next()
         namespace = options.namespace if options.namespace is not None else self.facts_here().namespace
-        env = self._environment(options.env)
+        env = self.environments.of(options.env)
         group = self.groups.choose(options.group, [options.running, options.placement], cls.name)
         introduction = runtime.state.tasks.leases.introduction
         where = (introduction.path, introduction.directory) if isinstance(introduction, m.DefineJob) else ([], "")

@@ -60,7 +60,11 @@ class Cache:
     def __init__(self, root: str) -> None:
         """Makes the directory if it is not there. Raises HostileDirectory unless it is this user's alone."""
         self.root = root
-        os.makedirs(root, 0o700, exist_ok=True)
+        try:
+            os.makedirs(root, 0o700, exist_ok=True)
+        except OSError as error:
+            advice = "set NBRAY_ENVIRONMENT_CACHE to a directory that can be written"
+            raise OSError(error.errno, f"runtime environments cannot be kept in {root} ({error.strerror}); {advice}") from None
         os.close(rundir.open_private(root))
 
     def hold(self, name: str, make: Callable[[str], object]) -> Held:

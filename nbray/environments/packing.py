@@ -140,9 +140,8 @@ def _write(found: list[File], target: IO[bytes], what: str) -> str:
     return f"_ray_pkg_{digest.hexdigest()}"
 
 
-def archive(path: str, cache: Cache) -> tuple[str, Held]:
-    """As `package`, of a zip or wheel that is there already."""
-    found = [_file(path, os.path.basename(path))]
+def archive(found: list[File], path: str, cache: Cache) -> tuple[str, Held]:
+    """As `package`, of one file that is a zip or wheel already."""
     _weigh(found, found[0].size, path)
     name = _name(found)
     suffix = os.path.splitext(path)[1]

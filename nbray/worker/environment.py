@@ -60,6 +60,10 @@ class Entered:
                 self._enter(environment.parsed(env), places)
             except RuntimeEnvSetupError as failure:
                 self.failure = failure
+            except Exception as error:  # noqa: BLE001 -- half entered is not entered: no task may run here
+                self.failure = RuntimeEnvSetupError(
+                    f"worker {os.getpid()} could not enter its runtime environment: {type(error).__name__}: {error}"
+                )
         if self.failure is not None:
             raise self.failure
 

@@ -240,7 +240,7 @@ class Executor:
         """The values of the task's returns, or its failure; whether the failure was an exception of the user's code."""
         try:
             if isinstance(push, m.PushTask):
-                if push.env != self.engine.job_env or self.entered.failure is not None:
+                if push.env != self.entered.environment or self.entered.failure is not None:
                     self.enter_environment(push.env)
                 self.engine.groups.enter(push.group)
                 call = self.function(push.function)
@@ -289,7 +289,7 @@ class Executor:
 
     def enter_environment(self, env: str) -> None:
         """This worker is kept for one runtime environment: what is set here stays, and what it submits inherits it."""
-        self.engine.job_env = env
+        self.engine.environments.base = env
         self.entered.enter(env, self._places())
 
     def _setup_failure(self, error: BaseException) -> m.Failure | None:
@@ -484,7 +484,7 @@ class Executor:
         current = Current(push)
         token = self.current.set(current)
         try:
-            if spec.env != self.engine.job_env:
+            if spec.env:
                 self.enter_environment(spec.env)
             cls = cloudpickle.loads(verified(spec.class_payload, spec.class_crc, f"the class {spec.class_name}"))
             for dependency in spec.dependencies:
