@@ -38,6 +38,8 @@ class CellOptions:
     num_gpus: float = 0
     memory: int | None = None
     resources: dict[str, float] | None = None
+    env: dict[str, str] | None = None
+    pip: tuple[str, ...] | None = None
     on: str | None = None
     background: bool = False
     handle: str | None = None
@@ -123,6 +125,16 @@ def read_resources(text: str) -> dict[str, float]:
         return {str(name): float(amount) for name, amount in found.items()}
     except (ValueError, AttributeError):
         raise ValueError(f"{text!r} is not resources; write for example tpu=1,disk=0.5") from None
+
+
+def read_variable(text: str) -> tuple[str, str]:
+    """`NAME=VALUE` of an environment variable."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise ValueError(
+            f"{text!r} is not NAME=VALUE; write for example --env OMP_NUM_THREADS=4, and quotes around one with spaces"
+        )
+    return name, unquoted(value)
 
 
 def read_name(text: str) -> str:
@@ -221,6 +233,20 @@ place_args = _group(
     argument("--memory", metavar="SIZE", type=_type(read_size), help="memory per task that must be free on its node"),
     argument("--resources", metavar="NAME=N", type=_type(read_resources), help="custom resources per task, as in tpu=1,disk=0.5"),
     argument(
+        "--env",
+        metavar="NAME=VALUE",
+        type=_type(read_variable),
+        action="append",
+        help="an environment variable of the cell's tasks; may be given several times",
+    ),
+    argument(
+        "--pip",
+        metavar="PKG",
+        type=_type(str),
+        action="append",
+        help="a requirement that is installed into an environment of the cell's tasks, once per set; may be given several times",
+    ),
+    argument(
         "--on",
         metavar="WHERE",
         type=_type(str),
@@ -281,6 +307,10 @@ def parse(magic: Any, line: str) -> dict[str, Any]:
     for repeated in ("inputs", "outputs"):
         if given.get(repeated):
             given[repeated] = tuple(dict.fromkeys(name for names in given[repeated] for name in names))
+    if given.get("env"):
+        given["env"] = dict(given["env"])
+    if given.get("pip"):
+        given["pip"] = tuple(given["pip"])
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -143,6 +143,8 @@ def submit(plan: Plan, engine: Engine, store: InputStore) -> tuple[list[Chunk], 
 def _submit_to_actor(plan: Plan, place: Place, task: CellTask, objects: Sequence[Any]) -> list[Chunk]:
     if plan.items is not None:
         raise UsageError("--each runs items in parallel and --on ACTOR in one place; leave one of them out")
+    if plan.options.env or plan.options.pip:
+        raise UsageError("--env and --pip are for tasks; an actor has its environment since it was created, with runtime_env=...")
     assert place.actor is not None
     call = place.actor.__ray_call__.options(num_returns=2 + len(plan.outputs), name=plan.task_name)
     return [Chunk(call.remote(run_in_actor, task, *objects), range(1))]
@@ -183,4 +185,7 @@ def _task_options(plan: Plan, place: Place) -> dict[str, Any]:
         options["memory"] = given.memory
     if resources:
         options["resources"] = resources
+    env = {name: value for name, value in (("env_vars", given.env), ("pip", given.pip)) if value}
+    if env:
+        options["runtime_env"] = env
     return options

@@ -20,9 +20,15 @@ from typing import Any
 
 import cloudpickle
 
+from nbray.engines.native import NativeEngine
 from nbray.environments.packing import ARCHIVE
 from nbray.exceptions import RuntimeEnvSetupError
+from nbray.ids import Address
 from nbray.wire import environment
+from nbray.wire.failures import system_failure
+from nbray.wire.messages import Failure, ModulesLoaded
+from nbray.wire.rundir import ENVIRONMENTS
+from nbray.worker.modules import ImportedModules
 
 _NAMED = re.compile(r"\$\{(\w+)\}")
 
@@ -30,8 +36,10 @@ _NAMED = re.compile(r"\$\{(\w+)\}")
 class Entered:
     """The environment of this worker, as far as it has been entered. A worker enters one in its life, and stays."""
 
-    def __init__(self) -> None:
+    def __init__(self, engine: NativeEngine) -> None:
+        self.modules = ImportedModules()
         self.environment = ""
+        self._engine = engine
         self.failure: RuntimeEnvSetupError | None = None  #: why no task can run here
         self._drivers: set[str] = set()  #: the driver's own directories that we put on our path
         self._has_directory = False  #: a working_dir of its own
@@ -46,16 +54,28 @@ class Entered:
         if os.path.isdir(directory) and not self._has_directory:
             os.chdir(directory)
 
-    @property
-    def generation(self) -> int:
-        """Which state of the driver's own modules this worker was started for."""
-        return int(environment.parsed(self.environment).get(environment.GENERATION, 0))
+    def tell_modules(self, job: Address) -> None:
+        """Which of its files we have imported, before the result: whoever has that and edits a module knows which."""
+        files = self.modules.new_files()
+        if files:
+            generation = int(environment.parsed(self.environment).get(environment.GENERATION, 0))
+            self._engine.runtime.post(job, ModulesLoaded(self._engine.runtime.me, generation, files))
 
-    def enter(self, env: str, places: str) -> None:
-        """`places` is where this node unpacks packages. Raises RuntimeEnvSetupError, now and on every later call, when it fails."""
+    def failure_for(self, error: BaseException) -> Failure | None:
+        """What tasks fail with if `error` is why the environment could not be entered."""
+        return system_failure("RuntimeEnvSetupError", str(error)) if error is self.failure else None
+
+    def enter(self, env: str) -> None:
+        """This worker is kept for one environment: what is set here stays, and what it submits inherits it.
+
+        Raises RuntimeEnvSetupError, now and on every later call, when it fails.
+        """
         if env != self.environment:
-            self.environment = env
+            self.environment = self._engine.environments.base = env
             self.failure = None
+            welcome = self._engine.runtime.welcome
+            assert welcome is not None
+            places = f"{os.path.dirname(welcome.log_directory)}/{ENVIRONMENTS}"
             try:
                 self._enter(environment.parsed(env), places)
             except RuntimeEnvSetupError as failure:
@@ -68,6 +88,7 @@ class Entered:
             raise self.failure
 
     def _enter(self, env: dict[str, Any], places: str) -> None:
+        """`places` is where this node unpacks packages."""
         before = dict(os.environ)
         for name, value in env.get("env_vars", {}).items():
             os.environ[name] = _NAMED.sub(lambda found: before.get(found[1], ""), value)

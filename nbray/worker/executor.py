@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import queue
 import signal
 import sys
@@ -26,14 +25,12 @@ from nbray.machine import Effect
 from nbray.owner import records as r
 from nbray.owner.packing import unpack
 from nbray.wire import messages as m
-from nbray.wire import rundir
-from nbray.wire.failures import failure_of, system_failure
+from nbray.wire.failures import failure_of
 from nbray.wire.values import loads, verified
 from nbray.worker import state as w
 from nbray.worker.actor import ActorExit, LiveActor
 from nbray.worker.environment import Entered
 from nbray.worker.generators import Generators
-from nbray.worker.modules import ImportedModules
 from nbray.worker.output import Source
 from nbray.worker.returns import several
 
@@ -65,8 +62,7 @@ class Executor:
         self.current: contextvars.ContextVar[Current | None] = contextvars.ContextVar("nbray_task", default=None)
         self.running: dict[ids.TaskId, Current] = {}
         self.namespace = ""
-        self.entered = Entered()
-        self.modules = ImportedModules()
+        self.entered = Entered(engine)
         self.flush_output: Callable[[], None] = lambda: None
         self._idle = Current(None)
         self._main = threading.get_ident()
@@ -241,7 +237,7 @@ class Executor:
         try:
             if isinstance(push, m.PushTask):
                 if push.env != self.entered.environment or self.entered.failure is not None:
-                    self.enter_environment(push.env)
+                    self.entered.enter(push.env)
                 self.engine.groups.enter(push.group)
                 call = self.function(push.function)
             else:
@@ -273,7 +269,7 @@ class Executor:
             return [], False
         if current.cancelled and isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
             return self.cancelled(push), False
-        if (unset := self._setup_failure(error)) is not None:
+        if (unset := self.entered.failure_for(error)) is not None:
             return [m.Value(failure=unset)], False
         names: dict[str, Any] = {}
         if self.actor is not None:
@@ -286,21 +282,6 @@ class Executor:
     def cancelled(self, push: _Push) -> list[m.Value]:
         message = f"{push.name} (task {push.task.hex()}) was cancelled while it ran"
         return [m.Value(failure=m.Failure("TaskCancelledError", message=message, fields={"task": push.task.hex()}))]
-
-    def enter_environment(self, env: str) -> None:
-        """This worker is kept for one runtime environment: what is set here stays, and what it submits inherits it."""
-        self.engine.environments.base = env
-        self.entered.enter(env, self._places())
-
-    def _setup_failure(self, error: BaseException) -> m.Failure | None:
-        """If `error` is why the environment of this worker could not be entered."""
-        return system_failure("RuntimeEnvSetupError", str(error)) if error is self.entered.failure else None
-
-    def _places(self) -> str:
-        """Where this node unpacks packages."""
-        welcome = self.runtime.welcome
-        assert welcome is not None
-        return f"{os.path.dirname(welcome.log_directory)}/{rundir.ENVIRONMENTS}"
 
     def _leave(self, current: Current, error: BaseException) -> None:
         """`exit_actor()` and `sys.exit()`: the process ends, and with it the call."""
@@ -352,8 +333,8 @@ class Executor:
     def report(self, push: _Push, values: list[m.Value], started: int, retriable: bool, cpu: int) -> None:
         """Send the result after everything the task printed, then go on."""
         self.flush_output()
-        if len(sys.modules) != self.modules.count:
-            self._tell_modules(push)
+        if len(sys.modules) != self.entered.modules.count:
+            self.entered.tell_modules(push.job)
         if self.engine.trace_log.unsent:
             self.engine.send_trace()  # what it submitted is known before it is done
         borrows: list[m.Held] = []
@@ -363,12 +344,6 @@ class Executor:
         spent = self.state.is_last(push)
         done = m.TaskDone(push.task, push.attempt, me, values, started, time.time_ns(), borrows, retriable, cpu, spent)
         self.carry_out(self._send_or_hold(push, done))
-
-    def _tell_modules(self, push: _Push) -> None:
-        """Before the result: whoever has that and edits a module knows which."""
-        files = self.modules.new_files()
-        if files:
-            self.runtime.post(push.job, m.ModulesLoaded(self.runtime.me, self.entered.generation, files))
 
     def _send_or_hold(self, push: _Push, done: m.TaskDone) -> list[Effect]:
         """Results of very short tasks travel together: each waits at most HOLD_S for the next, and nbray-io sees to that.
@@ -485,7 +460,7 @@ class Executor:
         token = self.current.set(current)
         try:
             if spec.env:
-                self.enter_environment(spec.env)
+                self.entered.enter(spec.env)
             cls = cloudpickle.loads(verified(spec.class_payload, spec.class_crc, f"the class {spec.class_name}"))
             for dependency in spec.dependencies:
                 self.runtime.step(r.ValueTold(dependency.object, dependency.owner, dependency.value))
@@ -499,7 +474,7 @@ class Executor:
             return
         finally:
             self.current.reset(token)
-        self._tell_modules(push)
+        self.entered.tell_modules(spec.job)
         # Before anybody is told: a call may arrive the moment they are.
         born = w.BecameActor(spec.actor, message.epoch, spec.max_concurrency, spec.groups, spec.unordered, spec.window)
         self.carry_out(self.step(born))
@@ -514,7 +489,7 @@ class Executor:
             self.state.exiting = "exit_actor() was called in __init__"
         else:
             self.init_failed = True
-            failure = self._setup_failure(error) or failure_of(
+            failure = self.entered.failure_for(error) or failure_of(
                 error, name=push.name, pid=self.engine.pid, node=self.runtime.me.node, task=push.task, attempt=message.epoch,
                 actor_repr=spec.class_name, actor_id=spec.actor.hex(),
             )  # fmt: skip

@@ -289,3 +289,20 @@ def test_handles_keep_neither_inputs_nor_outputs(kernel: Kernel) -> None:
     kernel.ok("Out.clear(); del huge, made, _\n_ = __ = ___ = None; gc.collect()")
     assert kernel.eval("seen() is None") is True
     assert kernel.eval(large + " or 'none'") in (before, "none")
+
+
+def test_a_cell_has_variables_and_modules_of_its_own(kernel: Kernel) -> None:
+    assert kernel.ok("%%remote --env COLOUR=green --env \"SHAPE=a circle\"\nos.environ['COLOUR'], os.environ['SHAPE']").value == (
+        "('green', 'a circle')"
+    )
+    assert kernel.ok("%%remote\nos.environ.get('COLOUR')").value is None
+    failed = kernel.run("%%remote --pip=--no-index --pip no-such-thing\n1")
+    assert "No matching distribution found" in str(failed.error)
+
+
+def test_modules_beside_the_notebook_that_are_edited_reach_the_next_cell(kernel: Kernel) -> None:
+    kernel.ok("import pathlib; beside = pathlib.Path('edited_beside.py')\n_ = beside.write_text('def f(): return 1\\n')")
+    assert kernel.ok("%%remote\nimport edited_beside\nedited_beside.f()").value == "1"
+    kernel.ok("_ = beside.write_text('def f(): return 2\\n')")
+    assert kernel.ok("%%remote\nimport edited_beside\nedited_beside.f()").value == "2"
+    kernel.ok("beside.unlink()")
