@@ -1,0 +1,100 @@
+"use strict";(self.rspackChunknbray_lab=self.rspackChunknbray_lab||[]).push([[1],{18(r,a,n){var e=n(19),o=n.n(e),t=n(20),i=n.n(t),p=n(21),l=i()(o());l.i(p.A),l.push([r.id,`.nbray-panel { display: flex; flex-direction: column; padding: 8px 12px; overflow: hidden; color: var(--jp-ui-font-color1); font-size: var(--jp-ui-font-size1); background: var(--jp-layout-color1); }
+.nbray-panel h2 { font-size: 13px; font-weight: 600; margin: 4px 0 6px; }
+.nbray-panel h3 { font-size: 12px; font-weight: 600; margin: 12px 0 4px; }
+.nbray-panel p, .nbray-panel ul { margin: 2px 0; }
+.nbray-panel ul { padding-left: 16px; }
+.nbray-panel li { overflow-wrap: anywhere; }
+.nbray-panel-body { flex: 1; overflow: auto; min-height: 0; }
+.nbray-panel-row { display: flex; gap: 6px; align-items: center; margin: 3px 0; }
+.nbray-panel-row input { width: 4.5em; color: inherit; background: var(--jp-layout-color0); border: 1px solid var(--jp-border-color1); border-radius: 2px; padding: 1px 4px; }
+.nbray-panel-button { font: inherit; color: inherit; background: var(--jp-layout-color2); border: 1px solid var(--jp-border-color1); border-radius: 3px; padding: 2px 8px; cursor: pointer; text-align: left; overflow-wrap: anywhere; }
+.nbray-panel-button:hover { background: var(--jp-layout-color3); }
+.nbray-panel-button[aria-pressed='true'] { border-color: var(--jp-brand-color1); box-shadow: inset 3px 0 0 var(--jp-brand-color1); }
+.nbray-panel :focus-visible { outline: 2px solid var(--jp-brand-color1); outline-offset: 1px; }
+.nbray-panel-muted { color: var(--jp-ui-font-color2); }
+.nbray-panel-problem { color: var(--jp-error-color1); }
+.nbray-panel-waiting { color: var(--jp-warn-color0); }
+.nbray-panel-resource { display: flex; justify-content: space-between; gap: 8px; margin-top: 4px; font-variant-numeric: tabular-nums; }
+.nbray-panel-spark { width: 100%; height: 20px; background: var(--jp-layout-color2); }
+.nbray-panel-spark polyline { fill: none; stroke: var(--jp-brand-color1); stroke-width: 1.5; vector-effect: non-scaling-stroke; }
+`,""]),n.d(a,{},{A:l})},21(r,a,n){var e=n(19),o=n.n(e),t=n(20),i=(n.n(t))()(o());i.push([r.id,`/* Colours are JupyterLab's own where they exist, so that light, dark and other themes come by themselves. */
+.nbray-card {
+  --nbray-ink: var(--jp-ui-font-color1, var(--vscode-foreground, #1f1f1f));
+  --nbray-muted: var(--jp-ui-font-color2, #5f6368);
+  --nbray-line: var(--jp-border-color2, #c9c9c9);
+  --nbray-soft: var(--jp-layout-color2, rgba(128, 128, 128, 0.12));
+  --nbray-good: var(--jp-success-color0, #1b6e3c);
+  --nbray-bad: var(--jp-error-color1, #c62828);
+  --nbray-warn: var(--jp-warn-color0, #8a5200);
+  --nbray-live: var(--jp-brand-color1, #1565c0);
+  color: var(--nbray-ink);
+  font-family: var(--jp-ui-font-family, system-ui, sans-serif);
+  font-size: var(--jp-ui-font-size1, 13px);
+  line-height: 1.45;
+  border: 1px solid var(--nbray-line);
+  border-left: 3px solid var(--nbray-live);
+  border-radius: 3px;
+  padding: 6px 10px;
+  margin: 2px 0;
+  max-width: 1100px;
+}
+.nbray-card[data-state="done"] { border-left-color: var(--nbray-good); }
+.nbray-card[data-state="failed"] { border-left-color: var(--nbray-bad); }
+.nbray-card[data-state="cancelled"], .nbray-card[data-state="timed out"] { border-left-color: var(--nbray-warn); }
+.nbray-head { display: flex; flex-wrap: wrap; align-items: baseline; gap: 2px 10px; }
+.nbray-sign { font-weight: 600; color: var(--nbray-live); white-space: nowrap; }
+[data-state="done"] > .nbray-head .nbray-sign { color: var(--nbray-good); }
+[data-state="failed"] > .nbray-head .nbray-sign { color: var(--nbray-bad); }
+[data-state="cancelled"] > .nbray-head .nbray-sign, [data-state="timed out"] > .nbray-head .nbray-sign { color: var(--nbray-warn); }
+.nbray-facts { flex: 1 1 20em; font-variant-numeric: tabular-nums; }
+.nbray-actions { display: flex; gap: 6px; }
+.nbray-actions[hidden], .nbray-card [hidden] { display: none; }
+.nbray-button {
+  font: inherit; font-size: 12px; color: var(--nbray-ink); background: transparent; cursor: pointer;
+  border: 1px solid var(--nbray-line); border-radius: 3px; padding: 1px 8px; white-space: nowrap;
+}
+.nbray-button:hover:not(:disabled) { background: var(--nbray-soft); }
+.nbray-button:disabled { color: var(--nbray-muted); cursor: default; }
+.nbray-card :focus-visible { outline: 2px solid var(--nbray-live); outline-offset: 1px; }
+.nbray-bar { display: flex; height: 8px; margin: 5px 0 3px; background: var(--nbray-soft); border-radius: 2px; overflow: hidden; }
+.nbray-bar > span { flex: none; min-width: 1px; }
+.nbray-bar > .nbray-done { background: var(--nbray-good); }
+.nbray-bar > .nbray-failed { background: var(--nbray-bad); }
+.nbray-bar > .nbray-cancelled { background: var(--nbray-warn); }
+.nbray-bar > .nbray-running { background: repeating-linear-gradient(45deg, var(--nbray-live) 0 4px, transparent 4px 8px); }
+.nbray-notice { color: var(--nbray-warn); }
+.nbray-problem { color: var(--nbray-bad); }
+.nbray-tabs { display: flex; flex-wrap: wrap; gap: 2px; margin-top: 3px; }
+.nbray-tab {
+  font: inherit; font-size: 12px; color: var(--nbray-muted); background: none; cursor: pointer;
+  border: none; border-bottom: 2px solid transparent; padding: 2px 8px;
+}
+.nbray-tab:hover { color: var(--nbray-ink); }
+.nbray-tab[aria-selected="true"] { color: var(--nbray-ink); border-bottom-color: var(--nbray-live); }
+.nbray-panel { border-top: 1px solid var(--nbray-line); padding: 8px 0 2px; min-height: 60px; max-height: 420px; overflow: auto; }
+.nbray-card table { border-collapse: collapse; font-size: 12px; margin: 0; }
+.nbray-card th, .nbray-card td { text-align: left; padding: 2px 14px 2px 0; vertical-align: top; font-variant-numeric: tabular-nums; background: none; }
+.nbray-card td { max-width: 34em; overflow-wrap: anywhere; }
+.nbray-card th { color: var(--nbray-muted); font-weight: 500; border-bottom: 1px solid var(--nbray-line); }
+.nbray-card h4 { margin: 10px 0 2px; font-size: 12px; font-weight: 500; color: var(--nbray-muted); }
+.nbray-muted, .nbray-card p.nbray-muted { color: var(--nbray-muted); font-size: 12px; margin: 2px 0; }
+.nbray-errors { margin: 0; padding-left: 18px; color: var(--nbray-bad); overflow-wrap: anywhere; }
+.nbray-mark { display: inline-block; width: 9px; height: 9px; border-radius: 2px; margin-right: 5px; }
+.nbray-tools { display: flex; flex-wrap: wrap; gap: 4px 6px; align-items: center; margin-bottom: 5px; }
+.nbray-canvas { position: relative; }
+.nbray-canvas canvas { display: block; width: 100%; touch-action: pan-y; cursor: crosshair; }
+.nbray-tip {
+  position: absolute; pointer-events: none; z-index: 2; max-width: 320px; font-size: 12px; padding: 2px 7px; border-radius: 3px;
+  color: var(--jp-ui-inverse-font-color1, #fff); background: var(--jp-inverse-layout-color2, #333);
+}
+.nbray-legend { display: flex; flex-wrap: wrap; gap: 2px 12px; font-size: 12px; margin-top: 4px; }
+.nbray-scroll { overflow: auto; max-height: 340px; }
+.nbray-edge { fill: none; stroke: currentColor; opacity: 0.4; }
+.nbray-node { cursor: pointer; }
+.nbray-task, .nbray-object { fill: var(--nbray-soft); stroke: var(--nbray-line); }
+.nbray-object { stroke-dasharray: 3 2; }
+.nbray-label { font-size: 11.5px; fill: currentColor; }
+.nbray-sublabel { font-size: 10px; fill: var(--nbray-muted); }
+.nbray-dim { opacity: 0.25; }
+.nbray-hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
+`,""]),n.d(a,{},{A:i})},20(r){r.exports=function(r){var a=[];return a.toString=function(){return this.map(function(a){var n="",e=void 0!==a[5];return a[4]&&(n+="@supports (".concat(a[4],") {")),a[2]&&(n+="@media ".concat(a[2]," {")),e&&(n+="@layer".concat(a[5].length>0?" ".concat(a[5]):""," {")),n+=r(a),e&&(n+="}"),a[2]&&(n+="}"),a[4]&&(n+="}"),n}).join("")},a.i=function(r,n,e,o,t){"string"==typeof r&&(r=[[null,r,void 0]]);var i={};if(e)for(var p=0;p<this.length;p++){var l=this[p][0];null!=l&&(i[l]=!0)}for(var d=0;d<r.length;d++){var s=[].concat(r[d]);e&&i[s[0]]||(void 0!==t&&(void 0===s[5]||(s[1]="@layer".concat(s[5].length>0?" ".concat(s[5]):""," {").concat(s[1],"}")),s[5]=t),n&&(s[2]&&(s[1]="@media ".concat(s[2]," {").concat(s[1],"}")),s[2]=n),o&&(s[4]?(s[1]="@supports (".concat(s[4],") {").concat(s[1],"}"),s[4]=o):s[4]="".concat(o)),a.push(s))}},a}},19(r){r.exports=function(r){return r[1]}},12(r){var a=[];function n(r){for(var n=-1,e=0;e<a.length;e++)if(a[e].identifier===r){n=e;break}return n}function e(r,e){for(var o={},t=[],i=0;i<r.length;i++){var p=r[i],l=e.base?p[0]+e.base:p[0],d=o[l]||0,s="".concat(l," ").concat(d);o[l]=d+1;var b=n(s),c={css:p[1],media:p[2],sourceMap:p[3],supports:p[4],layer:p[5]};if(-1!==b)a[b].references++,a[b].updater(c);else{var y=function(r,a){var n=a.domAPI(a);return n.update(r),function(a){a?(a.css!==r.css||a.media!==r.media||a.sourceMap!==r.sourceMap||a.supports!==r.supports||a.layer!==r.layer)&&n.update(r=a):n.remove()}}(c,e);e.byIndex=i,a.splice(i,0,{identifier:s,updater:y,references:1})}t.push(s)}return t}r.exports=function(r,o){var t=e(r=r||[],o=o||{});return function(r){r=r||[];for(var i=0;i<t.length;i++){var p=n(t[i]);a[p].references--}for(var l=e(r,o),d=0;d<t.length;d++){var s=n(t[d]);0===a[s].references&&(a[s].updater(),a.splice(s,1))}t=l}}},14(r){var a={};r.exports=function(r,n){var e=function(r){if(void 0===a[r]){var n=document.querySelector(r);if(window.HTMLIFrameElement&&n instanceof window.HTMLIFrameElement)try{n=n.contentDocument.head}catch(r){n=null}a[r]=n}return a[r]}(r);if(!e)throw Error("Couldn't find a style target. This probably means that the value for the 'insert' parameter is invalid.");e.appendChild(n)}},16(r){r.exports=function(r){var a=document.createElement("style");return r.setAttributes(a,r.attributes),r.insert(a,r.options),a}},15(r,a,n){r.exports=function(r){var a=n.nc;a&&r.setAttribute("nonce",a)}},13(r){r.exports=function(r){if("u"<typeof document)return{update:function(){},remove:function(){}};var a=r.insertStyleElement(r);return{update:function(n){var e,o,t;e="",n.supports&&(e+="@supports (".concat(n.supports,") {")),n.media&&(e+="@media ".concat(n.media," {")),(o=void 0!==n.layer)&&(e+="@layer".concat(n.layer.length>0?" ".concat(n.layer):""," {")),e+=n.css,o&&(e+="}"),n.media&&(e+="}"),n.supports&&(e+="}"),(t=n.sourceMap)&&"u">typeof btoa&&(e+="\n/*# sourceMappingURL=data:application/json;base64,".concat(btoa(unescape(encodeURIComponent(JSON.stringify(t))))," */")),r.styleTagTransform(e,a,r.options)},remove:function(){var r;null===(r=a).parentNode||r.parentNode.removeChild(r)}}}},17(r){r.exports=function(r,a){if(a.styleSheet)a.styleSheet.cssText=r;else{for(;a.firstChild;)a.removeChild(a.firstChild);a.appendChild(document.createTextNode(r))}}},11(r,a,n){var e=n(12),o=n.n(e),t=n(13),i=n.n(t),p=n(14),l=n.n(p),d=n(15),s=n.n(d),b=n(16),c=n.n(b),y=n(17),u=n.n(y),f=n(18),v={};v.styleTagTransform=u(),v.setAttributes=s(),v.insert=l().bind(null,"head"),v.domAPI=i(),v.insertStyleElement=c(),o()(f.A,v),f.A&&f.A.locals&&f.A.locals}}]);
