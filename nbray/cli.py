@@ -73,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     start.set_defaults(run=_start)
 
     stop = commands.add_parser("stop", help="stop what `nbray start` started on this machine")
+    stop.add_argument(
+        "--directory", metavar="DIR", help="only the daemon with this runtime directory; default: all that was started"
+    )
     stop.add_argument("--force", "-f", action="store_true", help="kill at once instead of ending in order")
     stop.set_defaults(run=_stop)
 
@@ -340,6 +343,8 @@ def _stop(arguments: argparse.Namespace) -> int:
     # Nodes before heads: a node that ends in order says goodbye to its head.
     notes = sorted(_notes(), key=lambda note: note.role == "head")
     stopped = 0
+    if arguments.directory is not None:
+        notes = [note for note in notes if note.directory == arguments.directory]
     for note in notes:
         pid = joining.pid_behind(note.directory)
         if pid is not None:

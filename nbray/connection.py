@@ -131,7 +131,10 @@ def init(
     ignore_reinit_error: bool = False,
     **others: Any,
 ) -> RayContext:
-    """Attach this process to a cluster, starting a local one if there is no address. Returns what it is attached to.
+    """Attach this process to a cluster. Returns what it is attached to.
+
+    Without an address that is the cluster that `nbray start` (or JupyterLab's panel) began on this machine, if one runs and
+    no amounts are given; else a local one is started, which ends with this process. `address="local"` always starts one.
 
     Called again it returns the running context, and warns when it was asked for something else. `namespace` is where
     named actors live; without one every job has its own. Raises ConnectionError when there is no cluster at `address`.
@@ -158,7 +161,7 @@ def init(
     with _starting:
         running = session.engine
         if running is not None:
-            if chosen is not None and not ignore_reinit_error and running.description().get("address") != chosen:
+            if chosen not in (None, "local") and not ignore_reinit_error and running.description().get("address") != chosen:
                 here = running.description().get("address")
                 raise RaySystemError(
                     f"this process is attached to {here!r} already, so it was not attached to {address!r}; call nbray.shutdown() "
@@ -167,8 +170,11 @@ def init(
             if not ignore_reinit_error:
                 _say_ignored({**own, "address": address, "namespace": namespace, "runtime_env": runtime_env, "labels": labels})
             return RayContext(running.description())
-        if chosen is not None and (own_labels or any(v is not None for v in own.values())):
-            named = ", ".join(k for k, v in {**own, "labels": own_labels or None}.items() if v is not None)
+        given = [name for name, value in {**own, "labels": own_labels or None}.items() if value is not None]
+        if chosen is None and given:
+            chosen = "local"  # what runs here already has the resources that it has
+        elif chosen != "local" and given:
+            named = ", ".join(given)
             raise ValueError(
                 f"When connecting to an existing cluster ({source}), {named} must not be provided: its nodes say what they have"
             )
@@ -275,16 +281,16 @@ def _environment(name: str) -> str | None:
 
 
 def _address(given: str | None) -> tuple[str | None, str]:
-    """(address or None for a local cluster, where it came from)."""
+    """(address, "local", or None for whatever there is; where it came from)."""
     if given is not None and not isinstance(given, str):
         raise TypeError(f"address is a str or None, not {type(given)}")
     source = "address="
     if given is None:
         given, source = _environment("ADDRESS"), "NBRAY_ADDRESS"
-    if given is None or given == "local":
+    if given is None:
         return None, source
     if not given:
-        raise ValueError("address is empty; leave it out to start a local cluster")
+        raise ValueError("address is empty; leave it out to attach to what runs here, or start a local cluster")
     return given, f"{source}{given}" if source.endswith("=") else f"{source}={given}"
 
 

@@ -27,7 +27,20 @@ MARK = f"NBRAY_TEST_RUN={RUN}".encode()
 pytest_plugins = ["pytester"]
 
 #: Tests below these directories of tests/ start processes.
-STARTING = {"browser", "cli", "cluster", "conformance", "driver", "engines", "kernel", "node", "notebook", "tutorials", "worker"}
+STARTING = {
+    "browser",
+    "cli",
+    "cluster",
+    "conformance",
+    "driver",
+    "engines",
+    "kernel",
+    "node",
+    "notebook",
+    "server",
+    "tutorials",
+    "worker",
+}
 
 #: What is on its way out may take this long to be gone. A bound, not a wait: what is gone at once is seen at once.
 GONE_WITHIN_S = 10.0

@@ -3,6 +3,7 @@ import { ILayoutRestorer, JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyte
 import { ICommandPalette } from '@jupyterlab/apputils';
 import { INotebookTracker } from '@jupyterlab/notebook';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
+import { LabIcon } from '@jupyterlab/ui-components';
 
 import { ClusterPanel } from './panel';
 
@@ -13,6 +14,14 @@ namespace Command {
   export const toggle = 'nbray:toggle-remote';
   export const show = 'nbray:show-panel';
 }
+
+// Three bars that end at different times: tasks side by side.
+const icon = new LabIcon({
+  name: 'nbray:tasks',
+  svgstr:
+    '<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 16 16"><g class="jp-icon3" fill="#616161">' +
+    '<rect x="1" y="2" width="9" height="3" rx="1"/><rect x="3" y="6.5" width="12" height="3" rx="1"/><rect x="1" y="11" width="6" height="3" rx="1"/></g></svg>'
+});
 
 const MAGIC = /^%%remote\b[^\n]*\n?/;
 
@@ -35,6 +44,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
   ) => {
     let line = '%%remote';
     const panel = new ClusterPanel();
+    panel.title.icon = icon;
     app.shell.add(panel, 'left', { rank: 900 });
     restorer?.add(panel, 'nbray-panel');
 
@@ -44,7 +54,8 @@ const plugin: JupyterFrontEndPlugin<void> = {
       execute: () => app.shell.activateById(panel.id)
     });
     app.commands.addCommand(Command.toggle, {
-      label: 'Run Cell on nbray (%%remote)',
+      label: args => (args.toolbar ? '' : 'Run Cell on nbray (%%remote)'),
+      icon,
       caption: 'Put %%remote over this cell, or take it away',
       isEnabled: () => notebooks?.activeCell?.model.type === 'code',
       execute: () => {

@@ -32,7 +32,6 @@ export class ClusterPanel extends Widget {
     super();
     this.id = 'nbray-panel';
     this.title.caption = 'nbray clusters';
-    this.title.label = 'nbray';
     this.addClass('nbray-panel');
     const cpus = element('input', { type: 'number', min: '1', placeholder: 'all', 'aria-label': 'CPUs of the new cluster' }) as HTMLInputElement;
     const begin = button('Start a cluster', () => {
@@ -41,8 +40,8 @@ export class ClusterPanel extends Widget {
         this.chosen = made.id;
       });
     }, 'It outlives the kernel: nbray.init() attaches to it');
-    this.node.append(element('h2', {}, 'Clusters'), this.list,
-      element('div', { class: 'nbray-panel-row' }, begin, cpus, element('span', {}, 'CPUs')), this.problem, this.body);
+    this.node.append(element('div', { class: 'nbray-panel-inside' }, element('h2', {}, 'Clusters'), this.list,
+      element('div', { class: 'nbray-panel-row' }, begin, cpus, element('span', {}, 'CPUs')), this.problem, this.body));
   }
 
   get interval(): number | null {
@@ -117,9 +116,9 @@ export class ClusterPanel extends Widget {
     if (view.actors.length) {
       parts.push(element('h3', {}, 'Actors'), element('ul', {}, ...view.actors.map(each => element('li', {}, `${each.name} · ${each.state.toLowerCase()}${each.pid ? ` · pid ${each.pid}` : ''}`))));
     }
-    const place = this.body.scrollTop;
+    const place = this.node.scrollTop;
     this.body.replaceChildren(...parts);
-    this.body.scrollTop = place;
+    this.node.scrollTop = place;
   }
 
   private nodePart(node: api.Node): HTMLElement {

@@ -54,6 +54,7 @@ export default {
       } else view.update(message, buffers);
     };
     model.on("msg:custom", take);
+    view.update({ snapshot: model.get("first") });
     view.resync();
     return () => { model.off("msg:custom", take); view.remove(); };
   },
@@ -87,10 +88,11 @@ class View(anywidget.AnyWidget):
     _esm = _LOADER
     code = traitlets.Unicode().tag(sync=True)
     version = traitlets.Unicode().tag(sync=True)
+    first = traitlets.Dict().tag(sync=True)  #: what to draw before anything is answered
 
-    def __init__(self, commands: dict[str, Command]) -> None:
+    def __init__(self, commands: dict[str, Command], first: dict[str, Any]) -> None:
         self._commands = commands
-        super().__init__(code=code().model_id, version=assets.version())
+        super().__init__(code=code().model_id, version=assets.version(), first=first)
         self.on_msg(self._asked)
         if hasattr(self.comm, "_reply_subshell_for"):
             # ipykernel 7.4 hands what the page sends to the shell that last used the comm, here the one that is blocked by the

@@ -7,7 +7,7 @@ import socket
 
 from nbray.driver import launch
 from nbray.node.settings import NetworkSettings, NodeSettings
-from nbray.wire import lifeline, rundir
+from nbray.wire import connection_file, lifeline, rundir
 from nbray.wire.connection_file import Found
 
 PATIENCE_S = 10.0
@@ -33,6 +33,12 @@ def directory_here(found: Found) -> str | None:
         where = f"cluster {found.connection.cluster[:8]} at {found.connection.address}"
         raise ConnectionError(f"{where} is not running: its head's directory {directory} is gone or deserted; see {found.source}")
     return directory
+
+
+def running_here() -> str | None:
+    """The connection file of the cluster that was started last on this machine and still runs; None if there is none."""
+    running = set(rundir.in_use())
+    return next((found.source for found in connection_file.known() if found.connection.directory in running), None)
 
 
 def start_client(found: Found, object_store_memory: int | None = None) -> launch.Launched:

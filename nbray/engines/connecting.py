@@ -1,6 +1,7 @@
 """From an address to an engine in this driver: start a cluster, find one, join one; and start another when ours died.
 
-None, "local"          a node daemon of our own, which ends with us
+None                   the cluster that `nbray start` began on this machine, if there is one; else as "local"
+"local"                a node daemon of our own, which ends with us
 "auto", "host:port"    a cluster on this machine that `nbray start` began: its connection file tells where
 a file, a token        a cluster elsewhere: a client node of our own dials its head (docs/architecture.md)
 """
@@ -108,6 +109,8 @@ def connect(
     runtime_env: str = "",
 ) -> NativeEngine:
     """The engine of this driver. Raises ConnectionError when there is no cluster at `address`, NodeStartError."""
+    if address is None:
+        address = joining.running_here()
     process = new_process_id()
     runtime = Runtime(process, "driver", job_name, namespace or process.hex())
     engine = NativeEngine(runtime, Address(b"\0" * 8, process), is_driver=True)

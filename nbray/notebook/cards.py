@@ -81,7 +81,7 @@ class Card:
         with self._lock:
             if self._view is None or self.over:
                 return
-            snapshot = self._snapshot(now_ns)
+            snapshot = self.snapshot(now_ns)
             last = min(len(self.run.spans), self._sent + SENT_SPANS)
             if last == self._sent and _same(snapshot, self._last):
                 return
@@ -93,7 +93,7 @@ class Card:
         with self._lock:
             if self._view is None or self.over:
                 return
-            self._last = self._snapshot(time.time_ns())
+            self._last = self.snapshot(time.time_ns())
             self._send(self._last, 0, min(len(self.run.spans), SENT_SPANS))
 
     def lineage(self, variables: dict[bytes, list[str]]) -> dict[str, Any]:
@@ -125,7 +125,8 @@ class Card:
             if view is not None:
                 view.close()
 
-    def _snapshot(self, now_ns: int) -> dict[str, Any]:
+    def snapshot(self, now_ns: int) -> dict[str, Any]:
+        """Everything but the spans, for the page."""
         return {**self.run.snapshot(now_ns), "can_background": self.can_background}
 
     def _static(self, now_ns: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections import deque
 from typing import Any
 
@@ -119,7 +120,7 @@ class Notebook:
         if job is not None and not job.plan.options.background:
             card.can_background = True
             commands["background"] = job.put_in_background
-        return View(commands)
+        return View(commands, card.snapshot(time.time_ns()))
 
     def _cancel_card(self, card: Card, *, force: bool) -> int:
         return card.engine.cancel_cell(card.tag, force) if force else self.interrupts.stopped(card.engine, [card.tag])

@@ -1,9 +1,9 @@
 """REST under /nbray. Every verb wants Jupyter's own authentication; Jupyter checks Host, Origin and the XSRF cookie.
 
-    GET    /nbray/api/clusters        {"clusters": [...]}
-    POST   /nbray/api/clusters        {"num_cpus": 4} -> the new cluster
-    GET    /nbray/api/clusters/ID     nodes, tasks, actors
-    DELETE /nbray/api/clusters/ID     stop what `nbray start` or POST began
+GET    /nbray/api/clusters        {"clusters": [...]}
+POST   /nbray/api/clusters        {"num_cpus": 4} -> the new cluster
+GET    /nbray/api/clusters/ID     nodes, tasks, actors
+DELETE /nbray/api/clusters/ID     stop what `nbray start` or POST began
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ class _Handler(APIHandler):
         except (OSError, RuntimeError, ValueError) as error:
             raise web.HTTPError(503, str(error), reason="The cluster does not answer") from None
         self.set_status(status)
-        self.finish("" if result is None else json.dumps(result))
+        if result is None:
+            self.finish()
+        else:
+            self.finish(json.dumps(result))
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]

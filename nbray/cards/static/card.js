@@ -55,13 +55,13 @@ export function createCard(el, host) {
     if (message.number !== undefined) {
       const bytesIn = buffers?.[0];
       const whole = message.first === 0;
-      if ((number && message.number !== number + 1 && !whole) || (bytesIn && !spans.put(message.first, bytesIn))) { resync(); return; }
+      const missed = number && message.number !== number + 1 && !whole;
+      if (missed || (bytesIn && !spans.put(message.first, bytesIn))) resync(); // counts are whole in every message, spans are not
       number = message.number;
     }
     snapshot = message.snapshot;
     received = performance.now();
     draw();
-    // The rest of a long run that was there before this page: asked for piece by piece.
   }
 
   // A kept card: everything at once.

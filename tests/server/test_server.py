@@ -1,0 +1,163 @@
+"""The server extension in a real Jupyter server: who may ask, what is found, started and stopped; the bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import nbray
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKEN = "a-token-for-this-test"
+BOUND_S = 60.0
+EVERY_VERB = [("GET", "clusters"), ("POST", "clusters"), ("GET", "clusters/" + "0" * 16), ("DELETE", "clusters/" + "0" * 16)]
+
+
+class Answer(NamedTuple):
+    status: int
+    body: Any
+
+
+class Server(NamedTuple):
+    port: int
+
+    def ask(self, verb: str, path: str, body: Any = None, headers: dict[str, str] | None = None, token: str = TOKEN) -> Answer:
+        data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        given = {"Authorization": f"token {token}"} if token else {}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/nbray/api/{path}", data, {**given, **(headers or {})}, method=verb
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=BOUND_S) as reply:
+                status, raw = reply.status, reply.read()
+        except urllib.error.HTTPError as error:
+            status, raw = error.code, error.read()
+        try:
+            return Answer(status, json.loads(raw) if raw else None)
+        except ValueError:
+            return Answer(status, raw)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("home")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    own = {f"JUPYTER_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    options = [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--ServerApp.ip=127.0.0.1", "--allow-root", "--no-browser"]
+    options += [
+        f"--IdentityProvider.token={TOKEN}",
+        f"--ServerApp.root_dir={home}",
+        "--ServerApp.jpserver_extensions=nbray.server=True",
+    ]
+    path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    log = home / "server.log"
+    with log.open("w", encoding="utf-8") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jupyter_server", *options],
+            env={**os.environ, **own, "PYTHONPATH": path},
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        deadline = time.monotonic() + BOUND_S
+        while "is running at" not in log.read_text(encoding="utf-8"):
+            assert process.poll() is None, log.read_text(encoding="utf-8")
+            assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
+            time.sleep(0.05)
+        yield Server(port)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+@pytest.mark.parametrize(("verb", "path"), EVERY_VERB)
+def test_nobody_is_answered_without_the_token(server: Server, verb: str, path: str) -> None:
+    body = {} if verb == "POST" else None
+    assert server.ask(verb, path, body, token="").status == 403
+    assert server.ask(verb, path, body, token="wrong").status == 403
+
+
+@pytest.mark.parametrize(("verb", "path"), EVERY_VERB)
+def test_a_foreign_host_or_origin_is_refused(server: Server, verb: str, path: str) -> None:
+    body = {} if verb == "POST" else None
+    assert server.ask(verb, path, body, {"Host": "evil.example"}).status == 403
+    cross = server.ask(verb, path, body, {"Origin": "http://evil.example", "Authorization": ""}, token="")
+    assert cross.status in (403, 404)
+
+
+@pytest.mark.parametrize(
+    "body", [b"nonsense", b"[]", {"num_cpus": -1}, {"num_cpus": "4"}, {"num_cpus": True}, {"other": 1}, b"x" * 20_000]
+)
+def test_a_bad_request_to_start_is_refused_in_words(server: Server, body: Any) -> None:
+    answer = server.ask("POST", "clusters", body)
+    assert answer.status in (400, 413)
+    assert answer.body["message"]
+
+
+def test_a_cluster_that_is_not_there_is_not_found(server: Server) -> None:
+    for verb in ("GET", "DELETE"):
+        answer = server.ask(verb, "clusters/" + "0" * 16)
+        assert (answer.status, "no cluster" in answer.body["message"]) == (404, True)
+    assert server.ask("GET", "clusters/..%2f..%2fetc").status == 404
+
+
+def test_a_scripts_cluster_is_seen_and_is_not_ours_to_stop(server: Server) -> None:
+    nbray.init(num_cpus=3, resources={"<img src=x>": 1})
+    try:
+        (found,) = server.ask("GET", "clusters").body["clusters"]
+        assert found["mine"] is False
+        assert f"process {os.getpid()}" in found["name"]
+        (node,) = server.ask("GET", f"clusters/{found['id']}").body["nodes"]
+        cpu = next(each for each in node["resources"] if each["name"] == "CPU")
+        assert (cpu["total"], cpu["share"]) == ("3", 0.0)
+        refused = server.ask("DELETE", f"clusters/{found['id']}")
+        assert refused.status == 409
+        assert "%nbray stop" in refused.body["message"]
+        assert nbray.get(nbray.remote(lambda: "alive").remote()) == "alive"
+    finally:
+        nbray.shutdown()
+    assert server.ask("GET", "clusters").body["clusters"] == []
+
+
+def test_a_cluster_that_is_started_here_outlives_its_drivers_and_init_finds_it(server: Server) -> None:
+    made = server.ask("POST", "clusters", {"num_cpus": 2})
+    assert made.status == 201, made.body
+    try:
+        assert made.body["mine"] is True
+        for _ in range(2):
+            context = nbray.init()
+            assert context.address_info["address"] == made.body["address"]
+            assert nbray.get(nbray.remote(lambda: "there").remote()) == "there"
+            nbray.shutdown()
+        assert nbray.init(num_cpus=1).address_info["address"] == "local", "who asks for amounts gets a cluster of their own"
+        nbray.shutdown()
+    finally:
+        stopped = server.ask("DELETE", f"clusters/{made.body['id']}")
+    assert stopped.status == 204, stopped.body
+    assert server.ask("GET", "clusters").body["clusters"] == []
+
+
+def test_the_built_front_end_is_in_step_with_its_sources() -> None:
+    """`npm run build` in extension/ writes the bundle and this hash (extension/record.mjs)."""
+    extension = ROOT / "extension"
+    digest = hashlib.sha256()
+    for root in ("src", "style", "schema", "../nbray/cards/static"):
+        for path in sorted((extension / root).iterdir(), key=lambda each: each.name):
+            digest.update(f"{root}/{path.name}\n".encode() + path.read_bytes())
+    digest.update((extension / "package.json").read_bytes())
+    recorded = (ROOT / "nbray/labextension/sources.sha256").read_text(encoding="ascii").strip()
+    assert digest.hexdigest() == recorded, "run `npm install && npm run build` in extension/ and commit nbray/labextension"
