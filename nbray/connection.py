@@ -170,17 +170,22 @@ def init(
             if not ignore_reinit_error:
                 _say_ignored({**own, "address": address, "namespace": namespace, "runtime_env": runtime_env, "labels": labels})
             return RayContext(running.description())
-        given = [name for name, value in {**own, "labels": own_labels or None}.items() if value is not None]
-        if chosen is None and given:
-            chosen = "local"  # what runs here already has the resources that it has
-        elif chosen != "local" and given:
-            named = ", ".join(given)
-            raise ValueError(
-                f"When connecting to an existing cluster ({source}), {named} must not be provided: its nodes say what they have"
-            )
+        chosen = _own_or_theirs(chosen, source, {**own, "labels": own_labels or None})
         return RayContext(
             _connect(chosen, {**amounts, "object_store_memory": store}, own_labels, namespace, log_to_driver, env).description()
         )
+
+
+def _own_or_theirs(chosen: str | None, source: str, amounts: Mapping[str, Any]) -> str | None:
+    """Whoever says what a cluster has gets one of their own. Raises ValueError when they named one that runs already."""
+    given = [name for name, value in amounts.items() if value is not None]
+    if not given or chosen == "local":
+        return chosen
+    if chosen is None:
+        return "local"
+    raise ValueError(
+        f"When connecting to an existing cluster ({source}), {', '.join(given)} must not be provided: its nodes say what they have"
+    )
 
 
 def _connect(
