@@ -22,7 +22,7 @@ PACKAGE = ROOT / "nbray"
 
 #: Bottom first. A module imports from its own layer and from those before it. A name is a module or package of nbray.
 LAYERS = [
-    {"exceptions", "ids", "machine", "config", "trace", "columns", "handlers", "serializability"},
+    {"exceptions", "ids", "machine", "config", "trace", "columns", "handlers", "progress", "serializability"},
     {"wire"},
     {"sched", "store", "inquiry"},
     {"session", "refs", "generators", "engines.port"},  # below the engines, which make references; the port is declarations

@@ -9,8 +9,12 @@ import threading
 import time
 from collections.abc import Callable
 
+import msgspec
+
+from nbray.driver.bars import Bars
 from nbray.driver.folding import Fold, Rules
 from nbray.engines.port import OutputEvent
+from nbray.progress import Progress
 
 NOTICE = " (nbray folds lines that several processes print alike; NBRAY_DEDUP_LOGS=0 shows them all)"
 
@@ -38,11 +42,16 @@ class Terminal:
         self._here = here
         rules = rules if rules is not None else rules_from_environment()
         self._folds = {"stdout": Fold(rules, NOTICE), "stderr": Fold(rules, NOTICE)}
-        self._lock = threading.Lock()
+        self._bars = Bars(lambda: sys.stderr)
+        self._lock = threading.RLock()  # the __del__ of a progress bar, which shows its end, may run while this thread holds it
         self._timer: threading.Timer | None = None
 
     def output(self, event: OutputEvent) -> None:
         if not self._shows_output:
+            return
+        if "nbray_progress" in event.transient:
+            with self._lock:
+                self._bars.take(msgspec.convert(event.transient["nbray_progress"], Progress), time.monotonic())
             return
         text = event.text if event.mime is None else str(event.mime.get("text/plain", "")) + "\n"
         here = self._here()
@@ -59,6 +68,8 @@ class Terminal:
     def flush(self) -> None:
         """Show what is held back: nothing more comes."""
         self._let_go(lambda fold: fold.flush(time.monotonic()))
+        with self._lock:
+            self._bars.finish()
 
     def _let_go(self, of: Callable[[Fold], list[str]]) -> None:
         with self._lock:
@@ -80,7 +91,8 @@ class Terminal:
 
     def _show(self, stream: str, lines: list[str]) -> None:
         if lines:
-            print("\n".join(lines), file=sys.stderr if stream == "stderr" else sys.stdout, flush=True)
+            with self._bars.aside():
+                print("\n".join(lines), file=sys.stderr if stream == "stderr" else sys.stdout, flush=True)
 
     def notice(self, cell: str, kind: str, text: str) -> None:
         del cell
@@ -88,4 +100,5 @@ class Terminal:
             if any(os.environ.get(f"{prefix}_IGNORE_UNHANDLED_ERRORS") == "1" for prefix in ("NBRAY", "RAY")):
                 return
             text = f"Unhandled error (suppress with 'NBRAY_IGNORE_UNHANDLED_ERRORS=1'): {text}"
-        print(f"nbray: {text}", file=sys.stderr, flush=True)
+        with self._lock, self._bars.aside():
+            print(f"nbray: {text}", file=sys.stderr, flush=True)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from nbray.driver import joining, launch
 from nbray.driver.showing import Terminal
 from nbray.engines.native import NativeEngine
+from nbray.engines.port import OutputEvent
 from nbray.exceptions import RayError
 from nbray.ids import Address, new_process_id
 from nbray.owner.runtime import Runtime
@@ -117,6 +118,9 @@ def connect(
     terminal = Terminal(log_to_driver, here=lambda: runtime.me.node)
     engine.on_output(terminal.output)
     engine.on_notice(terminal.notice)
+    engine.show_here = lambda data, metadata, transient, update: engine._on_output(
+        OutputEvent(engine.current_cell(), b"", "", 0, b"", "", "", 0, data, metadata, transient, update)
+    )
 
     def start() -> launch.Launched:
         return launch.start_local(

@@ -198,6 +198,8 @@ class Engine(Protocol):
     """One running cluster, as seen from this process."""
 
     is_driver: bool
+    #: `show_here(data, metadata, transient, update)`: a rich display of the calling code, in the driver under its cell.
+    show_here: Callable[[dict[str, Any], dict[str, Any], dict[str, Any], bool], None] | None
 
     @property
     def groups(self) -> GroupEngine: ...

@@ -16,6 +16,7 @@ _MODULES = (
     "internal_kv",
     "locations",
     "state",
+    "tqdm_ray",
 )
 
 __all__ = ["get_local_object_locations", "get_object_locations"]

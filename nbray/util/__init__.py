@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nbray.util.placement_group import placement_group
 
 if TYPE_CHECKING:
+    from nbray.experimental.tqdm_ray import tqdm
     from nbray.util.actor_pool import ActorPool
     from nbray.util.check_serialize import inspect_serializability
     from nbray.util.debug import disable_log_once_globally, enable_periodic_logging, log_once
@@ -42,6 +43,7 @@ _HOMES = {
     "placement_group_table": "nbray.util.placement_group",
     "register_serializer": "nbray.util.serialization",
     "remove_placement_group": "nbray.util.placement_group",
+    "tqdm": "nbray.experimental.tqdm_ray",
 }
 _MODULES = (
     "actor_pool",
@@ -77,6 +79,7 @@ __all__ = [
     "placement_group_table",
     "register_serializer",
     "remove_placement_group",
+    "tqdm",
 ]
 
 

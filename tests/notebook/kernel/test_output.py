@@ -136,3 +136,12 @@ done = 1
     cell = kernel.ok(stand_in)
     assert ["image/png" in data for data in cell.displays[:2]] == [True, True]
     assert len(kernel.ok("%%remote --each i=range(4)\nimport sys\nsys.modules.pop('matplotlib.pyplot', None)\ni;").displays) == 1
+
+
+def test_a_progress_bar_inside_a_task_is_one_display_under_its_cell(kernel: Kernel) -> None:
+    loop = "from nbray.experimental.tqdm_ray import tqdm\nfor _ in tqdm(range(500), desc='inside', flush_interval_s=0):\n    pass"
+    cell = kernel.ok(f"%%remote\n{loop}")
+    (shown,) = [data for data in cell.displays if "inside" in data.get("text/plain", "")]
+    assert "<progress" in shown["text/html"]
+    own = kernel.ok(loop)
+    assert len([data for data in own.displays if "inside" in data.get("text/plain", "")]) == 1
