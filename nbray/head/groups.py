@@ -241,7 +241,7 @@ class Groups:
         record.places |= record.reserving
         record.reserving = {}
         record.state, record.why, record.look_at = CREATED, "", None
-        for node in set(record.places.values()):
+        for node in dict.fromkeys(record.places.values()):
             record.watchers[Address(node, node)] = None
             self.members.room_changed(self.members.nodes[node], now)
         self._publish(record)
@@ -305,9 +305,9 @@ class Groups:
         """Bundles there are lost: they are sought anew, the others of their groups stay where they are."""
         for record in self.live.values():
             record.watchers.pop(Address(node, node), None)
-            if node in record.reserving.values():
-                self._give_up(record, f"node {short(node)} died", now)
             lost = [index for index, where in record.places.items() if where == node]
+            if node in record.reserving.values() or (lost and record.reserving):
+                self._give_up(record, f"node {short(node)} died", now)  # the next try is for everything that is lost
             if lost:
                 for index in lost:
                     del record.places[index]
