@@ -16,7 +16,7 @@ export interface Node {
   alive: boolean;
   head: boolean;
   resources: { name: string; used: string; total: string; share: number }[];
-  workers: { pid: number; task: string; state: string; memory: string }[];
+  workers: { pid: number; task: string }[];
   waiting: string[];
 }
 

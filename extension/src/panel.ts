@@ -131,7 +131,7 @@ export class ClusterPanel extends Widget {
     if (node.waiting.length) part.append(element('ul', { class: 'nbray-panel-waiting' }, ...node.waiting.map(text => element('li', {}, text))));
     const busy = node.workers.filter(each => each.task);
     part.append(element('p', { class: 'nbray-panel-muted' }, `${node.workers.length} workers, ${busy.length} busy`));
-    if (busy.length) part.append(element('ul', {}, ...busy.slice(0, 32).map(each => element('li', {}, `${each.task} · pid ${each.pid}${each.memory ? ` · ${each.memory}` : ''}`))));
+    if (busy.length) part.append(element('ul', {}, ...busy.slice(0, 32).map(each => element('li', {}, `${each.task} · pid ${each.pid}`))));
     return part;
   }
 

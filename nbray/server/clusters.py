@@ -9,15 +9,28 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from collections import Counter
 from typing import Any
 
 from nbray.cards.words import bytes_text
 from nbray.driver import joining
 from nbray.driver.viewer import Viewer
 from nbray.sched.resources import to_floats
+from nbray.util.state import summaries
+from nbray.util.state.asking import Asker
+from nbray.util.state.listing import Query, listing
 from nbray.wire import connection_file, rundir
 
 START_S = 30.0
+PATIENCE_S = 2.0  #: for processes that are asked what they do
+MOST_BUSY = 200  #: workers whose task is named
+STATE_WORDS = {
+    "FINISHED": "finished",
+    "FAILED": "failed",
+    "RUNNING": "running",
+    "RUNNING_IN_RAY_GET": "running",
+    "RUNNING_IN_RAY_WAIT": "running",
+}
 BYTES = frozenset({"memory", "object_store_memory"})
 #: What the panel shows of a node, in this order; other resources follow.
 FIRST = ("CPU", "GPU", "memory", "object_store_memory")
@@ -90,14 +103,17 @@ class Clusters:
         viewer = self._viewer(directory)
         if viewer is None:
             raise NoCluster(f"cluster {cluster} has just ended")
+        asker = Asker(viewer, PATIENCE_S)
         try:
-            nodes, actors = viewer.ask("nodes"), viewer.ask("actors")
+            nodes, actors, counts = asker.nodes(), asker.head("actors"), task_counts(asker)
+            busy = _busy(asker) if counts.get("running") else {}
+            workers = [worker for worker in asker.workers() if worker["is_alive"] and worker["worker_type"] != "DRIVER"]
         except ConnectionError:
             self._drop(directory)
             raise
         return {
-            "nodes": [_node(node) for node in nodes],
-            "tasks": {},
+            "nodes": [_node(node, [_worker(w, busy) for w in workers if w["node_id"] == node["node_id"]]) for node in nodes],
+            "tasks": counts,
             "actors": [_actor(actor) for actor in actors if actor["state"] != "DEAD"],
         }
 
@@ -143,7 +159,28 @@ def _parent(pid: int) -> int:
         return pid
 
 
-def _node(node: dict[str, Any]) -> dict[str, Any]:
+def task_counts(asker: Asker) -> dict[str, int]:
+    """Tasks by state, in the words of people."""
+    summary, _ = summaries.tasks(asker)
+    counts: Counter[str] = Counter()
+    for row in summary["summary"].values():
+        for state, count in row["state_counts"].items():
+            counts[STATE_WORDS.get(state, "queued")] += count
+    return {word: counts[word] for word in ("running", "queued", "finished", "failed") if counts[word]}
+
+
+def _busy(asker: Asker) -> dict[str, str]:
+    """Worker -> the name of what it runs."""
+    states = [state for state, word in STATE_WORDS.items() if word == "running"]
+    queries = [Query("tasks", [("state", "=", state)], MOST_BUSY, detail=False) for state in states]
+    return {row["worker_id"]: row["name"] for query in queries for row in listing(asker, query)}
+
+
+def _worker(worker: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    return {"pid": worker["pid"], "task": names.get(worker["worker_id"], "")}
+
+
+def _node(node: dict[str, Any], workers: list[dict[str, Any]]) -> dict[str, Any]:
     total, free = to_floats(node["total"]), to_floats(node["available"])
     used = {name: amount - free.get(name, 0.0) for name, amount in total.items()}
     if node["store_bytes"]:
@@ -156,7 +193,7 @@ def _node(node: dict[str, Any]) -> dict[str, Any]:
         "alive": node["alive"],
         "head": node["is_head"],
         "resources": [_resource(name, used.get(name, 0.0), total[name]) for name in names],
-        "workers": [],
+        "workers": workers,
         "waiting": [f"{queued['count']:,} waiting: {queued['why']}" for queued in node["queued"]],
     }
 
