@@ -22,7 +22,7 @@ from nbray.ids import Address, NodeId, ObjectId, TaskId, index_of, object_id
 from nbray.machine import Effect, Send
 from nbray.owner import obituary
 from nbray.owner.objects import ObjectTable
-from nbray.owner.records import DONE, NOTHING, PUSHED, NextItem, OwnedObject, OwnedTask
+from nbray.owner.records import DONE, NOTHING, PUSHED, QUEUED, WAITING, NextItem, OwnedObject, OwnedTask
 from nbray.wire.messages import Failure, ItemsTaken, ItemYielded, PushTask, Streaming, Value
 
 #: More than any stream has: the producer waits for nobody.
@@ -178,11 +178,12 @@ class StreamTable:
         if not stream.ended:
             stream.ended = True
             if task.cancelled and value.failure is None and not dynamic:
+                self._refuse(object_id(task.id), value)
                 value = Value(failure=obituary.cancelled(task, ran=True))  # it went on all the same, and its items were not taken
             self._last(stream, value.failure)
         end = self.objects.objects.get(object_id(task.id))
         if end is None or end.value is not None:
-            self.objects.give_back(value.contains)
+            self._refuse(object_id(task.id), value)
         elif raised and not dynamic:
             self.objects.set_value(end, NOTHING)
         else:
@@ -266,7 +267,8 @@ class StreamTable:
         self._forget(stream)
 
     def _forget(self, stream: Stream) -> None:
-        if not stream.held and stream.ended and not stream.kept and not stream.lost:
+        over = stream.ended and stream.task.state not in (WAITING, QUEUED, PUSHED)
+        if over and not stream.held and not stream.kept and not stream.lost:
             self.streams.pop(stream.task.id, None)
 
     def check(self) -> None:

@@ -259,4 +259,5 @@ class Host:
             held = {id_: obj for id_, obj in process.state.objects.objects.items() if id_ not in astray}
             found += [f"{process.name}: object {obj.id.hex()} {described(obj)}" for obj in held.values()]
             found += [f"{process.name}: task {task.id.hex()} {task.state}" for task in process.state.tasks.tasks.values()]
+            found += [f"{process.name}: stream {task.hex()}" for task in process.state.tasks.streams.streams]
         return found

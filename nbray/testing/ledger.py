@@ -38,6 +38,7 @@ class Expected(msgspec.Struct):
     index: int = 0  #: of a call: among its caller's calls to this actor
     cancelled: bool = False
     parent: TaskId = b""  #: the task that submitted it; its cancellation may be that of its children
+    item: bool = False  #: of a generator: it may be there although its task fails later
 
 
 class RunLedger:
@@ -79,6 +80,9 @@ class RunLedger:
         read = [ref.id for ref in needs] + ([ref.id for ref in nested] if program.nested == "read" else [])
         number = program.value() + sum(self._expected[each].number for each in read)
         self._expected[first_return(task.id)] = Expected(number, program, read, actor, parent=task.parent)
+        for index in range(program.yields + 1):  # the last one, if there is one, is the error
+            item = Expected(number + 1 + index, program, read, actor, parent=task.parent, item=True)
+            self._expected[first_return(task.id, 1 + index)] = item
         self._owned[task.id] = task
 
     def was_put(self, new: ObjectId, number: int) -> None:
@@ -91,7 +95,10 @@ class RunLedger:
         self._ended_actors.add(actor)
 
     def cancelled(self, object_id: ObjectId, *, force: bool) -> None:
-        self._expected[object_id].cancelled = True
+        expected = self._expected[object_id]
+        expected.cancelled = True
+        for index in range(expected.program.yields + 1 if expected.program is not None else 0):
+            self._expected[first_return(task_of(object_id), 1 + index)].cancelled = True
 
     # ------------------------------------------------------------------------------------------ what runs
 
@@ -148,6 +155,8 @@ class RunLedger:
             case m.TaskDone():
                 self._forgive_if_behind(message.task)
                 self._astray |= {held.object for value in message.values for held in value.contains}
+            case m.ItemYielded():
+                self._astray |= {held.object for held in message.value.contains}
             case m.TellValue():
                 self._astray |= {held.object for held in message.value.contains}
             case m.AddBorrower():
@@ -209,9 +218,17 @@ class RunLedger:
         if number != expected.number:
             story = f"{process.name} read {number} in object {object_id.hex()}, and {expected.number} belongs there"
             raise self._history.violation(story, object_id)
-        if not self.violence and expected.program is not None and expected.program.failing:
+        if not self.violence and expected.program is not None and expected.program.failing and not expected.item:
             raise self._history.violation(f"object {object_id.hex()} has a value, and its program fails", object_id)
         self.outcomes["value"] += 1
+
+    def streamed(self, process: Process, end: ObjectId, items: int, failed: bool) -> None:
+        """A process took all that a generator had."""
+        program = self._expected[end].program
+        assert program is not None
+        if not failed and items != program.yields:
+            story = f"{process.name} took {items} items of {task_of(end).hex()}, which yields {program.yields}, and no error"
+            raise self._history.violation(story, end)
 
     def put_failed(self, process: Process) -> None:
         if not self.nodes_failed:

@@ -86,6 +86,8 @@ class Process(Threading):
         self._carver = Carver(LOAN_BYTES)
         self._loans: dict[int, tuple[Gate, list[Any]]] = {}
         self._requests = 0
+        self.next_item: r.NextItem | None = None  #: the latest answer to ItemAsked
+        self._streams: set[TaskId] = set()
 
     # ------------------------------------------------------------------------------------------ stepping
 
@@ -115,6 +117,8 @@ class Process(Threading):
         elif isinstance(effect, r.Ready):
             for callback in self._callbacks.pop(effect.object, []):
                 callback()
+        elif isinstance(effect, r.NextItem):
+            self.next_item = effect
         elif isinstance(effect, r.CopyLost):
             self.call_soon(lambda: self.copy_lost(effect.object))
         elif isinstance(effect, r.Finished):
@@ -171,6 +175,7 @@ class Process(Threading):
         push = m.PushTask(
             self._ids.next(), 0, function, 1, args, checksum(args), self.me, self.job, name=f"f{program.function}",
             contains=[ref.held for ref in nested], retry_exceptions=program.retry_exceptions, max_calls=program.max_calls,
+            stream=_streaming(program),
         )  # fmt: skip
         task = r.OwnedTask(push, program.retries, shape=program.shape, key=program.key, needs=[ref.held for ref in needs] or None)
         task.parent = parent
@@ -200,7 +205,7 @@ class Process(Threading):
         contains = [*[ref.held for ref in nested], actor.held]
         push = m.PushCall(
             self._ids.next(), 0, target, 0, 0, "method", 1, args, checksum(args), self.me, self.job, name="Actor.method",
-            contains=contains,
+            contains=contains, stream=_streaming(program),
         )  # fmt: skip
         task = r.OwnedTask(push, program.retries, needs=[ref.held for ref in needs] or None)
         task.retry_exceptions = program.retries if program.retry_exceptions else 0
@@ -238,9 +243,32 @@ class Process(Threading):
 
     def drop_all(self) -> None:
         """The script is over: its variables are gone."""
+        for task in sorted(self._streams):
+            self.drop_stream(task)
         self._dropped += self._references.elements()
         self._references.clear()
         self._tidy_soon()
+
+    # ------------------------------------------------------------------------------------------ generators
+
+    def take_item(self, end: Ref) -> Generator[Any, None, Ref | None]:
+        """The next item of the generator task whose end is `end`; None when there is none any more."""
+        task = end.id[:16]
+        self._streams.add(task)
+        while True:
+            self.step(r.ItemAsked(task))
+            assert self.next_item is not None
+            each, state = self.next_item.object, self.next_item.state
+            if state == "TAKEN":
+                return self._new(each)
+            if state == "OVER":
+                return None
+            yield from self.wait_for([each], 1, local=False)
+
+    def drop_stream(self, task: TaskId) -> None:
+        """The generator was collected."""
+        self._streams.discard(task)
+        self.step(r.StreamDropped(task))
 
     def _release(self, object_id: ObjectId) -> None:
         self._released.append(object_id)
@@ -427,6 +455,10 @@ class Process(Threading):
 
     def spawn(self, code: Generator[Any, None, None], ended: Callable[[], None] | None = None) -> Thread:
         return self.start_thread(code, ended)
+
+
+def _streaming(program: Program) -> m.Streaming | None:
+    return m.Streaming(window=program.window) if program.yields else None
 
 
 def _distinct(refs: list[Ref] | None) -> list[Ref]:

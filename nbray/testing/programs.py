@@ -31,6 +31,8 @@ class Program(msgspec.Struct, frozen=True, array_like=True):
     crashes: int = 0  #: so many executions end with the process
     exits: bool = False  #: of an actor: exit_actor()
     stubborn: bool = False  #: goes on when it is interrupted
+    yields: int = 0  #: items of a generator, each as long on its way as the program takes; item i is the program's number + 1 + i
+    window: int = -1  #: items that may wait to be taken
     max_calls: int = 0  #: so many runs of its function end the worker; 0: none do
 
     @property

@@ -21,6 +21,7 @@ from nbray.testing.workload import random_script
 from nbray.wire import messages as m
 
 Script = Callable[[Process], Generator[Any, None, None]]
+Workload = Callable[[random.Random, int, int, int], Script]  #: (chance, actions, cpus, cpus of actors)
 
 #: A script may take this long, virtually: longer than any lease, grace or retry that a fault can set off.
 BOUND_S = 240.0
@@ -249,7 +250,7 @@ class Simulation:
         self.clock.call_later(lasts_s, heal)
 
 
-def simulate(seed: int, size: int = 25) -> Simulation:
+def simulate(seed: int, size: int = 25, workload: Workload = random_script) -> Simulation:
     """One run with everything drawn from the seed: hosts, CPUs, faults, and drivers of about `size` actions. Raises Violation."""
     chance = random.Random(seed * 7919 + 1)
     nodes, cpus = chance.choice([1, 1, 2, 2, 3]), chance.choice([1, 2, 2, 4])
@@ -259,5 +260,5 @@ def simulate(seed: int, size: int = 25) -> Simulation:
     drivers = chance.choice([1, 1, 1, 2])
     actor_cpus = chance.choice([0, 1]) if cpus > drivers else 0
     chances = [random.Random(seed * 31 + i) for i in range(drivers)]
-    simulation.run(*[random_script(each, size // drivers, cpus - drivers * actor_cpus, actor_cpus) for each in chances])
+    simulation.run(*[workload(each, size // drivers, cpus - drivers * actor_cpus, actor_cpus) for each in chances])
     return simulation

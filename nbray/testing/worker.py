@@ -13,7 +13,7 @@ from nbray.machine import Effect, Send
 from nbray.owner import records as r
 from nbray.testing.process import Failed, Process, Ref
 from nbray.testing.programs import ActorProgram, Program, decode_actor, decode_program
-from nbray.testing.threads import Thread
+from nbray.testing.threads import Gate, Thread
 from nbray.wire import messages as m
 from nbray.worker import state as w
 
@@ -61,6 +61,7 @@ class Worker(Process):
         self.kept: list[Ref] = []  #: what the actor's calls kept of their arguments
         self._defined: set[bytes] = set()
         self._keeps = False
+        self._gates: dict[TaskId, Gate] = {}  #: generators that wait for their consumers
         self._fetching: dict[TaskId, list[ObjectId]] = {}
         self._held: list[tuple[Address, m.TaskDone]] = []
         self.on_block = lambda: self.step_work(w.Blocked())
@@ -107,6 +108,9 @@ class Worker(Process):
             self.simulation.ledger.starts(self, effect.push)
             running = self.running[effect.push.task] = Running(effect.push)
             running.thread = self.spawn(self._execute(running))
+        elif isinstance(effect, w.GoOn):
+            if (gate := self._gates.pop(effect.task, None)) is not None:
+                gate.open()
         elif isinstance(effect, w.FetchArguments):
             self._fetch(effect.push)
         elif isinstance(effect, w.Interrupt):
@@ -210,7 +214,10 @@ class Worker(Process):
         try:
             if isinstance(push, m.PushTask):
                 assert push.function in self._defined, "a task came before the definition of its function"
-            number, back = yield from self._run(current, program, execution, mine)
+            if push.stream is None:
+                number, back = yield from self._run(current, program, execution, mine)
+            else:
+                number, back = yield from self._yield_items(current, program, execution, mine)
             current.interruptible = False
             contains = [ref.held for ref in back]
             value = yield from self.sealed(object_id(push.task), push.owner, number, program.stored_bytes, contains)
@@ -268,6 +275,45 @@ class Worker(Process):
                 mine.remove(ref)
             self.kept += nested
         return number, [*([] if program.gets else children), *(nested if program.nested == "return" else [])]
+
+    def _yield_items(
+        self, current: Running, program: Program, execution: int, mine: list[Ref]
+    ) -> Generator[Any, None, tuple[int, list[Ref]]]:
+        """A generator: what ends it early ends it after half of its items."""
+        push, terms = current.push, current.push.stream
+        assert terms is not None
+        calm = msgspec.structs.replace(program, crashes=0, raises=0, duration_s=0.0)
+        number, back = yield from self._run(current, calm, execution, mine)
+        bounded = self.work.flow.counts(push.task)
+        for index in range(program.yields):
+            current.interruptible = True
+            if current.cancelled:
+                raise Interrupted
+            if bounded:
+                yield from self._wait_for_consumer(push.task, index)
+            if index == program.yields // 2 and execution <= program.crashes:
+                self.host.worker_exits(self, None)
+                raise ProcessEnds
+            if index == program.yields // 2 and execution <= program.raises:
+                raise Raised(f"execution {execution}")
+            yield from self._work(program)
+            current.interruptible = False
+            if index >= terms.have:
+                contains = [back[index % len(back)].held] if back else []
+                each = object_id(push.task, 1 + index)
+                value = yield from self.sealed(each, push.owner, number + 1 + index, program.stored_bytes, contains)
+                self.step(r.Passed(contains, push.owner))
+                self.post(push.owner, m.ItemYielded(push.task, push.attempt, index, value, bounded))
+        return number, []
+
+    def _wait_for_consumer(self, task: TaskId, made: int) -> Generator[Any, None, None]:
+        gate = self._gates[task] = Gate()
+        self.step_work(w.WouldGoOn(task, made))
+        self.on_block()
+        try:
+            yield gate
+        finally:
+            self.on_unblock()
 
     def _work(self, program: Program) -> Generator[Any, None, None]:
         until = self.clock.now + program.duration_s

@@ -302,6 +302,20 @@ def test_an_item_lost_while_the_task_runs_elsewhere_comes_from_a_further_attempt
     assert take(desk, task) == "OVER"
 
 
+def test_an_attempt_goes_on_when_the_item_that_it_is_for_was_let_go(desk: Desk) -> None:
+    task, items = two_items_of_a_node(desk)
+    desk.done(task)
+    drop(desk, task)
+    desk.tell(m.NodeDied(OTHER_NODE, "gone"))
+    desk.grant(2)
+    desk.tell(r.Dropped([item.id for item in items]))
+    yields(desk, task, 1, stored())
+    yields(desk, task, 2, stored())
+    assert desk.sent(m.FreeObjects) == [m.FreeObjects([object_id(task.id, 3)])]
+    desk.done(task)
+    assert is_empty(desk)
+
+
 def test_an_item_that_may_not_be_made_again_is_lost(desk: Desk) -> None:
     task, items = two_items_of_a_node(desk, retries=0)
     desk.done(task)
@@ -375,6 +389,23 @@ def test_a_collection_holds_its_items_and_the_stream_lets_them_go(desk: Desk) ->
     desk.done(task, inline(contains=held))
     assert [desk.object(task, 1 + index).count for index in range(2)] == [1, 1]
     desk.tell(r.Dropped([object_id(task.id)]))
+    assert is_empty(desk)
+
+
+def test_a_collection_that_comes_twice_is_kept_once(desk: Desk) -> None:
+    task = generator(desk, node=OTHER_NODE, stream=m.Streaming(dynamic=True))
+    yields(desk, task, 0, stored(OTHER_NODE))
+    held = [m.Held(object_id(task.id, 1), ME)]
+    desk.tell(m.AddBorrower([held[0].object], ME))
+    desk.done(task, inline(contains=held))
+    desk.tell(m.NodeDied(OTHER_NODE, "gone"))
+    desk.grant(2)
+    yields(desk, task, 0, stored())
+    desk.tell(m.AddBorrower([held[0].object], ME))
+    desk.done(task, stored(contains=held))
+    assert desk.value(task) == inline(contains=held)
+    desk.tell(r.Dropped([object_id(task.id)]))
+    assert m.FreeObjects([object_id(task.id)]) in desk.sent(m.FreeObjects)
     assert is_empty(desk)
 
 
