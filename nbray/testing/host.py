@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from nbray.ids import HEAD, Address, NodeId, ObjectId, ProcessId
+from nbray.ids import HEAD, Address, NodeId, ObjectId, ProcessId, object_id
 from nbray.machine import Effect, Send, Tick
 from nbray.node.daemon import LAST_WORDS_S
 from nbray.node.records import (
@@ -259,5 +259,7 @@ class Host:
             held = {id_: obj for id_, obj in process.state.objects.objects.items() if id_ not in astray}
             found += [f"{process.name}: object {obj.id.hex()} {described(obj)}" for obj in held.values()]
             found += [f"{process.name}: task {task.id.hex()} {task.state}" for task in process.state.tasks.tasks.values()]
-            found += [f"{process.name}: stream {task.hex()}" for task in process.state.tasks.streams.streams]
+            for task, stream in process.state.tasks.streams.streams.items():
+                if not any(object_id(task, index) in astray for index in stream.kept or ()):
+                    found.append(f"{process.name}: stream {task.hex()}")
         return found
