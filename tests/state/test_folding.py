@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
 from nbray.driver.folding import Fold, Rules
-from nbray.driver.showing import rules_from_environment
+from nbray.driver.showing import Terminal, rules_from_environment
+from nbray.engines.port import OutputEvent
 
 
 def fold(**rules: object) -> Fold:
@@ -75,6 +77,28 @@ def test_some_are_never_folded_and_some_never_shown() -> None:
     for pid in (1, 2, 3):
         assert lines.take(pid, "", ["keep me", "noise"], 0.0) == ["keep me"]
     assert lines.flush(1.0) == []
+
+
+def test_a_terminal_shows_what_it_held_back_when_the_window_ends_though_nobody_prints_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    terminal = Terminal(True, here=lambda: b"home", rules=Rules(window_s=0.05))
+    for pid in (1, 2, 3):
+        terminal.output(OutputEvent("", b"task", "f", pid, b"home", text="hello\n"))
+    shown = capsys.readouterr().out
+    deadline = time.monotonic() + 20
+    while "repeated" not in shown:
+        assert time.monotonic() < deadline, shown
+        time.sleep(0.01)
+        shown += capsys.readouterr().out
+    assert shown.splitlines()[0] == "(f pid=1) hello"
+    assert shown.splitlines()[1].startswith("(f pid=3) hello [repeated 2x across cluster]")
+
+
+def test_a_terminal_names_another_node_and_keeps_the_streams_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = Terminal(True, here=lambda: b"home", rules=Rules())
+    terminal.output(OutputEvent("", b"task", "f", 1, bytes.fromhex("b71e0000"), stream="stderr", text="hello\n"))
+    assert capsys.readouterr() == ("", "(f pid=1, node=b71e) hello\n")
 
 
 @pytest.mark.parametrize("prefix", ["NBRAY", "RAY"])
