@@ -58,9 +58,11 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         "message error_type driver_info entrypoint metadata runtime_env start_time end_time",
     ),
     "placement_groups": _columns(
-        "placement_group_id name creator_job_id state", "bundles is_detached strategy", "bundles strategy"
+        "placement_group_id name creator_job_id state",
+        "bundles is_detached strategy ray_namespace waiting_for",
+        "bundles waiting_for",
     ),
-    "runtime_envs": _columns("runtime_env success node_id", "ref_cnt error", "ref_cnt"),
+    "runtime_envs": _columns("runtime_env success node_id", "ref_cnt error state", "ref_cnt"),
     "cluster_events": _columns("severity time source_type message event_id", "custom_fields", "time message custom_fields"),
 }
 #: What names one thing of each kind.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from nbray.owner.records import PUSHED, QUEUED, ActorClient, OwnedTask
 from nbray.sched.resources import UNIT, to_floats
 from nbray.trace import TraceRecord
+from nbray.wire.environment import public
 from nbray.wire.messages import Message, PushCall
 
 NORMAL, CREATION, CALL = "NORMAL_TASK", "ACTOR_CREATION_TASK", "ACTOR_TASK"
@@ -106,6 +108,11 @@ def _resources(task: OwnedTask) -> dict[str, float]:
     return {} if isinstance(task.push, PushCall) else to_floats({"CPU": UNIT})
 
 
+def _environment(task: OwnedTask) -> dict[str, str] | None:
+    env = task.shape.env if task.shape is not None else ""
+    return {"serialized_runtime_env": json.dumps(public(env))} if env else None
+
+
 def _began(task: OwnedTask, here: Circumstances) -> int | None:
     said = here.running.get(task.id)
     return said[1] // 1_000_000 if said is not None and said[1] else None
@@ -127,8 +134,8 @@ UNFINISHED: dict[str, Callable[[OwnedTask, Circumstances], Any]] = {
     "error_type": lambda t, h: None,
     "language": lambda t, h: "PYTHON",
     "required_resources": lambda t, h: _resources(t),
-    "runtime_env_info": lambda t, h: {"serialized_runtime_env": t.shape.env} if t.shape is not None and t.shape.env else None,
-    "placement_group_id": lambda t, h: None,
+    "runtime_env_info": lambda t, h: _environment(t),
+    "placement_group_id": lambda t, h: t.shape.group.hex() or None if t.shape is not None else None,
     "creation_time_ms": lambda t, h: t.submitted_ns // 1_000_000,
     "start_time_ms": _began,
     "end_time_ms": lambda t, h: None,

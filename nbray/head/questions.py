@@ -256,6 +256,7 @@ def _actor(record: ActorRecord) -> dict[str, Any]:
         "resources": spec.running,
         "death_kind": record.failure.kind if record.failure else "",
         "env": spec.env,
+        "group": spec.placement.group.hex(),
         "cell": spec.cell,
         "owner_id": spec.owner.process.hex(),
     }

@@ -229,6 +229,8 @@ class Daemon:
                 result = self.ledger.objects()
             case "store":
                 result = self.ledger.stats()
+            case "environments":
+                result = self.state.ground.environments.listing()
             case "processes":
                 self.tell_node(ask)
                 return

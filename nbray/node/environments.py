@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum
+from typing import Any
 
 import msgspec
 
@@ -63,6 +64,10 @@ class Environments:
         """What starts a worker for it; empty for a fork of the zygote."""
         record = self.records.get(setup_of(environment)) if environment else None
         return "" if record is None else record.command
+
+    def listing(self) -> list[dict[str, Any]]:
+        """For the State API: setup, state, and the error of a failed one."""
+        return [{"setup": r.setup, "state": r.standing.name, "error": r.reason or None} for r in self.records.values()]
 
     def why_waiting(self, environment: str, now: float) -> str:
         """For whoever waits for it; empty when it is not that."""

@@ -300,6 +300,36 @@ def test_objects_and_who_refers_to_them():
     until(lambda: not state.get_objects(id_))
 
 
+def test_placement_groups_and_what_is_in_them():
+    group = ray.util.placement_group([{"CPU": 1}], name="the listed group")
+    assert group.wait(30)
+
+    @ray.remote(num_cpus=1)
+    class Inside:
+        pass
+
+    strategy = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(group)
+    actor = Inside.options(scheduling_strategy=strategy).remote()
+    ray.get(actor.__ray_ready__.remote())
+    [found] = until(lambda: state.list_placement_groups(filters=[("name", "=", "the listed group")], detail=True))
+    assert (found.state, found.is_detached) == ("CREATED", False)
+    assert found.placement_group_id == group.id.hex()
+    assert found.bundles[0]["unit_resources"]["CPU"] == 1
+    assert state.get_actor(actor._actor_id.hex()).placement_group_id == found.placement_group_id
+    ray.util.remove_placement_group(group)
+    until(lambda: state.get_placement_group(found.placement_group_id).state == "REMOVED")
+
+
+def test_runtime_environments_that_workers_have():
+    @ray.remote(runtime_env={"env_vars": {"LISTED": "yes"}})
+    def inside():
+        return os.environ["LISTED"]
+
+    assert ray.get(inside.remote()) == "yes"
+    [env] = until(lambda: [e for e in state.list_runtime_envs() if e.runtime_env.get("env_vars", {}).get("LISTED")])
+    assert (env.success, env.node_id) == (True, ray.get_runtime_context().get_node_id())
+
+
 def test_summaries_count():
     @ray.remote
     def counted():

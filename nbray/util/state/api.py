@@ -29,6 +29,7 @@ from nbray.util.state.common import (
     Listing,
     NodeState,
     ObjectState,
+    PlacementGroupState,
     RuntimeEnvState,
     TaskState,
     WorkerState,
@@ -183,6 +184,18 @@ def list_jobs(
     return _list("jobs", address, filters, limit, timeout, detail, raise_on_missing_output)  # type: ignore[return-value]
 
 
+def list_placement_groups(
+    address: str | None = None,
+    filters: Filters = None,
+    limit: int = LIMIT,
+    timeout: int = TIMEOUT_S,
+    detail: bool = False,
+    raise_on_missing_output: bool = True,
+) -> list[PlacementGroupState]:
+    """Placement groups, the latest thousand removed ones included."""
+    return _list("placement_groups", address, filters, limit, timeout, detail, raise_on_missing_output)  # type: ignore[return-value]
+
+
 def list_runtime_envs(
     address: str | None = None,
     filters: Filters = None,
@@ -191,7 +204,7 @@ def list_runtime_envs(
     detail: bool = False,
     raise_on_missing_output: bool = True,
 ) -> list[RuntimeEnvState]:
-    """Runtime environments that workers have, by node."""
+    """Runtime environments, by node: made, in the making, or failed with the `error`."""
     return _list("runtime_envs", address, filters, limit, timeout, detail, raise_on_missing_output)  # type: ignore[return-value]
 
 
@@ -240,6 +253,11 @@ def get_worker(id: str, address: str | None = None, timeout: int = TIMEOUT_S) ->
 
 def get_job(id: str, address: str | None = None, timeout: int = TIMEOUT_S) -> JobState | None:
     found: JobState | None = _get("jobs", address, id, timeout)
+    return found
+
+
+def get_placement_group(id: str, address: str | None = None, timeout: int = TIMEOUT_S) -> PlacementGroupState | None:
+    found: PlacementGroupState | None = _get("placement_groups", address, id, timeout)
     return found
 
 

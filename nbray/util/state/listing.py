@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,6 +15,7 @@ from nbray.sched.resources import to_floats
 from nbray.trace import decode_records
 from nbray.util.state.asking import Asker
 from nbray.util.state.common import ENTRIES, Listing
+from nbray.wire.environment import public, setup_of
 
 FINISHED = ("FINISHED", "FAILED")
 #: The head's words for an actor's state, and Ray's where they differ.
@@ -155,7 +158,8 @@ def _actor(actor: dict[str, Any]) -> dict[str, Any]:
         "state": ACTOR_STATES.get(actor["state"], actor["state"]),
         "node_id": actor["node_id"] or None,
         "ray_namespace": actor["namespace"],
-        "serialized_runtime_env": actor["env"] or "{}",
+        "serialized_runtime_env": json.dumps(public(actor["env"])),
+        "placement_group_id": actor["group"] or None,
         "required_resources": to_floats(actor["resources"]),
         "death_cause": _death_cause(actor),
         "is_detached": actor["detached"],
@@ -195,6 +199,29 @@ def _node(node: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _groups(asker: Asker, query: Query) -> Found:
+    return _picked(map(_group, asker.head("groups")), query)
+
+
+def _group(group: dict[str, Any]) -> dict[str, Any]:
+    bundles = [
+        {"bundle_id": {"placement_group_id": group["group"].hex(), "bundle_index": index}, "unit_resources": to_floats(amounts)}
+        | {"node_id": group["nodes"][index] or None}
+        for index, amounts in enumerate(group["bundles"])
+    ]
+    return {
+        "placement_group_id": group["group"].hex(),
+        "name": group["name"],
+        "creator_job_id": group["job_id"],
+        "state": group["state"],
+        "bundles": bundles,
+        "is_detached": group["detached"],
+        "strategy": group["strategy"],
+        "ray_namespace": group["namespace"],
+        "waiting_for": group["why"] or None,
+    }
+
+
 def _jobs(asker: Asker, query: Query) -> Found:
     hosts = asker.hosts()
     return _picked((_job(job, hosts) for job in asker.head("jobs")), query)
@@ -222,17 +249,25 @@ def _workers(asker: Asker, query: Query) -> Found:
 
 
 def _runtime_envs(asker: Asker, query: Query) -> Found:
-    """Environments that living workers have."""
-    uses: dict[tuple[str, str], int] = {}
+    """Environments that nodes have made, are making or could not make, and others that living workers are in."""
+    uses: Counter[tuple[str, str]] = Counter()
     for worker in asker.workers():
         if worker["is_alive"] and worker["env"]:
-            key = (worker["env"], worker["node_id"])
-            uses[key] = uses.get(key, 0) + 1
-    rows = (
-        {"runtime_env": msgspec.json.decode(env), "success": True, "node_id": node, "ref_cnt": count, "error": None}
-        for (env, node), count in uses.items()
-    )
+            uses[worker["env"], worker["node_id"]] += 1
+    rows = [_environment(env, node, count=count) for (env, node), count in uses.items()]
+    there = {(setup_of(env), node) for env, node in uses}
+    for node, _, records in asker.said_by_nodes("environments"):
+        rows += [
+            _environment(record["setup"], node.hex(), record["state"], record["error"])
+            for record in records
+            if (record["setup"], node.hex()) not in there
+        ]
     return _picked(rows, query)
+
+
+def _environment(env: str, node: str, state: str = "READY", error: str | None = None, count: int = 0) -> dict[str, Any]:
+    success = {"READY": True, "FAILED": False}.get(state)
+    return {"runtime_env": public(env), "success": success, "node_id": node, "ref_cnt": count, "error": error, "state": state}
 
 
 def _cluster_events(asker: Asker, query: Query) -> Found:
@@ -266,6 +301,7 @@ SOURCES: dict[str, Callable[[Asker, Query], Found]] = {
     "nodes": _nodes,
     "workers": _workers,
     "jobs": _jobs,
+    "placement_groups": _groups,
     "runtime_envs": _runtime_envs,
     "cluster_events": _cluster_events,
 }
