@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     stop.set_defaults(run=_stop)
 
     status = commands.add_parser("status", help="nodes, resources, and what waits and why")
+    status.add_argument("-v", "--verbose", action="store_true", help="with the resources and labels of each node")
     status.set_defaults(run=_status)
     timeline = commands.add_parser("timeline", help="write what ran where and when, for ui.perfetto.dev or chrome://tracing")
     timeline.add_argument(
@@ -384,12 +385,12 @@ def _end(pid: int, force: bool) -> str:
 def _status(arguments: argparse.Namespace) -> int:
     with looking.at(arguments.address) as (viewer, name):
         nodes = viewer.ask("nodes")
-    print(_described(name, nodes))
+    print(_described(name, nodes, verbose=arguments.verbose))
     return 0
 
 
-def _described(name: str, nodes: list[dict[str, Any]]) -> str:
-    """What `nbray status` prints, from the head's answer to "nodes"."""
+def _described(name: str, nodes: list[dict[str, Any]], *, verbose: bool = False) -> str:
+    """What `nbray status` prints, from the head's answer to "nodes". `verbose`: the amounts and labels of each node too."""
     workers = [n for n in nodes if n["alive"] and n["total"]]
     guests = sum(1 for n in nodes if n["alive"] and not n["total"])
     dead = [n for n in nodes if not n["alive"]]
@@ -397,7 +398,9 @@ def _described(name: str, nodes: list[dict[str, Any]]) -> str:
         f"{name[0].upper()}{name[1:]}: {_count(len(workers), 'node')}"
         + (f", {_count(guests, 'guest')} without CPUs" if guests else "")
     ]
-    lines += [f"  {_node_line(node)}" for node in workers]
+    for node in workers:
+        lines.append(f"  {_node_line(node)}")
+        lines += [f"    {line}" for line in _node_details(node)] if verbose else []
     total: dict[str, float] = {}
     free: dict[str, float] = {}
     for node in workers:
@@ -416,6 +419,15 @@ def _described(name: str, nodes: list[dict[str, Any]]) -> str:
         lines.append("Dead:")
         lines += [f"  node {n['node_id'][:4]} on {n['host']}: {n['death_cause'] or 'no reason known'}" for n in dead[-10:]]
     return "\n".join(lines)
+
+
+def _node_details(node: dict[str, Any]) -> list[str]:
+    """Every resource of one node, and its labels."""
+    total, free = to_floats(node["total"]), to_floats(node["available"])
+    lines = [f"id {node['node_id']}" + (f", gateway {node['gateway']}" if node["gateway"] else "")]
+    lines += [_amount(key, total[key] - free.get(key, 0), total[key]) for key in sorted(total)]
+    lines += [f"label {key}={value}" for key, value in sorted(node["labels"].items())]
+    return lines
 
 
 def _count(number: int, noun: str) -> str:

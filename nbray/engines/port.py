@@ -294,7 +294,7 @@ class Engine(Protocol):
         ...
 
     def ask(self, what: str, **arguments: Any) -> Any:
-        """A question to the cluster: "actors", "jobs", "named_actors", "tasks", "objects", "kv_get" ..."""
+        """A question to the head: "actors", "jobs", "everywhere" ... (head/questions.py, inquiry.py)."""
         ...
 
     def trace(self) -> list[dict[str, Any]]:

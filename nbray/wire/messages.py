@@ -1005,8 +1005,11 @@ class DrainNode(Message, frozen=True, array_like=True, tag=True, gc=False):
 
 
 class Ask(Message, frozen=True, array_like=True, tag=True):
-    """A question with one answer. `what`: "nodes", "actors", "named_actors", "groups", "named_group", "jobs", "trace",
-    "kv_get", "kv_put", "kv_del", "kv_keys". Answered by Answer with the same `request`."""
+    """A question with one answer, an Answer with the same `request`. What the head can be asked: head/questions.py.
+
+    "everywhere" it hands on to every node, and a node "processes" to its processes: inquiry.py. What nodes tell of themselves:
+    node/daemon.py; what processes do: engines/witness.py.
+    """
 
     request: int
     asker: Address

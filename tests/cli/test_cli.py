@@ -96,6 +96,8 @@ def test_start_status_and_stop_of_a_cluster_of_two_nodes(cluster: Cluster) -> No
     assert "CPU 0 of 2" in status.out
     assert "disk 0 of 3" in status.out
     assert "Nothing waits." in status.out
+    assert "label rack=a" not in status.out
+    assert "label rack=a" in nbray("status", "-v").out
     stopped = nbray("stop")
     assert stopped.code == 0
     assert re.findall(r"Stopped the (\w+) of 127\.0\.0\.1:\d+ \(pid \d+, in order", stopped.out) == ["node", "head"]
