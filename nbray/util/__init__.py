@@ -48,6 +48,7 @@ _HOMES = {
 _MODULES = (
     "actor_pool",
     "check_serialize",
+    "collective",
     "dask",
     "debug",
     "futures",
