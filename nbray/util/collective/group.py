@@ -149,5 +149,5 @@ def _combined(parts: list[Array], op: ReduceOp) -> Array:
     """In the order of the ranks, so that everybody has the same bits. The parts are read-only views."""
     if len(parts) == 1:
         return np.array(parts[0])
-    first: Array = op.combine(parts[0], parts[1], dtype=parts[0].dtype)
+    first = np.asarray(op.combine(parts[0], parts[1], dtype=parts[0].dtype))  # of arrays without dimensions it makes a scalar
     return functools.reduce(lambda total, part: op.combine(total, part, out=total), parts[2:], first)
