@@ -2,6 +2,7 @@
 
     nbray start --head ...        nbray status      nbray timeline
     nbray start --address ...     nbray stop        nbray list|get|summary|memory|logs|stack
+    nbray job submit|status|logs|stop|list|delete
 
 A failure is one line on stderr and exit code 1. What `start` began is noted beside the connection files, in a file per
 daemon that names its runtime directory; `stop` believes only the kernel about which process stands behind that directory.
@@ -26,7 +27,7 @@ from typing import Any
 import msgspec
 
 import nbray
-from nbray import cli_logs, cli_state
+from nbray import cli_jobs, cli_logs, cli_state
 from nbray.driver import joining, launch, looking
 from nbray.exceptions import NodeStartError, RayError
 from nbray.node.settings import NetworkSettings, NodeSettings
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except NodeStartError as error:
         # The daemon's last line is its own account; what is around it is for developers.
         print(f"nbray: {str(error).splitlines()[-1].partition('Error: ')[2] or error}", file=sys.stderr)
-    except (Refusal, RayError, RayStateApiException, OSError, ValueError) as error:
+    except (Refusal, RayError, RayStateApiException, OSError, ValueError, RuntimeError, TypeError) as error:
         print(f"nbray: {error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("nbray: interrupted", file=sys.stderr)
@@ -79,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     stop.add_argument("--force", "-f", action="store_true", help="kill at once instead of ending in order")
     stop.set_defaults(run=_stop)
 
+    cli_jobs.add(commands)
     status = commands.add_parser("status", help="nodes, resources, and what waits and why")
     status.add_argument("-v", "--verbose", action="store_true", help="with the resources and labels of each node")
     status.set_defaults(run=_status)

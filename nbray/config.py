@@ -60,6 +60,9 @@ TRACE_RECORDS: int = _number("TRACE_RECORDS", 200_000)  #: kept per process
 PRE_AUTH_S: float = 5.0  #: from connect to Hello
 PRE_AUTH_BYTES: int = 1024  #: of the Hello, the only thing that a stranger may send
 
+JOB_STOP_S: float = _number("JOB_STOP_S", 3.0)  #: from SIGTERM to SIGKILL of a submitted job (as in Ray)
+JOB_ENDED_KEPT: int = _number("JOB_ENDED_KEPT", 1000)  #: submitted jobs that are over and stay in the listing
+
 MEMORY_KILL: float = _number("MEMORY_KILL", 0.95)  #: of the memory limit: the node ends workers before the kernel chooses one
 MEMORY_CHECK_S: float = _number("MEMORY_CHECK_S", 0.25)  #: between looks at memory, while anything runs
 LEASE_TOLD_S: float = 1.0  #: a lease request that waits longer is told why

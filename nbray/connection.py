@@ -24,6 +24,7 @@ from nbray import __version__, session
 from nbray.config import STORE_MAX
 from nbray.engines.port import Engine
 from nbray.exceptions import RaySystemError
+from nbray.job_config import JobConfig, combined, of_submission
 from nbray.options import TASK, checked, environment, unknown_keyword
 from nbray.sched.labels import check_labels
 
@@ -41,7 +42,6 @@ OTHER_OPTIONS: dict[str, bool | str] = {
     "configure_logging": True,
     "logging_format": True,
     "logging_config": "use logging_level, and log_to_driver=False to keep the workers' output away",
-    "job_config": "pass namespace and runtime_env to init()",
     "enable_resource_isolation": "limit the machine's memory from outside (cgroup, container); nbray keeps to it",
     "proxy_server_url": "there is no proxy",
     "_temp_dir": "set XDG_RUNTIME_DIR",
@@ -128,6 +128,7 @@ def init(
     runtime_env: Mapping[str, Any] | None = None,
     log_to_driver: bool | None = None,
     logging_level: int | str | None = None,
+    job_config: JobConfig | Mapping[str, Any] | None = None,
     ignore_reinit_error: bool = False,
     **others: Any,
 ) -> RayContext:
@@ -147,11 +148,12 @@ def init(
         "memory": memory,
         "object_store_memory": object_store_memory,
     }
-    check_namespace(namespace)
     own_labels = check_labels(labels or {})
+    job = _job(job_config, namespace, runtime_env)
+    check_namespace(job.ray_namespace)
     amounts = checked(TASK, {k: v for k, v in own.items() if k != "object_store_memory"})
     store = _store_bytes(object_store_memory)
-    env = environment(checked(TASK, {"runtime_env": runtime_env}))
+    env = environment(checked(TASK, {"runtime_env": job.runtime_env or None}))
     chosen, source = _address(address)
     if logging_level is not None:
         logging.getLogger("nbray").setLevel(logging_level)
@@ -172,7 +174,7 @@ def init(
             return RayContext(running.description())
         chosen = _own_or_theirs(chosen, source, {**own, "labels": own_labels or None})
         return RayContext(
-            _connect(chosen, {**amounts, "object_store_memory": store}, own_labels, namespace, log_to_driver, env).description()
+            _connect(chosen, {**amounts, "object_store_memory": store}, own_labels, job, log_to_driver, env).description()
         )
 
 
@@ -192,7 +194,7 @@ def _connect(
     address: str | None,
     amounts: Mapping[str, Any],
     labels: Mapping[str, str] | None,
-    namespace: str | None,
+    job: JobConfig,
     log_to_driver: bool | None,
     env: str,
 ) -> Engine:
@@ -208,14 +210,33 @@ def _connect(
         resources=amounts.get("resources"),
         memory=amounts.get("memory"),
         object_store_memory=amounts.get("object_store_memory"),
-        namespace=namespace,
+        namespace=job.ray_namespace,
         labels=dict(labels) if labels else None,
         log_to_driver=log_to_driver,
         job_name=os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python",
         runtime_env=env,
+        job=job,
     )
     session.set_current(engine)
     return engine
+
+
+def _job(given: JobConfig | Mapping[str, Any] | None, namespace: str | None, runtime_env: Mapping[str, Any] | None) -> JobConfig:
+    """What `init` was told of the job: by its own arguments first, then by `job_config`, and by who submitted this process."""
+    if given is not None and not isinstance(given, JobConfig | Mapping):
+        raise TypeError(f"job_config is a JobConfig, not {type(given)}")
+    told = given if isinstance(given, JobConfig) else JobConfig.from_json(given or {})
+    env: Any = told.runtime_env if runtime_env is None else runtime_env
+    submitted = of_submission()
+    if submitted is not None and isinstance(env, Mapping):
+        env = combined(submitted.runtime_env, env)
+    job = JobConfig(
+        code_search_path=told.code_search_path,
+        metadata={**(submitted.metadata if submitted is not None else {}), **told.metadata},
+        ray_namespace=told.ray_namespace if namespace is None else namespace,
+    )
+    job.runtime_env = env
+    return job
 
 
 def engine() -> Engine:
@@ -290,7 +311,7 @@ def _address(given: str | None) -> tuple[str | None, str]:
     if given is not None and not isinstance(given, str):
         raise TypeError(f"address is a str or None, not {type(given)}")
     source = "address="
-    if given is None:
+    if given in (None, "auto") and _environment("ADDRESS"):
         given, source = _environment("ADDRESS"), "NBRAY_ADDRESS"
     if given is None:
         return None, source

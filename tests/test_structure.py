@@ -25,7 +25,8 @@ LAYERS = [
     {"exceptions", "ids", "machine", "config", "trace", "columns", "handlers", "progress", "serializability"},
     {"wire"},
     {"sched", "store", "inquiry"},
-    {"session", "refs", "generators", "engines.port"},  # below the engines, which make references; the port is declarations
+    # Below the engines, which make references; the port is declarations.
+    {"session", "refs", "generators", "job_config", "engines.port"},
     {"head", "node", "owner"},
     {"driver"},
     {"environments"},  # asks the head, as a viewer does
@@ -46,7 +47,8 @@ LAYERS = [
     }
     | {"nbray", "strategies"},
     {"cards"},
-    {"notebook", "server", "util", "cli", "cli_logs", "cli_state", "cli_tables", "state", "experimental", "testing", "__main__"},
+    {"notebook", "server", "util", "state", "experimental", "testing", "job_submission"},
+    {"cli", "cli_jobs", "cli_logs", "cli_state", "cli_tables", "__main__"},
 ]
 ROLES = {"head", "node", "owner"}
 

@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any, Self
 
-from nbray.ids import Address, new_process_id
+from nbray.ids import Address, new_process_id, short
 from nbray.wire import lifeline
 from nbray.wire.mailbox import Mailbox
 from nbray.wire.messages import Answer, Ask
@@ -32,23 +32,36 @@ class Viewer:
         self.pid, _ = lifeline.peer_of(self._line)
         self._mailbox.settle(self.welcome.node)
         self._requests = 0
+        self._abandoned = False
+        self._mailbox.wake()  # connects us to ourselves, so that `abandon` is no more than a word
 
     def ask(self, what: str, **arguments: Any) -> Any:
         """The head's answer. Raises ConnectionError when none comes within ANSWER_S and the `patience_s` of the question,
         ValueError with the head's refusal."""
+        return self.ask_at(self.welcome.head, ANSWER_S + float(arguments.get("patience_s", 0)), what, arguments)
+
+    def ask_at(self, whom: Address, patience_s: float, what: str, arguments: dict[str, Any]) -> Any:
+        """The answer of the head or of a node. Raises as `ask` does."""
         self._requests += 1
-        answer_s = ANSWER_S + float(arguments.get("patience_s", 0))
-        self._mailbox.send(self.welcome.head, Ask(self._requests, self._mailbox.address, what, arguments))
-        deadline = time.monotonic() + answer_s
-        while (left := deadline - time.monotonic()) > 0:
+        self._mailbox.send(whom, Ask(self._requests, self._mailbox.address, what, arguments))
+        deadline = time.monotonic() + patience_s
+        while not self._abandoned and (left := deadline - time.monotonic()) > 0:
             for message in self._mailbox.receive(left):
                 if isinstance(message, Answer) and message.request == self._requests:
                     if message.error:
                         raise ValueError(message.error)
                     return message.result
+        if self._abandoned:
+            raise ConnectionAbortedError("nobody waits for this answer any more")
+        asked = "the head" if whom == self.welcome.head else f"node {short(whom.node)}"
         raise ConnectionError(
-            f"the head did not answer within {answer_s:g} s; the node daemon in {self.directory} (pid {self.pid}) does"
+            f"{asked} did not answer within {patience_s:g} s; the node daemon in {self.directory} (pid {self.pid}) does"
         )
+
+    def abandon(self) -> None:
+        """A question that another thread of this process waits for ends with ConnectionAbortedError; so do all later ones."""
+        self._abandoned = True
+        self._mailbox.wake()
 
     def close(self) -> None:
         self._mailbox.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from nbray.driver import joining, launch
 from nbray.driver.showing import Terminal
@@ -18,6 +18,7 @@ from nbray.engines.native import NativeEngine
 from nbray.engines.port import OutputEvent
 from nbray.exceptions import RayError
 from nbray.ids import Address, new_process_id
+from nbray.job_config import ID_KEY, JobConfig
 from nbray.owner.runtime import Runtime
 from nbray.wire import connection_file, environment
 from nbray.wire import messages as m
@@ -36,6 +37,8 @@ class Attachment:
         self._directory = directory
         self._launched: launch.Launched | None = None
         self._closing = False
+        self.metadata: dict[str, str] = {}  #: of the job
+        self.search_path: list[str] = []  #: for the workers, after our own sys.path
 
     def attach(self) -> None:
         """Start what has to be started and join it. Raises NodeStartError, ConnectionError."""
@@ -45,9 +48,13 @@ class Attachment:
             self._directory = self._launched.directory
         runtime.attach(self._directory)
         engine.job = runtime.me
-        runtime.state.tasks.leases.introduction = m.DefineJob(runtime.me, absolute_path(), os.getcwd(), runtime.namespace)
+        runtime.state.tasks.leases.introduction = m.DefineJob(
+            runtime.me, absolute_path(self.search_path), os.getcwd(), runtime.namespace
+        )
         welcome = runtime.welcome
         assert welcome is not None
+        if self.metadata:
+            engine.questions.ask("job_describe", job_id=runtime.process, metadata=self.metadata)
         engine.description_here = {
             "address": self._address,
             "session": welcome.session,
@@ -90,9 +97,10 @@ class Attachment:
             launch.stop(self._launched)
 
 
-def absolute_path() -> list[str]:
-    """sys.path as another process can use it: the notebook's directory first, where Python has ''."""
-    return list(dict.fromkeys(os.path.abspath(entry or os.getcwd()) for entry in sys.path if isinstance(entry, str)))
+def absolute_path(more: Sequence[str] = ()) -> list[str]:
+    """sys.path as another process can use it, and `more`: the notebook's directory first, where Python has ''."""
+    entries = [*sys.path, *more]
+    return list(dict.fromkeys(os.path.abspath(entry or os.getcwd()) for entry in entries if isinstance(entry, str)))
 
 
 def connect(
@@ -108,6 +116,7 @@ def connect(
     log_to_driver: bool = True,
     job_name: str = "",
     runtime_env: str = "",
+    job: JobConfig | None = None,
 ) -> NativeEngine:
     """The engine of this driver. Raises ConnectionError when there is no cluster at `address`, NodeStartError."""
     if address is None:
@@ -116,6 +125,8 @@ def connect(
     runtime = Runtime(process, "driver", job_name, namespace or process.hex())
     engine = NativeEngine(runtime, Address(b"\0" * 8, process), is_driver=True)
     terminal = Terminal(log_to_driver, here=lambda: runtime.me.node)
+    if job is not None:
+        runtime.submission = job.metadata.get(ID_KEY, "")
     engine.on_output(terminal.output)
     engine.on_notice(terminal.notice)
     engine.show_here = lambda data, metadata, transient, update: engine._on_output(
@@ -144,6 +155,8 @@ def connect(
         attachment.ended()
 
     engine.after_shutdown = ended
+    attachment.metadata = dict(job.metadata) if job is not None else {}
+    attachment.search_path = list(job.code_search_path) if job is not None else []
     attachment.attach()
     if runtime_env:
         try:
@@ -170,6 +183,9 @@ def _elsewhere(engine: NativeEngine, address: str, store: int | None) -> Attachm
             f"{address}: driving an existing Ray cluster is not built yet; without the scheme, an address means a cluster of "
             "`nbray start`"
         )
+    if os.path.isdir(address):
+        # The runtime directory of a node: what the driver of a submitted job is given.
+        return Attachment(engine, None, address, address)
     found = connection_file.find(address)
     here = joining.directory_here(found)
     if here is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from typing import Any
 
 from nbray.head.records import NodeGone, Persist
@@ -20,12 +21,13 @@ class HeadHost:
         self._journal: Any = None
         #: What a head that carries on has to say before it hears anything.
         self.resumed: list[Effect] = []
+        clock_ms = time.time_ns() // 1_000_000 - int(now * 1000)
         if state_path is None:
-            self.state = HeadState(address, session)
+            self.state = HeadState(address, session, clock_ms)
             return
         # Loaded only when there is a journal to keep: an embedded daemon does without SQLite.
         self._journal = importlib.import_module("nbray.head.journal").Journal(state_path)
-        self.state, effects = HeadState.restore(address, session, self._journal.load(), now)
+        self.state, effects = HeadState.restore(address, session, self._journal.load(), now, clock_ms)
         self.resumed = self._durable(effects)
 
     def handle(self, event: Any, now: float) -> list[Effect]:

@@ -1,6 +1,7 @@
 """What can be asked of the head: listings, the key-value store, and the gathered trace.
 
 nodes, actors, jobs      a list of dicts with plain values; ids as hex
+job_describe             job_id, metadata: keeps a driver's metadata -> True
 named_actors             [{"name", "namespace"}]; arguments: namespace (one), or all_namespaces=True
 groups                   the placement groups; arguments: group (bytes, one)
 named_group              name, namespace -> the id of the group that has the name, or None
@@ -120,7 +121,7 @@ class TraceStore:
 
 
 class Questions:
-    """Answers from the state of the others; changes nothing but the key-value store."""
+    """Answers from the state of the others; changes nothing but the key-value store and what a driver says of itself."""
 
     def __init__(
         self, members: Members, groups: Groups, directory: Directory, jobs: dict[ProcessId, JobRecord], out: list[Effect]
@@ -129,6 +130,7 @@ class Questions:
         self.groups = groups
         self.directory = directory
         self.jobs = jobs
+        self.out = out
         self.kv = KeyValues(out)
         self.packages = Packages(out)
         self.metrics = Metrics()
@@ -141,6 +143,7 @@ class Questions:
             "named_group": lambda a: self.groups.names.get((a.get("namespace") or "", a.get("name") or "")),
             "jobs": self._jobs,
             "trace": lambda a: [b.records for b in self.trace.batches if b.process not in a.get("without", ())],
+            "job_describe": self._describe_job,
             "kv_put": self.kv.put,
             "kv_get": self.kv.get,
             "kv_del": self.kv.delete,
@@ -197,9 +200,22 @@ class Questions:
                 "namespace": job.namespace,
                 "pid": job.pid,
                 "state": "ENDED" if job.ended else "RUNNING",
+                "submission_id": job.submission,
+                "metadata": job.metadata,
+                "start_time": job.started_ms,
+                "end_time": job.ended_ms,
             }
             for job in self.jobs.values()
         ]
+
+    def _describe_job(self, arguments: dict[str, Any]) -> bool:
+        process, metadata = arguments.get("job_id"), arguments.get("metadata")
+        job = self.jobs.get(process) if isinstance(process, bytes) else None
+        if job is None or not isinstance(metadata, dict):
+            raise BadQuestion("job_describe takes the process id of a driver that is attached, and its metadata")
+        job.metadata = {str(key): str(value) for key, value in metadata.items()}
+        self.out.append(Persist("jobs", job.driver.process, msgspec.msgpack.encode(job)))
+        return True
 
 
 def _node(record: NodeRecord, waiting_actors: list[dict[str, Any]]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Persist(Effect, frozen=True, gc=False):
 
 
 #: What the journal gives back: table -> key -> value. Tables: "nodes", "jobs", "actors" (specs), "lives", "endings", "groups",
-#: "kv".
+#: "submissions", "kv".
 Tables = dict[str, dict[bytes, bytes]]
 
 
@@ -217,3 +217,7 @@ class JobRecord(msgspec.Struct, array_like=True):
     namespace: str
     pid: int
     ended: bool = False
+    submission: str = ""  #: the submitted job that began it, if one did
+    metadata: dict[str, str] = {}  #: JobConfig's
+    started_ms: int = 0  #: Unix milliseconds
+    ended_ms: int = 0

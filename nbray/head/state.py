@@ -4,6 +4,7 @@
     Directory   actors: names, lives, deaths, owners
     Placing     actors that wait for a node
     Groups      placement groups: bundles on nodes, reserved all at once
+    Submissions submitted jobs: command lines that nodes run
     Questions   listings, key-value store, trace
 
 Events are the messages addressed to the head, and of its own: NodeGone, Tick. Effects are Send and Persist; the Persists of
@@ -24,6 +25,7 @@ from nbray.head.groups import GroupRecord, Groups
 from nbray.head.members import Members
 from nbray.head.questions import BadQuestion, Questions
 from nbray.head.records import ALIVE, JobRecord, Life, NodeGone, NodeRecord, Persist, Tables
+from nbray.head.submissions import Submissions
 from nbray.ids import Address, NodeId, ProcessId, short
 from nbray.machine import Effect, IllegalTransition, Send, Tick
 from nbray.wire.messages import (
@@ -38,6 +40,9 @@ from nbray.wire.messages import (
     BundlesReserved,
     CreateGroup,
     Death,
+    EntrypointBegun,
+    EntrypointEnded,
+    EntrypointWaits,
     FindActor,
     Heartbeat,
     JobEnded,
@@ -66,9 +71,12 @@ NODE_ANSWER_S = 2.0
 
 
 class HeadState:
-    """The head of one cluster. `address` is its mailbox: `Address(head_node, HEAD)`."""
+    """The head of one cluster. `address` is its mailbox: `Address(head_node, HEAD)`.
 
-    def __init__(self, address: Address, session: str) -> None:
+    `clock_ms` is Unix time in milliseconds at `now` 0: what people read is reckoned from it, and nothing else.
+    """
+
+    def __init__(self, address: Address, session: str, clock_ms: int = 0) -> None:
         self.address = address
         self.session = session
         self.late: Counter[str] = Counter()  #: events that came too late, by type
@@ -82,6 +90,8 @@ class HeadState:
         self.directory = Directory(self.members, self.groups, self.late, self.out)
         self.questions = Questions(self.members, self.groups, self.directory, self.jobs, self.out)
         self.inquiries = inquiry.Inquiries(address)
+        self.submissions = Submissions(address, self.members, self.jobs, self.out, clock_ms)
+        self._clock_ms = clock_ms
         self._now = 0.0
         self._handlers: dict[type, Callable[[Any, float], object]] = {
             RegisterNode: lambda e, now: self._node_heard(e.info, now),
@@ -89,7 +99,7 @@ class HeadState:
             NodeGone: lambda e, now: self._node_died(e.node, e.reason, now),
             NodeDied: lambda e, now: self._node_died(e.node, e.reason, now),  # from the node itself: it leaves in order
             Tick: lambda _, now: self._tick(now),
-            JobStarted: lambda e, _: self._job_started(e),
+            JobStarted: self._job_started,
             JobEnded: lambda e, now: self._job_ended(e.driver, "has ended", now),
             ProcessDied: lambda e, now: self._process_died(e.death, now),
             RegisterActor: self._register_actor,
@@ -106,6 +116,9 @@ class HeadState:
             WatchGroup: lambda e, _: self.groups.watch(e),
             BundlesReserved: self._bundles_reserved,
             BundlesRefused: self._bundles_refused,
+            EntrypointWaits: lambda e, _: self.submissions.waits(e),
+            EntrypointBegun: lambda e, _: self.submissions.begun(e),
+            EntrypointEnded: self.submissions.ended,
             Ask: self._ask,
             Answer: lambda e, _: self.out.extend(self.inquiries.answered(e)),
             TraceBatch: lambda e, _: self.questions.trace.add(e),
@@ -136,6 +149,7 @@ class HeadState:
             self.groups.next_deadline(),
             self.directory.strangers.next_deadline(self._now),
             self.inquiries.deadline(),
+            self.submissions.next_deadline(),
         ]
         return min((due for due in candidates if due is not None), default=None)
 
@@ -151,6 +165,7 @@ class HeadState:
             self.groups.reattach(record.info.node, record.info.bundles)
             self._reattach(record, now)
         self._retry(now, record)
+        self.submissions.node_came(record, returns=returns)
 
     def _reattach(self, record: NodeRecord, now: float) -> None:
         """A node from before the head was restarted: ask after everyone on it whose death we may have missed."""
@@ -173,6 +188,7 @@ class HeadState:
             self._job_ended(job.driver, f"was on node {short(node)}, which is gone: {reason}", now)
         self.groups.node_died(node, now)
         self.directory.node_died(node, reason, now)
+        self.submissions.node_died(node, reason, now)
         self._retry(now)
 
     def _tick(self, now: float) -> None:
@@ -181,12 +197,16 @@ class HeadState:
         self.directory.placing.remind(now)
         self.groups.remind(now)
         self.out.extend(self.inquiries.expire(now))
+        self.submissions.tick(now)
         self.directory.strangers.expire({job.driver.process for job in self.jobs.values() if not job.ended}, now)
 
     # -- processes
 
-    def _job_started(self, event: JobStarted) -> None:
-        job = JobRecord(event.driver, event.name, event.namespace, event.pid)
+    def _ms(self, now: float) -> int:
+        return self._clock_ms + int(now * 1000)
+
+    def _job_started(self, event: JobStarted, now: float) -> None:
+        job = JobRecord(event.driver, event.name, event.namespace, event.pid, submission=event.submission, started_ms=self._ms(now))
         self.jobs[event.driver.process] = job
         self.out.append(Persist("jobs", event.driver.process, msgspec.msgpack.encode(job)))
 
@@ -198,7 +218,7 @@ class HeadState:
         self._remember_gone(driver.process, reason)
         self.watched.discard(driver.process)
         if job is not None:
-            job.ended = True
+            job.ended, job.ended_ms = True, self._ms(now)
             self.out.append(Persist("jobs", driver.process, msgspec.msgpack.encode(job)))
             self._forget_ended_jobs()
         self.members.tell_all(JobEnded(driver))
@@ -299,6 +319,9 @@ class HeadState:
             self._take_metrics(event)
             return
         try:
+            if self.submissions.knows(event.what):
+                self.submissions.ask(event, now)  # it may answer later
+                return
             answer = Answer(event.request, self.questions.answer(event.what, event.arguments))
         except BadQuestion as problem:
             answer = Answer(event.request, error=str(problem))
@@ -330,12 +353,14 @@ class HeadState:
     # -- restarts
 
     @classmethod
-    def restore(cls, address: Address, session: str, tables: Tables, now: float) -> tuple[HeadState, list[Effect]]:
+    def restore(
+        cls, address: Address, session: str, tables: Tables, now: float, clock_ms: int = 0
+    ) -> tuple[HeadState, list[Effect]]:
         """Carry on from what `Journal.load` gave back. The effects are to be carried out like those of `handle`.
 
         Nodes have one full lease to be heard of before what ran on them is started elsewhere.
         """
-        head = cls(address, session)
+        head = cls(address, session, clock_ms)
         infos = [msgspec.msgpack.decode(value, type=NodeInfo) for value in tables.get("nodes", {}).values()]
         head.members.restore(infos, now)
         for key, value in tables.get("jobs", {}).items():
@@ -348,6 +373,8 @@ class HeadState:
         lives = {key: msgspec.msgpack.decode(value, type=Life) for key, value in tables.get("lives", {}).items()}
         for key, value in tables.get("actors", {}).items():
             head.directory.restore(msgspec.msgpack.decode(value, type=ActorSpec), lives.get(key), now)
+        gone = {info.node for info in infos if info.is_head and info.node != address.node}
+        head.submissions.restore(tables.get("submissions", {}), gone, now)
         head._now = now
         effects = sorted(head.out, key=lambda effect: not isinstance(effect, Persist))
         head.out.clear()
@@ -360,6 +387,7 @@ class HeadState:
         self.groups.check()
         self.directory.check()
         self.inquiries.check()
+        self.submissions.check()
         for process, job in self.jobs.items():
             assert job.driver.process == process
             assert job.ended or process not in self.gone, "a job runs whose driver is gone"

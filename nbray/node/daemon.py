@@ -26,10 +26,13 @@ from nbray.node.making import Making
 from nbray.node.records import (
     Begun,
     EndEnvironment,
+    ForgetEntrypoint,
     KillWorker,
     MakeEnvironment,
     MemoryPressure,
     ProcessLost,
+    SignalEntrypoint,
+    StartEntrypoint,
     StartFailed,
     StartWorker,
     Stop,
@@ -37,6 +40,7 @@ from nbray.node.records import (
     WorkerExited,
 )
 from nbray.node.state import NodeState
+from nbray.node.supervision import Supervision
 from nbray.store.arena import Arena
 from nbray.store.ledger import Ledger
 from nbray.store.orders import Fact, ProcessExited, RemoveSpilled, Restore, SendChunk, Spill, WriteChunk
@@ -50,7 +54,7 @@ BATCH = 512
 #: A worker's last words travel another way than the news of its end; after an orderly exit they get this long.
 LAST_WORDS_S = 0.02
 #: Questions that the node answers itself; the others are the head's.
-NODE_QUESTIONS = ("workers", "objects", "store")
+NODE_QUESTIONS = ("workers", "objects", "store", "job_log")
 
 
 class Hosted(Protocol):
@@ -98,6 +102,7 @@ class Daemon:
         self._making: Making
         self._network: Reach | None = None
         self._log_directory = ""
+        self._jobs: Supervision
         self._carry: dict[type, Callable[[Any], None]] = {
             Send: lambda e: self.send(e.to, e.message),
             StartWorker: lambda e: self._start_worker(e.process, e.command),
@@ -121,12 +126,15 @@ class Daemon:
         making: Making,
         spill_directory: str,
         log_directory: str,
+        jobs: Supervision,
         network: Reach | None,
     ) -> None:
         """What carries orders out. `network` is None where there are no other nodes."""
         self._start_worker, self._signal_worker, self._trim_logs = start_worker, signal_worker, trim_logs
         self._making = making
         self._spiller = Spiller(self._arena, Path(spill_directory), self._spill_told)
+        self._jobs = jobs
+        self._carry |= {StartEntrypoint: jobs.start, SignalEntrypoint: jobs.signal, ForgetEntrypoint: jobs.forget}
         self._network = network
         self._log_directory = log_directory
 
@@ -236,6 +244,9 @@ class Daemon:
                 return
             case "logs" | "log":
                 self.send(ask.asker, logs.answer(self._log_directory, ask))
+                return
+            case "job_log":
+                self._jobs.read_log(ask.arguments, lambda part: self.send(ask.asker, Answer(ask.request, part)))
                 return
             case _:
                 self.send(ask.asker, Answer(ask.request, error=f"a node does not know about {ask.what!r}; ask the head"))

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 import platform
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from nbray.node.making import Making
 from nbray.node.records import DriverHello, Phase, Stop, WorkerHello
 from nbray.node.settings import Capacity, NodeSettings, Started, capacity
 from nbray.node.state import NodeState
+from nbray.node.supervision import Supervision
 from nbray.node.workers import Workers
 from nbray.sched.labels import NODE_ID
 from nbray.store.arena import Arena, create_arena
@@ -29,6 +31,8 @@ from nbray.wire.messages import DrainNode, Hello, NodeInfo, Welcome
 
 #: Workers that were killed are gone within this time, or something holds them that we cannot end.
 END_S = 3.0
+#: What submitted jobs have to end in when their node does.
+JOBS_END_S = 1.0
 
 
 def live(settings: NodeSettings, zygote: tuple[int, socket.socket], started: Callable[[Started], None]) -> Stop:
@@ -83,6 +87,8 @@ class _Node:
         self._workers = self._make_workers()
         self._making = Making(self._loop, place.path, place.environments, f"{place.logs}/environments.log", self._daemon.tell_node)
         self._open.callback(self._making.close)
+        self._jobs = Supervision(self._loop, place.path, place.logs, self._daemon.tell_node)
+        self._open.callback(self._jobs.close)
 
     @property
     def _is_head(self) -> bool:
@@ -140,6 +146,7 @@ class _Node:
             making=self._making,
             spill_directory=self._place.spill,
             log_directory=self._place.logs,
+            jobs=self._jobs,
             network=self._network,
         )
         self._lifelines = Lifelines(
@@ -150,9 +157,18 @@ class _Node:
         _write_to(f"{self._place.logs}/node.log")
         stop = self._daemon.run()
         print(f"stopping: {stop.reason}", file=sys.stderr, flush=True)
+        self._end_jobs()
         self._end_workers()
         self._lifelines.close()
         return stop
+
+    def _end_jobs(self) -> None:
+        """Tell submitted jobs to end, and end what has not done so."""
+        for number, patience_s in ((signal.SIGTERM, JOBS_END_S), (signal.SIGKILL, END_S)):
+            self._jobs.end_all(number)
+            deadline = self._loop.now() + patience_s
+            while self._jobs.running and self._loop.now() < deadline:
+                self._loop.step(deadline)
 
     def _end_workers(self) -> None:
         """Kill them, each with what it has started, and wait until they are gone."""
@@ -193,7 +209,7 @@ class _Node:
         if hello.role == "worker":
             self._daemon.tell_node(WorkerHello(hello.process, pid))
         elif hello.role == "driver":
-            self._daemon.tell_node(DriverHello(hello.process, pid, hello.job, hello.namespace))
+            self._daemon.tell_node(DriverHello(hello.process, pid, hello.job, hello.namespace, hello.submission))
 
     def _lost(self, hello: Hello, pid: int) -> None:
         if hello.role != "worker":

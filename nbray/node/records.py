@@ -9,7 +9,7 @@ import msgspec
 from nbray.ids import ActorId, Address, ProcessId
 from nbray.machine import Effect
 from nbray.node.stock import Stock
-from nbray.wire.messages import ActorSpec, Amounts, Death, RequestLease, Shape
+from nbray.wire.messages import ActorSpec, Amounts, Death, RequestLease, RunEntrypoint, Shape
 
 SIGKILL = 9
 ShapeKey = tuple[object, ...]
@@ -99,6 +99,16 @@ class ActorLife(msgspec.Struct, gc=False):
     failed: bool = False  #: `__init__` raised, and the head knows
 
 
+class Entrypoint(msgspec.Struct, gc=False):
+    """A submitted job on this node. `held` is None until it has its resources."""
+
+    said: RunEntrypoint
+    held: Amounts | None = None
+    pid: int = 0  #: not 0 once it runs
+    kill_at: float | None = None  #: it was told to end; what is left then is killed
+    told: str = ""  #: the last EntrypointWaits sent for it
+
+
 class Driver(msgspec.Struct, frozen=True, gc=False):
     process: ProcessId
     pid: int
@@ -132,6 +142,7 @@ class DriverHello(msgspec.Struct, frozen=True, gc=False):
     pid: int
     job: str
     namespace: str
+    submission: str = ""
 
 
 class ProcessLost(msgspec.Struct, frozen=True, gc=False):
@@ -161,6 +172,23 @@ class EnvironmentFailed(msgspec.Struct, frozen=True, gc=False):
 
     setup: str
     reason: str
+
+
+class EntrypointStarted(msgspec.Struct, frozen=True, gc=False):
+    """The command line of a submitted job runs."""
+
+    submission: str
+    pid: int
+
+
+class EntrypointExited(msgspec.Struct, frozen=True, gc=False):
+    """Nothing of it is left. Both None when it never began, or nobody saw how it ended: then `reason` says what is known."""
+
+    submission: str
+    exit_code: int | None
+    signal: int | None
+    reason: str
+    log_tail: str
 
 
 class MemoryPressure(msgspec.Struct, frozen=True, gc=False):
@@ -205,6 +233,25 @@ class EndEnvironment(Effect, frozen=True, gc=False):
     """Stop making it, or let go of what it is made of."""
 
     setup: str
+
+
+class StartEntrypoint(Effect, frozen=True, gc=False):
+    """Run the command line. What comes back is EntrypointStarted, then EntrypointExited; or only the latter."""
+
+    said: RunEntrypoint
+
+
+class SignalEntrypoint(Effect, frozen=True, gc=False):
+    """Signal the entrypoint's process group; SIGKILL everything that came of it. What comes back is EntrypointExited."""
+
+    submission: str
+    signal: int
+
+
+class ForgetEntrypoint(Effect, frozen=True, gc=False):
+    """It has ended, and its log is not wanted any more."""
+
+    submission: str
 
 
 class Stop(Effect, frozen=True, gc=False):

@@ -4,7 +4,7 @@
     leases.py  requests, grants, recalls        actors.py  placed actors
     queue.py   whose turn it is                 pool.py    worker processes        ground.py  resources, cluster view
     bundles.py placement groups                 stock.py   amounts that are given out
-    elsewhere.py  processes of nodes that are gone
+    elsewhere.py  processes of nodes that are gone      entrypoints.py  submitted jobs
 
 After every event everybody settles: whoever waits may have become possible by it.
 """
@@ -24,6 +24,7 @@ from nbray.node import census
 from nbray.node.actors import ActorDesk
 from nbray.node.bundles import Bundles
 from nbray.node.elsewhere import Elsewhere
+from nbray.node.entrypoints import EntrypointDesk
 from nbray.node.ground import Ground
 from nbray.node.leases import LeaseDesk
 from nbray.node.pool import WorkerPool
@@ -32,6 +33,8 @@ from nbray.node.records import (
     Begun,
     Driver,
     DriverHello,
+    EntrypointExited,
+    EntrypointStarted,
     EnvironmentFailed,
     EnvironmentMade,
     Lease,
@@ -63,6 +66,7 @@ class NodeState:
         self.bundles = Bundles(self.ground)
         self.leases = LeaseDesk(self.ground, self.bundles)
         self.actors = ActorDesk(self.ground, self.bundles)
+        self.entrypoints = EntrypointDesk(self.ground)
         self.elsewhere = Elsewhere(self.ground)
         self.inquiries = inquiry.Inquiries(self.ground.me)
         self.drivers: dict[ProcessId, Driver] = {}
@@ -104,6 +108,10 @@ class NodeState:
             m.ReleaseBundles: self._release_bundles,
             m.GroupUpdate: lambda e, _: self._group_updated(e),
             m.WatchGroup: lambda e, _: self.bundles.watch(e),
+            m.RunEntrypoint: lambda e, _: self.entrypoints.run(e),
+            m.EndEntrypoint: self.entrypoints.end,
+            EntrypointStarted: lambda e, _: self.entrypoints.started(e),
+            EntrypointExited: lambda e, _: self.entrypoints.exited(e, self.stopping),
             m.WatchProcess: self._watch,
             m.ProcessDied: lambda e, now: self._owner_gone(e.death.process, now),
             m.JobEnded: lambda e, now: self._job_gone(e.driver.process, now),
@@ -139,6 +147,7 @@ class NodeState:
         times = [self._beat_at + config.HEARTBEAT_S, self.leases.deadline(), self.pool.deadline(), self.elsewhere.deadline()]
         times.append(self.inquiries.deadline())
         times.append(self.ground.environments.deadline())
+        times.append(self.entrypoints.deadline())
         if self._beat_said != self._info_said():
             times.append(self._beat_at + config.HEARTBEAT_MIN_S)
         if self._embedded and not self.drivers:
@@ -154,6 +163,8 @@ class NodeState:
         holders: list[Lease | ActorLife] = [*self.leases.leases.values(), *self.actors.lives.values()]
         for holder in holders:
             give(held[holder.stock], holder.held)
+        for entrypoint in self.entrypoints.running.values():
+            give(held[self.ground], entrypoint.held or {})
         for stock, taken in held.items():
             for name in stock.total | taken:
                 free, total = stock.free.get(name, 0), stock.total.get(name, 0)
@@ -163,13 +174,15 @@ class NodeState:
         self.leases.check()
         self.actors.check()
         self.ground.environments.check()
+        if not self.stopping:
+            self.entrypoints.check()
         assert self.pool.room() >= 0, "more processes than allowed"
         assert not (self.stopping and len(self.leases.queue)), "a stopping node has requests"
 
     @property
     def is_working(self) -> bool:
         """Whether anything runs: memory and logs could grow."""
-        return bool(self.leases.leases or self.actors.lives)
+        return bool(self.leases.leases or self.actors.lives or self.entrypoints.running)
 
     def hosts(self, actor: bytes, epoch: int) -> bool:
         return (actor, epoch) in self.actors.lives
@@ -185,6 +198,7 @@ class NodeState:
             return
         self.ground.environments.settle(self._inhabited(), now, out)
         self.bundles.settle()
+        self.entrypoints.settle(now)
         missing = self.actors.settle(now)
         stopped = self.pool.stopped_until(now) is not None
         if missing and (self._cannot_fork or stopped):
@@ -323,7 +337,7 @@ class NodeState:
     def _driver_hello(self, event: DriverHello, _now: float) -> None:
         self.drivers[event.process] = Driver(event.process, event.pid, event.job, event.namespace)
         address = Address(self.ground.me.node, event.process)
-        self.ground.send(self.ground.head, m.JobStarted(address, event.job, event.namespace, event.pid))
+        self.ground.send(self.ground.head, m.JobStarted(address, event.job, event.namespace, event.pid, event.submission))
 
     def _process_lost(self, event: ProcessLost, now: float) -> None:
         if self.drivers.pop(event.process, None) is None:

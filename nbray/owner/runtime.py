@@ -48,6 +48,7 @@ class Runtime:
         self.role = role
         self.job_name = job
         self.namespace = namespace
+        self.submission = ""  #: the submitted job that began this driver
         self.me = Address(b"\0" * 8, process)
         # Collecting garbage may run somebody's __del__ in the midst of a step, in the thread that holds this: such a call must
         # neither wait for itself nor step the machine. `is_inside` tells it.
@@ -87,7 +88,7 @@ class Runtime:
 
     def attach(self, directory: str) -> None:
         """Join the node whose runtime directory this is. Raises ConnectionError with what to do about it."""
-        hello = lifeline.hello(self.role, self.process, job=self.job_name, namespace=self.namespace)
+        hello = lifeline.hello(self.role, self.process, job=self.job_name, namespace=self.namespace, submission=self.submission)
         # The mailbox is bound before Hello: whoever hears of this process may write to it at once. The node's id is not known
         # before Welcome, and is only needed to tell local peers from others.
         mailbox = Mailbox(Address(b"", self.process), directory)

@@ -52,7 +52,7 @@ def peer_of(connection: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
-def hello(role: str, process: ProcessId, *, job: str = "", namespace: str = "") -> Hello:
+def hello(role: str, process: ProcessId, *, job: str = "", namespace: str = "", submission: str = "") -> Hello:
     """The Hello of this process. A process that has not loaded cloudpickle has no version of it to be wrong about."""
     cloudpickle = getattr(sys.modules.get("cloudpickle"), "__version__", "")
     return Hello(
@@ -65,6 +65,7 @@ def hello(role: str, process: ProcessId, *, job: str = "", namespace: str = "") 
         pid=os.getpid(),
         job=job[:200],
         namespace=namespace[:200],
+        submission=submission,
     )
 
 

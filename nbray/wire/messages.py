@@ -200,6 +200,7 @@ class Hello(Message, frozen=True, array_like=True, tag=True, gc=False):
     pid: int
     job: Text = ""  #: drivers: the script's or notebook's name
     namespace: Text = ""
+    submission: Text = ""  #: drivers: the submitted job (`nbray job submit`) that began this one
 
 
 class Welcome(Message, frozen=True, array_like=True, tag=True):
@@ -987,6 +988,7 @@ class JobStarted(Message, frozen=True, array_like=True, tag=True, gc=False):
     name: Text
     namespace: Text
     pid: int
+    submission: Text = ""
 
 
 class JobEnded(Message, frozen=True, array_like=True, tag=True, gc=False):
@@ -999,6 +1001,56 @@ class DrainNode(Message, frozen=True, array_like=True, tag=True, gc=False):
     """CLI or driver -> node: stop in order. On the head node the whole cluster stops."""
 
     reason: Text
+
+
+# ---------------------------------------------------------------------------------------------- submitted jobs
+# `nbray job submit`: a command line that a node runs. Submitting, stopping and looking are questions to the head; the log is
+# asked of the node that has it ("job_log").
+
+
+class RunEntrypoint(Message, frozen=True, array_like=True, tag=True):
+    """head -> node: once `amounts` are free hold them, and run `command` in a shell. Answered by EntrypointBegun, then
+    EntrypointEnded; EntrypointWaits is a notice. Said twice, it starts nothing twice: the node says again what it said last."""
+
+    submission: Text
+    command: Text
+    amounts: Amounts
+    environment: dict[str, str]
+    directory: Text = ""  #: to run in; "": the daemon's own
+
+
+class EndEntrypoint(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """head -> node: SIGTERM to the entrypoint's process group, and SIGKILL to what is left after config.JOB_STOP_S.
+    `forget`: it has ended, and its log goes too."""
+
+    submission: Text
+    forget: bool = False
+
+
+class EntrypointWaits(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """node -> head: its resources are not free, in words."""
+
+    submission: Text
+    node: Id8
+    why: Text
+
+
+class EntrypointBegun(Message, frozen=True, array_like=True, tag=True, gc=False):
+    submission: Text
+    node: Id8
+    pid: int
+
+
+class EntrypointEnded(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """node -> head: nothing of the entrypoint is left. `exit_code` and `signal` are both None when it never began, or nobody saw
+    how it ended: then `reason` says what is known."""
+
+    submission: Text
+    node: Id8
+    exit_code: int | None
+    signal: int | None
+    reason: Text = ""
+    log_tail: str = ""
 
 
 # ---------------------------------------------------------------------------------------------- questions to the head

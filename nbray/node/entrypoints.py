@@ -1,0 +1,131 @@
+"""Submitted jobs of one node: each waits for its resources, holds them while its command line runs, and is ended when asked. Pure.
+
+RunEntrypoint -> waits -> StartEntrypoint ordered -> EntrypointBegun -> EntrypointEnded
+
+The head may be another one by the time that something is said, so it may ask for the same submission again: what has been said
+of it is said again, and nothing is started twice.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import msgspec
+
+from nbray import config
+from nbray.node.ground import Ground
+from nbray.node.records import (
+    SIGKILL,
+    Entrypoint,
+    EntrypointExited,
+    EntrypointStarted,
+    ForgetEntrypoint,
+    SignalEntrypoint,
+    StartEntrypoint,
+)
+from nbray.sched.resources import in_words
+from nbray.wire.messages import EndEntrypoint, EntrypointBegun, EntrypointEnded, EntrypointWaits, RunEntrypoint
+
+SIGTERM = 15
+#: Ends that are remembered for a head that did not hear of them.
+ENDS_KEPT = 100
+
+
+class EntrypointDesk:
+    """Entrypoints by submission, in the order in which they came."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.ground = ground
+        self.running: dict[str, Entrypoint] = {}  #: waiting, starting, running or ending
+        self.dropped = 0  #: events about entrypoints that are gone
+        self._ends: OrderedDict[str, EntrypointEnded] = OrderedDict()
+
+    # -- events
+
+    def run(self, said: RunEntrypoint) -> None:
+        known, ended = self.running.get(said.submission), self._ends.get(said.submission)
+        if known is not None:
+            known.told = ""
+            if known.pid:
+                self._tell_begun(known)
+        elif ended is not None:
+            self.ground.send(self.ground.head, ended)
+        else:
+            self.running[said.submission] = Entrypoint(said)
+
+    def end(self, said: EndEntrypoint, now: float) -> None:
+        entrypoint = self.running.get(said.submission)
+        if entrypoint is None and said.forget:
+            self._ends.pop(said.submission, None)
+            self.ground.out.append(ForgetEntrypoint(said.submission))
+        elif entrypoint is None:
+            self.dropped += 1
+        elif entrypoint.held is None:
+            self._close(entrypoint, EntrypointExited(said.submission, None, None, "it was stopped before it began", ""))
+        elif entrypoint.kill_at is None:
+            entrypoint.kill_at = now + config.JOB_STOP_S
+            self.ground.out.append(SignalEntrypoint(said.submission, SIGTERM))
+
+    def started(self, event: EntrypointStarted) -> None:
+        entrypoint = self.running.get(event.submission)
+        if entrypoint is None:
+            self.dropped += 1
+            return
+        entrypoint.pid = event.pid
+        self._tell_begun(entrypoint)
+
+    def exited(self, event: EntrypointExited, stopping: str) -> None:
+        """`stopping` is why the node ends, if it does: then that is how the job ended, too."""
+        entrypoint = self.running.get(event.submission)
+        if entrypoint is None:
+            self.dropped += 1
+        else:
+            reason = event.reason or (stopping and f"its node was stopped ({stopping})")
+            self._close(entrypoint, msgspec.structs.replace(event, reason=reason))
+
+    # -- decisions
+
+    def settle(self, now: float) -> None:
+        """Start what can start, and kill what did not end when it was told to."""
+        for name, entrypoint in self.running.items():
+            if entrypoint.held is None:
+                self._try(entrypoint)
+            elif entrypoint.kill_at is not None and now >= entrypoint.kill_at:
+                # Again after as long: the order may have met a process that was not there yet.
+                entrypoint.kill_at = now + config.JOB_STOP_S
+                self.ground.out.append(SignalEntrypoint(name, SIGKILL))
+
+    def _try(self, entrypoint: Entrypoint) -> None:
+        said = entrypoint.said
+        if self.ground.fits(said.amounts):
+            entrypoint.held = self.ground.hold(said.amounts)
+            self.ground.out.append(StartEntrypoint(said))
+            return
+        why = f"It waits for {in_words(said.amounts)}, which its node has, but not free."
+        if why != entrypoint.told:
+            entrypoint.told = why
+            self.ground.send(self.ground.head, EntrypointWaits(said.submission, self.ground.me.node, why))
+
+    def deadline(self) -> float | None:
+        return min((one.kill_at for one in self.running.values() if one.kill_at is not None), default=None)
+
+    def check(self) -> None:
+        for name, entrypoint in self.running.items():
+            assert entrypoint.said.submission == name
+            assert name not in self._ends, f"submission {name} runs after its end"
+            assert entrypoint.held is not None or not self.ground.fits(entrypoint.said.amounts), f"{name} waits beside free room"
+
+    def _tell_begun(self, entrypoint: Entrypoint) -> None:
+        said = EntrypointBegun(entrypoint.said.submission, self.ground.me.node, entrypoint.pid)
+        self.ground.send(self.ground.head, said)
+
+    def _close(self, entrypoint: Entrypoint, event: EntrypointExited) -> None:
+        name = event.submission
+        del self.running[name]
+        if entrypoint.held is not None:
+            self.ground.release(entrypoint.held)
+        ended = EntrypointEnded(name, self.ground.me.node, event.exit_code, event.signal, event.reason, event.log_tail)
+        self._ends[name] = ended
+        if len(self._ends) > ENDS_KEPT:
+            self._ends.popitem(last=False)
+        self.ground.send(self.ground.head, ended)
