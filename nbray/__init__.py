@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nbray import actor, exceptions, experimental, state, types, util
+    from nbray import actor, exceptions, experimental, job_config, job_submission, state, types, util
     from nbray.actors import method
     from nbray.api import (
         available_resources,
@@ -51,7 +51,7 @@ _HOMES = {
     "nbray.refs": ("ObjectRef",),
     "nbray.runtime_context": ("get_runtime_context",),
 }
-_MODULES = ("actor", "exceptions", "experimental", "state", "types", "util")
+_MODULES = ("actor", "exceptions", "experimental", "job_config", "job_submission", "state", "types", "util")
 
 #: What Ray has under this name and nbray has not, with the nearest thing that works.
 _NOT_BUILT = {
@@ -66,7 +66,6 @@ _NOT_BUILT = {
     "client": "nbray.init(address=...) attaches from anywhere",
     "ClientBuilder": "nbray.init(address=...) attaches from anywhere",
     "LoggingConfig": "nbray.init(logging_level=...)",
-    "job_config": "nbray.init(namespace=..., runtime_env=...)",
     "java_function": "tasks are Python",
     "java_actor_class": "actors are Python",
     "cpp_function": "tasks are Python",
@@ -95,6 +94,8 @@ __all__ = [
     "get_runtime_context",
     "init",
     "is_initialized",
+    "job_config",
+    "job_submission",
     "kill",
     "method",
     "nodes",

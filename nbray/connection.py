@@ -311,7 +311,7 @@ def _address(given: str | None) -> tuple[str | None, str]:
     if given is not None and not isinstance(given, str):
         raise TypeError(f"address is a str or None, not {type(given)}")
     source = "address="
-    if given in (None, "auto") and _environment("ADDRESS"):
+    if given is None or (given == "auto" and _environment("ADDRESS")):
         given, source = _environment("ADDRESS"), "NBRAY_ADDRESS"
     if given is None:
         return None, source

@@ -54,7 +54,7 @@ class Attachment:
         welcome = runtime.welcome
         assert welcome is not None
         if self.metadata:
-            engine.questions.ask("job_describe", job_id=runtime.process, metadata=self.metadata)
+            engine.questions.ask("job_describe", {"job_id": runtime.process, "metadata": self.metadata})
         engine.description_here = {
             "address": self._address,
             "session": welcome.session,

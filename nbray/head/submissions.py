@@ -195,7 +195,7 @@ class Submissions:
             "amounts": job.amounts,
             "node_id": job.node.hex() or None,
             "host": self._host(job.node),
-            "reachable": job.node in self._members.nodes,
+            "reachable": (record := self._members.nodes.get(job.node)) is not None and not record.restored,
             "exit_code": job.exit_code,
             "stopping": job.stopping,
         }
