@@ -37,6 +37,7 @@ from nbray.wire.messages import (
     EntrypointEnded,
     EntrypointWaits,
     RunEntrypoint,
+    Shape,
 )
 
 TABLE = "submissions"
@@ -210,7 +211,7 @@ class Submissions:
         """Give it to a node, if one could ever hold it."""
         nodes = sorted(self._members.nodes.values(), key=lambda record: record.info.node != self._head.node)
         able = [record for record in nodes if fits(record.info.total, job.amounts)]
-        chosen = next((record for record in able if record.has_room(job.amounts)), able[0] if able else None)
+        chosen = next((record for record in able if record.has_room(Shape(job.amounts))), able[0] if able else None)
         if chosen is None:
             lack = shortfall([record.info.total for record in nodes], job.amounts, [short(r.info.node) for r in nodes])
             job.message = f"The entrypoint needs {lack}. Ask for less, or add a node: nbray start --address ..."

@@ -117,13 +117,14 @@ class Supervision:
             except BlockingIOError:
                 return
             except ConnectionResetError:
-                packet = b""
+                continue  # it was killed with an order unread; what it said before is still to be had, and then the end of file
             if not packet:
                 self._ended(submission, job)
                 return
             match supervisor.reports.decode(packet):
-                case supervisor.Born(pid):
+                case supervisor.Forked(pid):
                     job.pid = pid
+                case supervisor.Born(pid):
                     self._tell(EntrypointStarted(submission, pid))
                 case supervisor.Segment(inode, begins):
                     known = self._segments.setdefault(submission, {})

@@ -3,7 +3,7 @@
 `python -m nbray.node.supervisor <socket fd>`, started by node/supervision.py.
 
     daemon --Command, Signal, Arm--> supervisor --fork--> sh -c <command line> (a session of its own)
-           <--Born, Grown, Gone----     |  <--pipe-- its output
+         <--Forked, Born, Grown, Gone-- |  <--pipe-- its output
                                         `-> <log>, <log>.1
 
 A process of its own, so that a job which prints a gigabyte costs the daemon nothing, and so that somebody is there to clean up
@@ -62,7 +62,16 @@ class Arm(_Word, frozen=True, array_like=True, tag=True, gc=False):
     size: int
 
 
+class Forked(_Word, frozen=True, array_like=True, tag=True, gc=False):
+    """supervisor -> daemon: this process, which leads its group, waits to become the shell. Said first, so that there is never a
+    shell which nobody but us knows of."""
+
+    pid: int
+
+
 class Born(_Word, frozen=True, array_like=True, tag=True, gc=False):
+    """supervisor -> daemon: it is the shell."""
+
     pid: int
 
 
@@ -89,7 +98,7 @@ class Gone(_Word, frozen=True, array_like=True, tag=True, gc=False):
 
 
 Order = Command | Signal | Arm
-Report = Born | Segment | Grown | Gone
+Report = Forked | Born | Segment | Grown | Gone
 encode = msgspec.msgpack.Encoder().encode
 orders: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
 reports: msgspec.msgpack.Decoder[Report] = msgspec.msgpack.Decoder(Report)
@@ -142,7 +151,7 @@ class Supervisor:
         self._status: int | None = None  #: how the command line ended
         self._output, inner = os.pipe2(os.O_CLOEXEC)
         try:
-            self._pid = _run(command, inner)
+            self._pid = _run(command, inner, self._tell)
         finally:
             os.close(inner)
         os.set_blocking(self._output, False)
@@ -239,14 +248,21 @@ class Supervisor:
             self._link.send(encode(report))
 
 
-def _run(command: Command, output: int) -> int:
+def _run(command: Command, output: int, tell: Callable[[Report], None]) -> int:
     """Fork the shell. Returns its pid, or raises CannotRun with what the operating system said."""
     told_r, told_w = os.pipe2(os.O_CLOEXEC)
+    go_r, go_w = os.pipe2(os.O_CLOEXEC)
     supervisor = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _become(command, output, told_w, supervisor)
+        os.close(go_w)
+        _become(command, output, go_r, told_w, supervisor)
     os.close(told_w)
+    os.close(go_r)
+    tell(Forked(pid))
+    with contextlib.suppress(BrokenPipeError):  # it was killed meanwhile, and is reaped as any other
+        os.write(go_w, b"!")
+    os.close(go_w)
     with open(told_r, "rb") as file:
         problem = file.read().decode("utf-8", "replace")
     if problem:
@@ -255,8 +271,8 @@ def _run(command: Command, output: int) -> int:
     return pid
 
 
-def _become(command: Command, output: int, told: int, supervisor: int) -> NoReturn:
-    """In the child: be the shell, or say why not."""
+def _become(command: Command, output: int, go: int, told: int, supervisor: int) -> NoReturn:
+    """In the child: be the shell once we may, or say why not."""
     try:
         os.setsid()
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
@@ -267,7 +283,8 @@ def _become(command: Command, output: int, told: int, supervisor: int) -> NoRetu
             os.dup2(source, target)
         if command.directory:
             os.chdir(command.directory)
-        os.execve("/bin/sh", ["/bin/sh", "-c", command.line], command.environment)
+        if os.read(go, 1):
+            os.execve("/bin/sh", ["/bin/sh", "-c", command.line], command.environment)
     except OSError as error:
         where = command.directory if error.filename == command.directory else "/bin/sh"
         os.write(told, f"{where}: {error.strerror}".encode())
