@@ -118,9 +118,10 @@ def test_a_deleted_job_leaves_no_file(client: JobSubmissionClient) -> None:
 
 def test_a_job_outlives_its_submitter(client: JobSubmissionClient, tmp_path: Path) -> None:
     where = ray.session.engine.description()["directory"]  # type: ignore[union-attr]
+    waits = f"while [ ! -e {tmp_path / 'go'} ]; do sleep 0.05; done"
     program = (
         "from nbray.job_submission import JobSubmissionClient\n"
-        f"JobSubmissionClient({where!r}).submit_job(entrypoint='while [ ! -e {tmp_path / 'go'} ]; do sleep 0.05; done', submission_id='j')\n"
+        f"JobSubmissionClient({where!r}).submit_job(entrypoint={waits!r}, submission_id='j')\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
     until(lambda: client.get_job_status("j") == JobStatus.RUNNING, "it runs", within_s=30)
