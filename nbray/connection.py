@@ -163,18 +163,22 @@ def init(
     with _starting:
         running = session.engine
         if running is not None:
-            if chosen not in (None, "local") and not ignore_reinit_error and running.description().get("address") != chosen:
-                here = running.description().get("address")
-                raise RaySystemError(
-                    f"this process is attached to {here!r} already, so it was not attached to {address!r}; call nbray.shutdown() "
-                    "first (%nbray stop in a notebook), which ends a local cluster and what runs there"
-                )
             if not ignore_reinit_error:
+                _refuse_another(running, chosen, address)
                 _say_ignored({**own, "address": address, "namespace": namespace, "runtime_env": runtime_env, "labels": labels})
             return RayContext(running.description())
         chosen = _own_or_theirs(chosen, source, {**own, "labels": own_labels or None})
         return RayContext(
             _connect(chosen, {**amounts, "object_store_memory": store}, own_labels, job, log_to_driver, env).description()
+        )
+
+
+def _refuse_another(running: Engine, chosen: str | None, asked: str | None) -> None:
+    here = running.description().get("address")
+    if chosen not in (None, "local", here):
+        raise RaySystemError(
+            f"this process is attached to {here!r} already, so it was not attached to {asked!r}; call nbray.shutdown() "
+            "first (%nbray stop in a notebook), which ends a local cluster and what runs there"
         )
 
 
