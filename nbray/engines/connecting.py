@@ -23,6 +23,9 @@ from nbray.owner.runtime import Runtime
 from nbray.wire import connection_file, environment
 from nbray.wire import messages as m
 
+#: Never changed: what is not given is empty.
+NO_JOB_CONFIG = JobConfig()
+
 
 class Attachment:
     """What a driver is attached to, and how to get another when it is gone."""
@@ -37,8 +40,7 @@ class Attachment:
         self._directory = directory
         self._launched: launch.Launched | None = None
         self._closing = False
-        self.metadata: dict[str, str] = {}  #: of the job
-        self.search_path: list[str] = []  #: for the workers, after our own sys.path
+        self.job = NO_JOB_CONFIG
 
     def attach(self) -> None:
         """Start what has to be started and join it. Raises NodeStartError, ConnectionError."""
@@ -46,15 +48,18 @@ class Attachment:
         if self._start is not None:
             self._launched = self._start()
             self._directory = self._launched.directory
+        runtime.submission = self.job.metadata.get(ID_KEY, "")
         runtime.attach(self._directory)
         engine.job = runtime.me
         runtime.state.tasks.leases.introduction = m.DefineJob(
-            runtime.me, absolute_path(self.search_path), os.getcwd(), runtime.namespace
+            runtime.me, absolute_path(self.job.code_search_path), os.getcwd(), runtime.namespace
         )
         welcome = runtime.welcome
         assert welcome is not None
-        if self.metadata:
-            engine.questions.ask("job_describe", {"job_id": runtime.process, "metadata": self.metadata})
+        if self.job.metadata:
+            # Nobody waits for the answer: this may be the thread that receives it.
+            told = {"job_id": runtime.process, "metadata": self.job.metadata}
+            runtime.post(welcome.head, m.Ask(0, runtime.me, "job_describe", told))
         engine.description_here = {
             "address": self._address,
             "session": welcome.session,
@@ -116,7 +121,7 @@ def connect(
     log_to_driver: bool = True,
     job_name: str = "",
     runtime_env: str = "",
-    job: JobConfig | None = None,
+    job: JobConfig = NO_JOB_CONFIG,
 ) -> NativeEngine:
     """The engine of this driver. Raises ConnectionError when there is no cluster at `address`, NodeStartError."""
     if address is None:
@@ -125,8 +130,6 @@ def connect(
     runtime = Runtime(process, "driver", job_name, namespace or process.hex())
     engine = NativeEngine(runtime, Address(b"\0" * 8, process), is_driver=True)
     terminal = Terminal(log_to_driver, here=lambda: runtime.me.node)
-    if job is not None:
-        runtime.submission = job.metadata.get(ID_KEY, "")
     engine.on_output(terminal.output)
     engine.on_notice(terminal.notice)
     engine.show_here = lambda data, metadata, transient, update: engine._on_output(
@@ -155,8 +158,7 @@ def connect(
         attachment.ended()
 
     engine.after_shutdown = ended
-    attachment.metadata = dict(job.metadata) if job is not None else {}
-    attachment.search_path = list(job.code_search_path) if job is not None else []
+    attachment.job = job
     attachment.attach()
     if runtime_env:
         try:

@@ -9,6 +9,8 @@ of it is said again, and nothing is started twice.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -38,7 +40,14 @@ class EntrypointDesk:
         self.ground = ground
         self.running: dict[str, Entrypoint] = {}  #: waiting, starting, running or ending
         self.dropped = 0  #: events about entrypoints that are gone
+        self.stopping = ""  #: why the node ends, if it does: then that is how its jobs end, too
         self._ends: OrderedDict[str, EntrypointEnded] = OrderedDict()
+        self.handlers: dict[type, Callable[[Any, float], None]] = {
+            RunEntrypoint: lambda e, _: self.run(e),
+            EndEntrypoint: self.end,
+            EntrypointStarted: lambda e, _: self.started(e),
+            EntrypointExited: lambda e, _: self.exited(e),
+        }
 
     # -- events
 
@@ -74,13 +83,12 @@ class EntrypointDesk:
         entrypoint.pid = event.pid
         self._tell_begun(entrypoint)
 
-    def exited(self, event: EntrypointExited, stopping: str) -> None:
-        """`stopping` is why the node ends, if it does: then that is how the job ended, too."""
+    def exited(self, event: EntrypointExited) -> None:
         entrypoint = self.running.get(event.submission)
         if entrypoint is None:
             self.dropped += 1
         else:
-            reason = event.reason or (stopping and f"its node was stopped ({stopping})")
+            reason = event.reason or (self.stopping and f"its node was stopped ({self.stopping})")
             self._close(entrypoint, msgspec.structs.replace(event, reason=reason))
 
     # -- decisions

@@ -33,8 +33,6 @@ from nbray.node.records import (
     Begun,
     Driver,
     DriverHello,
-    EntrypointExited,
-    EntrypointStarted,
     EnvironmentFailed,
     EnvironmentMade,
     Lease,
@@ -108,10 +106,7 @@ class NodeState:
             m.ReleaseBundles: self._release_bundles,
             m.GroupUpdate: lambda e, _: self._group_updated(e),
             m.WatchGroup: lambda e, _: self.bundles.watch(e),
-            m.RunEntrypoint: lambda e, _: self.entrypoints.run(e),
-            m.EndEntrypoint: self.entrypoints.end,
-            EntrypointStarted: lambda e, _: self.entrypoints.started(e),
-            EntrypointExited: lambda e, _: self.entrypoints.exited(e, self.stopping),
+            **self.entrypoints.handlers,
             m.WatchProcess: self._watch,
             m.ProcessDied: lambda e, now: self._owner_gone(e.death.process, now),
             m.JobEnded: lambda e, now: self._job_gone(e.driver.process, now),
@@ -298,7 +293,7 @@ class NodeState:
     def _stop(self, reason: str, *, rejoin: bool = False) -> None:
         if self.stopping:
             return
-        self.stopping = reason
+        self.stopping = self.entrypoints.stopping = reason
         if not self._is_head and not rejoin:
             # The head learns it from us, not from heartbeats that stay away for NODE_DEAD_S.
             self.ground.send(self.ground.head, m.NodeDied(self.ground.me.node, reason))

@@ -283,7 +283,7 @@ def test_the_address_comes_from_the_argument_then_the_environment(monkeypatch: p
     assert connection._address(None) == ("host:1", "NBRAY_ADDRESS=host:1")
     monkeypatch.setenv("NBRAY_ADDRESS", "host:2")
     assert connection._address(None)[0] == "host:2"
-    assert connection._address("local")[0] is None
+    assert connection._address("local")[0] == "local"
     assert connection._address("auto")[0] == "host:2"  # as in Ray: the script of a submitted job may say so, too
     monkeypatch.delenv("NBRAY_ADDRESS")
     monkeypatch.delenv("RAY_ADDRESS")
