@@ -1057,7 +1057,8 @@ class EntrypointEnded(Message, frozen=True, array_like=True, tag=True, gc=False)
 
 
 class Ask(Message, frozen=True, array_like=True, tag=True):
-    """A question with one answer, an Answer with the same `request`. What the head can be asked: head/questions.py, head/submissions.py.
+    """A question with one answer, an Answer with the same `request`. What the head can be asked: head/questions.py,
+    head/submissions.py.
 
     "everywhere" it hands on to every node, and a node "processes" to its processes: inquiry.py. What nodes tell of themselves:
     node/daemon.py; what processes do: engines/witness.py.
