@@ -58,8 +58,7 @@ class NodeState:
     """The machine of one node life. `embedded`: it ends with its last driver, or when none ever comes."""
 
     def __init__(self, info: m.NodeInfo, head: Address, *, embedded: bool = False) -> None:
-        cpus = max(0, info.total.get("CPU", 0) // UNIT)
-        self.pool = WorkerPool(info.node, cpus)
+        self.pool = WorkerPool(info.node, max(0, info.total.get("CPU", 0) // UNIT))
         self.ground = Ground(info, head, self.pool)
         self.bundles = Bundles(self.ground)
         self.leases = LeaseDesk(self.ground, self.bundles)
@@ -74,9 +73,8 @@ class NodeState:
         self._begun: float | None = None
         self._watchers: dict[ProcessId, list[Address]] = {}
         self._deaths: OrderedDict[ProcessId, m.Death] = OrderedDict()
-        self._beat_at = 0.0
+        self._beat_at = self._head_heard = 0.0
         self._beat_said: m.NodeInfo | None = None
-        self._head_heard = 0.0
         self._cannot_fork = ""
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             Tick: lambda _e, _now: None,
