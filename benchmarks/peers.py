@@ -182,10 +182,10 @@ PACKAGES = {"nbray": "nbray", "ray": "ray", "dask": "distributed", "ipyparallel"
 
 
 def make(name: str) -> Peer:
+    # `custom` is what Ray's row about placement groups asks for.
     if name == "nbray":
-        return RayLike("nbray", num_cpus=WORKERS)
+        return RayLike("nbray", num_cpus=WORKERS, resources={"custom": 100})
     if name == "ray":
-        # `custom` is what Ray's row about placement groups asks for.
         return RayLike("ray", num_cpus=WORKERS, resources={"custom": 100}, logging_level="ERROR", log_to_driver=False)
     others: dict[str, type[Peer]] = {"dask": Dask, "ipyparallel": IPyParallel, "loky": Loky, "futures": Processes}
     return others[name]()

@@ -58,14 +58,12 @@ def wait_for_each(api: Any) -> Iterator[Callable[[], object]]:
 
 
 def placement_groups(api: Any) -> Iterator[Callable[[], object]]:
-    from ray.util import placement_group, remove_placement_group  # Ray's row alone: only a process that measures Ray has it
-
     def make_100() -> None:
-        groups = [placement_group(bundles=[{"custom": 0.001}]) for _ in range(100)]
+        groups = [api.util.placement_group(bundles=[{"custom": 0.001}]) for _ in range(100)]
         for group in groups:
             group.wait(timeout_seconds=30)
         for group in groups:
-            remove_placement_group(group)
+            api.util.remove_placement_group(group)
 
     yield make_100
 
@@ -79,7 +77,7 @@ CALLS = Block(
         rate("single client tasks and get batch (1,000)", 1, a_thousand, target=12),
         rate("single client wait 1k refs", 1, wait_for_each, target=8),
         rate("multi client tasks async", CLIENTS * CALLS_EACH, from_actors, target=8, bound="calls"),
-        rate("placement group create/removal", 100, placement_groups, target=4, note="not built"),
+        rate("placement group create/removal", 100, placement_groups, target=4),
     ),
     is_rays=True,
     first="objects",

@@ -98,6 +98,7 @@ class Groups:
         self.out = out
         self.live: dict[bytes, GroupRecord] = {}
         self.removed: dict[bytes, GroupRecord] = {}  #: the oldest removal first
+        self.waiting: dict[bytes, GroupRecord] = {}  #: those of them that have no place, and are not being given one
         self.names: dict[tuple[str, str], bytes] = {}
         self.on_removed: Callable[[GroupRecord, float], None] = lambda _record, _now: None  #: before its bundles are released
 
@@ -147,7 +148,7 @@ class Groups:
     def retry(self, now: float) -> None:
         """Look for a place for every group that has none, the oldest first."""
         failed: list[tuple[list[Amounts], str, object]] = []
-        for record in list(self.live.values()):
+        for record in list(self.waiting.values()):
             if record.waits:
                 kind = (record.spec.bundles, record.spec.strategy, record.spec.selectors)
                 # Groups alike in all that matters cannot do what the first of them could not.
@@ -162,6 +163,7 @@ class Groups:
         if found is None:
             self._wait(record, now)
             return
+        self.waiting.pop(spec.group, None)
         record.round += 1
         record.reserving = found
         by_node: dict[NodeId, list[tuple[int, Amounts]]] = {}
@@ -179,6 +181,7 @@ class Groups:
             self.members.send(node, ReserveBundles(spec.group, record.round, bundles))
 
     def _wait(self, record: GroupRecord, now: float) -> None:
+        self.waiting[record.spec.group] = record
         if record.look_at is None:
             record.look_at = now + TOLD_S
             if not feasible(record.spec, self.members.views(), record.places):
@@ -192,13 +195,13 @@ class Groups:
 
     def remind(self, now: float) -> None:
         """Say why groups wait, where that has changed."""
-        for record in self.live.values():
-            if record.waits and record.look_at is not None and now >= record.look_at:
+        for record in self.waiting.values():
+            if record.look_at is not None and now >= record.look_at:
                 record.look_at = now + REMIND_S
                 self._explain(record)
 
     def next_deadline(self) -> float | None:
-        return min((r.look_at for r in self.live.values() if r.waits and r.look_at is not None), default=None)
+        return min((record.look_at for record in self.waiting.values() if record.look_at is not None), default=None)
 
     # -- what nodes answer
 
@@ -234,10 +237,12 @@ class Groups:
 
     def _created(self, record: GroupRecord, now: float) -> None:
         spec = record.spec
+        made: dict[NodeId, list[BundleInfo]] = {}
         for index, node in record.reserving.items():
-            amounts = spec.bundles[index]
+            made.setdefault(node, []).append(BundleInfo(spec.group, index, spec.bundles[index], spec.bundles[index]))
+        for node, bundles in made.items():
             # Its next heartbeat will say so; the actors that wait for the group do not wait for that.
-            self.members.nodes[node].add_bundle(BundleInfo(spec.group, index, amounts, amounts))
+            self.members.nodes[node].add_bundles(spec.group, record.round, bundles)
         record.places |= record.reserving
         record.reserving = {}
         record.state, record.why, record.look_at = CREATED, "", None
@@ -265,6 +270,7 @@ class Groups:
         spec = record.spec
         record.why = f"Placement group {called(spec)} has been removed. {why}"
         del self.live[spec.group]
+        self.waiting.pop(spec.group, None)
         if self.names.get((spec.namespace, spec.name)) == spec.group:
             del self.names[spec.namespace, spec.name]
         record.state = REMOVED
@@ -313,6 +319,8 @@ class Groups:
                     del record.places[index]
                 record.state = RESCHEDULING
                 self._publish(record)
+            if record.waits:
+                self.waiting[record.spec.group] = record
 
     # -- what the head's other tables ask
 
@@ -352,6 +360,8 @@ class Groups:
             if record.state == CREATED and len(record.places) < len(life.spec.bundles):
                 record.state = RESCHEDULING
             self.live[life.spec.group] = record
+            if record.waits:
+                self.waiting[life.spec.group] = record
             if life.spec.name:
                 self.names[life.spec.namespace, life.spec.name] = life.spec.group
 
@@ -372,6 +382,7 @@ class Groups:
 
     def check(self) -> None:
         assert not self.live.keys() & self.removed.keys(), "a group is both live and removed"
+        assert self.waiting.keys() == {group for group, record in self.live.items() if record.waits}
         for group, record in self.live.items():
             everywhere = set(range(len(record.spec.bundles)))
             assert record.spec.group == group

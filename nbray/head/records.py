@@ -6,7 +6,7 @@ import msgspec
 
 from nbray.ids import ActorId, Address, NodeId
 from nbray.machine import Effect
-from nbray.sched.resources import give
+from nbray.sched.resources import give, take
 from nbray.sched.rooms import has_room, without
 from nbray.wire.messages import ActorSpec, ActorUpdate, Amounts, BundleInfo, Failure, NodeInfo, Shape
 
@@ -151,10 +151,15 @@ class NodeRecord:
     def view(self) -> NodeInfo:
         """The node as the scheduler should see it now."""
         if self._view is None:
-            view = msgspec.structs.replace(self.info, alive=self.alive, suspect=self.suspect)
+            available, grouped = dict(self.info.available), []
             for hold in self.holds.values():
-                if not hold.counted:
-                    view = without(view, hold.shape, hold.amounts)
+                if not hold.counted and hold.shape.group:
+                    grouped.append(hold)
+                elif not hold.counted:
+                    take(available, hold.amounts, force=True)
+            view = msgspec.structs.replace(self.info, available=available, alive=self.alive, suspect=self.suspect)
+            for hold in grouped:
+                view = without(view, hold.shape, hold.amounts)
             self._view = view
         return self._view
 
@@ -194,10 +199,11 @@ class NodeRecord:
     def has_room(self, shape: Shape) -> bool:
         return self.alive and not self.suspect and not self.full and has_room(self.view(), shape)
 
-    def add_bundle(self, bundle: BundleInfo) -> None:
-        """The node has set this aside, and will report it."""
-        if all((b.group, b.index) != (bundle.group, bundle.index) for b in self.info.bundles):
-            self.info = msgspec.structs.replace(self.info, bundles=[*self.info.bundles, bundle])
+    def add_bundles(self, group: bytes, round_: int, bundles: list[BundleInfo]) -> None:
+        """The node has set these aside, and will report them, unless its last report did already."""
+        hold = self.holds.get((group, round_))
+        if hold is not None and not hold.counted:
+            self.info = msgspec.structs.replace(self.info, bundles=[*self.info.bundles, *bundles])
             self._view = None
 
     def drop_bundles(self, group: bytes, indexes: list[int]) -> None:

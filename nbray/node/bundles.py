@@ -58,13 +58,16 @@ class Bundles:
             self.ground.send(self.ground.head, BundlesRefused(said.group, said.round, self.ground.me.node))
             return
         for index, amounts in said.bundles:
-            self.ground.bundles[said.group, index] = Bundle(said.group, index, self.ground.hold(amounts))
+            bundle = Bundle(said.group, index, self.ground.hold(amounts), self.ground.bundles_changed)
+            self.ground.bundles[said.group, index] = bundle
+        self.ground.bundles_changed()
         self.ground.send(self.ground.head, BundlesReserved(said.group, said.round, self.ground.me.node))
 
     def release(self, said: ReleaseBundles) -> list[Bundle]:
         """Nothing more comes out of these. Returns them, for what runs in them to be ended."""
         found = [bundle for index in said.indexes if (bundle := self.ground.bundles.pop((said.group, index), None)) is not None]
         self.ending += found
+        self.ground.bundles_changed()
         return found
 
     def settle(self) -> None:

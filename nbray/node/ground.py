@@ -10,7 +10,7 @@ from nbray.node.environments import Environments
 from nbray.node.pool import WorkerPool
 from nbray.node.stock import Bundle, Stock
 from nbray.sched.labels import best_rank
-from nbray.wire.messages import Message, NodeInfo, QueuedDemand, Shape
+from nbray.wire.messages import BundleInfo, Message, NodeInfo, QueuedDemand, Shape
 
 
 class Ground(Stock):
@@ -29,6 +29,7 @@ class Ground(Stock):
         self.store_used = 0
         self.placements = 0  #: PlaceActor and ReserveBundles taken
         self.bundles: dict[tuple[bytes, int], Bundle] = {}  #: set aside for placement groups, by (group, index)
+        self._bundles_told: list[BundleInfo] | None = None
         self._info = info
         self._pool = pool
 
@@ -47,8 +48,17 @@ class Ground(Stock):
             store_used=self.store_used,
             queued=self.queued,
             placements=self.placements,
-            bundles=[bundle.info() for bundle in self.bundles.values()],
+            bundles=self._told_of_bundles(),
         )
+
+    def bundles_changed(self) -> None:
+        """What `info` says of them is to be made anew."""
+        self._bundles_told = None
+
+    def _told_of_bundles(self) -> list[BundleInfo]:
+        if self._bundles_told is None:
+            self._bundles_told = [bundle.info() for bundle in self.bundles.values()]
+        return self._bundles_told
 
     def nodes(self) -> list[NodeInfo]:
         """The cluster, this node first."""

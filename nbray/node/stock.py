@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from nbray.sched.resources import fits, give, take
 from nbray.wire.messages import Amounts, BundleInfo
@@ -48,12 +48,38 @@ class Stock:
 
 
 class Bundle(Stock):
-    """A part of a node that is set aside for a placement group. `held` is what it takes from the node."""
+    """A part of a node that is set aside for a placement group. `held` is what it takes from the node; `changed` is called when
+    what is free of it changes."""
 
-    def __init__(self, group: bytes, index: int, held: Amounts) -> None:
+    def __init__(self, group: bytes, index: int, held: Amounts, changed: Callable[[], None]) -> None:
         super().__init__(held)
         self.group, self.index, self.held = group, index, held
+        self._changed = changed
+        self._info: BundleInfo | None = None
+
+    def _touch(self) -> None:
+        self._info = None
+        self._changed()
+
+    def hold(self, amounts: Mapping[str, int], *, force: bool = False) -> Amounts:
+        self._touch()
+        return super().hold(amounts, force=force)
+
+    def release(self, held: Amounts) -> None:
+        self._touch()
+        super().release(held)
+
+    def lend_cpu(self, held: Amounts) -> None:
+        self._touch()
+        super().lend_cpu(held)
+
+    def take_cpu_back(self, held: Amounts, amounts: Mapping[str, int]) -> None:
+        self._touch()
+        super().take_cpu_back(held, amounts)
 
     def info(self) -> BundleInfo:
-        """The bundle as its node tells others. What is over-used counts as not free."""
-        return BundleInfo(self.group, self.index, self.total, {name: max(0, units) for name, units in self.free.items()})
+        """The bundle as its node tells others. What is over-used counts as not free. Kept, because a node tells often."""
+        if self._info is None:
+            free = {name: max(0, units) for name, units in self.free.items()}
+            self._info = BundleInfo(self.group, self.index, self.total, free)
+        return self._info
