@@ -147,8 +147,9 @@ class ActorClient:
 
     @property
     def pending(self) -> int:
-        """Calls that have not reported."""
-        return sum(map(len, self.lines.values())) + len(self.waiting) + len(self.running)
+        """Calls that have not ended. Some in the lines may have: they leave when it is their turn."""
+        queued = sum(task.state in (WAITING, QUEUED) for line in self.lines.values() for task in line)
+        return queued + len(self.waiting) + len(self.running)
 
 
 # ---------------------------------------------------------------------------------------------- events of this process

@@ -112,6 +112,17 @@ def test_a_call_out_of_order_that_waits_can_be_cancelled_and_ends_with_its_actor
     assert desk.state.calls.actors[actor].pending == 0
 
 
+def test_calls_that_were_cancelled_in_the_line_are_pending_no_more(desk: Desk) -> None:
+    argument = desk.running(2)
+    actor = desk.live_actor()
+    waits = desk.call(actor, needs=[desk.ref(argument)])
+    behind = [desk.call(actor) for _ in range(3)]
+    for call in behind:
+        desk.tell(r.CancelAsked(object_id(call.id)))
+    assert waits.state == r.WAITING
+    assert desk.state.calls.actors[actor].pending == 1
+
+
 def test_a_call_whose_argument_fails_makes_way_for_those_behind_it(desk: Desk) -> None:
     argument = desk.running(2)
     actor = desk.live_actor()
