@@ -50,7 +50,7 @@ class RunLedger:
         self._actors: dict[ActorId, tuple[ActorProgram, list[ObjectId]]] = {}  #: with what its creation needs
         self._ended_actors: set[ActorId] = set()  #: killed, or left: their calls may fail
         self._calls: Counter[tuple[ProcessId, ActorId]] = Counter()
-        self._last_started: dict[tuple[ActorId, int, ProcessId], int] = {}
+        self._last_started: dict[tuple[ActorId, int, ProcessId, str], int] = {}
         self._executions: Counter[TaskId] = Counter()
         self._attempts: set[tuple[TaskId, int, bool]] = set()
         self._forgiven: Counter[TaskId] = Counter()  #: executions that the owner could not know of
@@ -91,6 +91,9 @@ class RunLedger:
     def created(self, actor: ActorId, program: ActorProgram, needs: Sequence[Ref]) -> None:
         self._actors[actor] = program, [ref.id for ref in needs]
 
+    def actor_program(self, actor: ActorId) -> ActorProgram:
+        return self._actors[actor][0]
+
     def killed_actor(self, actor: ActorId) -> None:
         self._ended_actors.add(actor)
 
@@ -103,11 +106,11 @@ class RunLedger:
     # ------------------------------------------------------------------------------------------ what runs
 
     def starts(self, worker: Worker, push: m.PushTask | m.PushCall) -> None:
-        """A worker's machine ordered this run: calls of one caller in their order."""
+        """A worker's machine ordered this run: calls of one caller in their order, in each concurrency group by itself."""
         expected = self._expected[first_return(push.task)]
         repeats = expected.program is not None and expected.program.raises and push.attempt
-        if isinstance(push, m.PushCall) and not repeats:
-            key = push.actor, push.epoch, push.owner.process
+        if isinstance(push, m.PushCall) and not repeats and not self.actor_program(push.actor).unordered:
+            key = push.actor, push.epoch, push.owner.process, push.group
             before = self._last_started.get(key, 0)
             if expected.index <= before:
                 raise self._history.violation(f"call {expected.index} of its caller started after call {before}", push.task)
@@ -129,7 +132,7 @@ class RunLedger:
             self._ended_actors.add(push.actor)
         owned = self._owned[task]
         if program.retries >= 0:
-            allowed = 1 + program.retries * (2 if program.retry_exceptions else 1)
+            allowed = 1 + program.retries
             if program.retries and isinstance(push, m.PushTask) and (owned.lease is None or owned.push.attempt != push.attempt):
                 self._forgiven[task] += 1  # its owner gave it up before it began
             known = not program.retries or not self.nodes_failed

@@ -189,7 +189,8 @@ class Process(Threading):
         running = {"CPU": round(program.cpus * 10_000)} if program.cpus else {}
         spec = m.ActorSpec(
             actor, self.me, self.job, "Actor", b"c" * 16, b"class", 0, args, checksum(args), [], [], m.Shape(running), running,
-            program.max_restarts, program.max_task_retries, program.max_concurrency, name=program.name,
+            program.max_restarts, program.max_task_retries, program.max_concurrency, groups=program.groups, name=program.name,
+            unordered=program.unordered,
         )  # fmt: skip
         push = m.PushTask(actor, 0, b"c" * 16, 1, args, checksum(args), self.me, self.job, name="Actor.__init__")
         task = r.OwnedTask(push, 0, needs=[ref.held for ref in needs] or None)
@@ -205,12 +206,12 @@ class Process(Threading):
         contains = [*[ref.held for ref in nested], actor.held]
         push = m.PushCall(
             self._ids.next(), 0, target, 0, 0, "method", 1, args, checksum(args), self.me, self.job, name="Actor.method",
-            contains=contains, stream=_streaming(program),
+            contains=contains, group=program.group, stream=_streaming(program),
         )  # fmt: skip
         task = r.OwnedTask(push, program.retries, needs=[ref.held for ref in needs] or None)
         task.retry_exceptions = program.retries if program.retry_exceptions else 0
         self.simulation.ledger.called(self, task, target, program, needs, nested)
-        self.step(r.Called(task, target, "Actor"))
+        self.step(r.Called(task, target, "Actor", self.simulation.ledger.actor_program(target).unordered))
         return self._new(object_id(task.id))
 
     def kill_actor(self, actor: Ref, *, no_restart: bool = True) -> None:

@@ -34,6 +34,7 @@ class Program(msgspec.Struct, frozen=True, array_like=True):
     yields: int = 0  #: items of a generator, each as long on its way as the program takes; item i is the program's number + 1 + i
     window: int = -1  #: items that may wait to be taken
     max_calls: int = 0  #: so many runs of its function end the worker; 0: none do
+    group: str = ""  #: of an actor: the concurrency group of the call
 
     @property
     def shape(self) -> Shape:
@@ -76,6 +77,8 @@ class ActorProgram(msgspec.Struct, frozen=True, array_like=True):
     max_concurrency: int = 1
     raises: bool = False  #: in `__init__`
     name: str = ""
+    groups: dict[str, int] = {}
+    unordered: bool = False
 
 
 encode = msgspec.msgpack.Encoder().encode

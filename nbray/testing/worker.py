@@ -357,7 +357,7 @@ class Worker(Process):
             return
         self.actor = message
         self.post(self.host.address, m.ActorStarted(spec.actor, message.epoch, self.me, self.pid))
-        self.step_work(w.BecameActor(spec.actor, message.epoch, program.max_concurrency))
+        self.step_work(w.BecameActor(spec.actor, message.epoch, program.max_concurrency, spec.groups, spec.unordered))
 
 
 __all__ = ["ActorProgram", "Interrupted", "ProcessEnds", "Raised", "Worker"]

@@ -139,6 +139,8 @@ class _Script:
             max_restarts=self.chance.choice([0, 1, -1]),
             max_concurrency=self.chance.choice([1, 1, 3]),
             raises=self.chance.random() < 0.1,
+            groups={"io": 2} if self.chance.random() < 0.3 else {},
+            unordered=self.chance.random() < 0.3,
         )
         self.actors.append(self.driver.create_actor(program, self._some(1)))
         yield 0.0
@@ -156,8 +158,13 @@ class _Script:
             changes["exits"] = True
         if self.chance.random() < 0.3:
             changes["nested"] = "keep"
+        actor = self.chance.choice(self.actors)
+        what = self.driver.simulation.ledger.actor_program(actor.id[:16])
+        changes["group"] = self.chance.choice(["", *what.groups])
+        if what.unordered and changes.get("nested", program.nested) == "read":
+            changes["nested"] = "ignore"  # out of order, it could begin before the call that it waits for, and hold its place
         changed = Program(**{name: changes.get(name, getattr(program, name)) for name in program.__struct_fields__})
-        self.held.append(self.driver.call(self.chance.choice(self.actors), changed, self._some(1), self._some(1)))
+        self.held.append(self.driver.call(actor, changed, self._some(1), self._some(1)))
         yield 0.0
 
     def end_actor(self) -> Generator[Any, None, None]:
