@@ -174,11 +174,11 @@ def cancel(ref: Any, *, force: bool = False, recursive: bool = True) -> None:
 
 def kill(actor: Any, *, no_restart: bool = True) -> None:
     """Kill an actor at once: no clean-up of its own runs, and calls under way fail. `no_restart=False` uses up a restart."""
-    engine = connection.engine()
+    # With a handle whose session has ended, no cluster is started to say so.
+    engine = actor._live_engine() if isinstance(actor, ActorHandle) else connection.engine()
     if not isinstance(actor, ActorHandle):
         task = " For tasks, try nbray.cancel()." if isinstance(actor, ObjectRef) else ""
         raise ValueError(f"nbray.kill() only supported for actors.{task} Got: {type(actor)}.")
-    actor._live_engine()
     engine.kill_actor(actor._token, no_restart)
 
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from nbray import api, connection, session
+from nbray.exceptions import RaySystemError
 from nbray.functions import RemoteFunction
 from nbray.options import TASK, checked
 from nbray.refs import ObjectRef
@@ -51,7 +52,9 @@ class TaskFuture(concurrent.futures.Future[T]):
 
     def running(self) -> bool:
         """Whether a worker has it."""
-        return not self.done() and self._ref is not None and not _not_begun(self._ref)
+        if self._ref is None or self.done() or session.engine is not self._desk.engine:
+            return False
+        return not _not_begun(self._ref)
 
     def result(self, timeout: float | None = None) -> T:
         return super().result(self._waited(timeout))
@@ -61,7 +64,7 @@ class TaskFuture(concurrent.futures.Future[T]):
 
     def _waited(self, timeout: float | None) -> float | None:
         """Wait as `nbray.wait` does, which frees the CPU of a task that waits for another; what is left of `timeout`."""
-        if self._ref is None or self.done():
+        if self._ref is None or self.done() or session.engine is not self._desk.engine:
             return timeout
         began = time.monotonic()
         api.wait([self._ref], timeout=timeout, fetch_local=False)
@@ -83,6 +86,7 @@ class _Desk:
 
     def __init__(self, max_workers: int | None, options: dict[str, Any]) -> None:
         self.max_workers, self.options = max_workers, options
+        self.engine = connection.engine()  #: the session that this belongs to: no other is started for what waits
         self.lock = threading.RLock()
         self.waiting: deque[tuple[TaskFuture[Any], _Call]] = deque()
         self.open: set[TaskFuture[Any]] = set()  #: with a task that has not ended
@@ -103,6 +107,8 @@ class _Desk:
         while self.waiting and (self.max_workers is None or len(self.open) < self.max_workers):
             future, call = self.waiting.popleft()
             try:
+                if session.engine is not self.engine:
+                    raise RaySystemError("the session of this executor has ended (nbray.shutdown()); make another executor")
                 ref = self._submit(call)
             except Exception as error:  # noqa: BLE001 -- arguments that do not fit or do not pickle: the future's, as in a pool
                 future.set_exception(error)
@@ -112,7 +118,7 @@ class _Desk:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="nbray-executor", daemon=True)
                 self._thread.start()
-            session.current().on_ready(ref, lambda done=future: self._ended.put(done))  # type: ignore[misc]
+            self.engine.on_ready(ref, lambda done=future: self._ended.put(done))  # type: ignore[misc]
 
     def _submit(self, call: _Call) -> ObjectRef[Any]:
         function = call.function
@@ -134,7 +140,7 @@ class _Desk:
                 return future.cancelled()
             if future._ref is None:
                 self.waiting = deque(entry for entry in self.waiting if entry[0] is not future)
-            elif _not_begun(future._ref):
+            elif session.engine is self.engine and _not_begun(future._ref):
                 api.cancel(future._ref)
             else:
                 return False
@@ -176,7 +182,6 @@ class Executor(concurrent.futures.Executor):
         if options.get("num_returns", 1) != 1:
             raise ValueError(f"num_returns={options['num_returns']!r}: a future has one result")
         self._desk = _Desk(max_workers, checked(TASK, options))
-        connection.engine()
         self._end = weakref.finalize(self, self._desk.close)  # dropped without `shutdown`: its calls end, then its thread
         self._end.atexit = False
 

@@ -166,3 +166,20 @@ def test_options_are_checked():
         Executor(cpus=1)
     with pytest.raises(ValueError, match="one result"):
         Executor(num_returns=2)
+
+
+def test_the_end_of_the_session_ends_its_calls_and_starts_no_other():
+    """The last test here: it ends the module's cluster."""
+    from nbray.util.multiprocessing import Pool
+
+    executor, pool = Executor(max_workers=1), Pool(1)
+    futures = [executor.submit(time.sleep, 60) for _ in range(2)]
+    results = [pool.apply_async(time.sleep, (60,)) for _ in range(2)]
+    ray.shutdown()
+    for call in [future.result for future in futures] + [result.get for result in results] + [executor.submit(int).result]:
+        with pytest.raises(ray.exceptions.RayError):
+            call(timeout=30)
+    pool.terminate()
+    pool.join()
+    executor.shutdown()
+    assert not ray.is_initialized()

@@ -19,7 +19,7 @@ from typing import Any
 
 import cloudpickle
 
-from nbray import api, session
+from nbray import api, connection, session
 from nbray.actors import ActorClass, ActorHandle
 from nbray.exceptions import ActorHandleNotFoundError, RayActorError, RayError
 from nbray.refs import ObjectRef
@@ -59,6 +59,7 @@ class Crew:
     ) -> None:
         """Raises what the initializer raised, as an ActorDiedError."""
         self.size = size
+        self._engine = connection.engine()
         self._actor_class = _ACTOR.options(**options)
         self._initial = (initializer, tuple(initargs))
         self._most = batches_per_actor
@@ -111,7 +112,7 @@ class Crew:
             self._flying += 1
             if member.given == self._most:
                 self._members[self._members.index(member)] = self._new_member()
-            session.current().on_ready(ref, lambda m=member, b=batch, r=ref: self._back.put((m, b, r)))  # type: ignore[misc]
+            self._engine.on_ready(ref, lambda m=member, b=batch, r=ref: self._back.put((m, b, r)))  # type: ignore[misc]
         if not self._waiting and not self._flying:
             self._idle.notify_all()
         return refused
@@ -144,13 +145,17 @@ class Crew:
             self._flying -= 1
             if again:
                 self._waiting.appendleft(batch)
-            if isinstance(error, RayActorError) and member in self._members and not self._ended:
+            if isinstance(error, RayActorError) and member in self._members and self._is_live():
                 self._members[self._members.index(member)] = self._new_member()
             elif member not in self._members and error is None:
                 self._endings.append(member.actor.__ray_terminate__.remote())
             refused = self._hand_out()
         for each, why in refused:
             each.deliver(_all_failed(each, why))
+
+    def _is_live(self) -> bool:
+        """Whether to make new actors: not once the session has ended, which would start another."""
+        return not self._ended and session.engine is self._engine
 
     # -- the end
 
