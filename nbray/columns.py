@@ -65,6 +65,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     "runtime_envs": _columns("runtime_env success node_id", "ref_cnt error state", "ref_cnt"),
     "cluster_events": _columns("severity time source_type message event_id", "custom_fields", "time message custom_fields"),
 }
+#: What a task is called that runs: as it is, or waiting in `get` or `wait`.
+RUNNING = ("RUNNING", "RUNNING_IN_RAY_GET", "RUNNING_IN_RAY_WAIT")
 #: What names one thing of each kind.
 ID_COLUMN = {
     "tasks": "task_id",
@@ -96,6 +98,8 @@ def checked_filters(kind: str, filters: Sequence[Any] | None) -> list[Filter]:
         if name not in known or not known[name].filterable:
             can = ", ".join(column.name for column in COLUMNS[kind] if column.filterable)
             raise ValueError(f"The given filter column {name} is not supported for {kind}. Supported filter columns: {can}")
+        if (kind, name) == ("tasks", "state") and str(value).upper() == RUNNING[0]:
+            value = list(RUNNING)  # in Ray's lists a task that waits in `get` is RUNNING, too
         good.append((name, relation, value))
     return good
 

@@ -205,7 +205,7 @@ def _size(obj: OwnedObject) -> int:
 
 def _status(obj: OwnedObject, task: OwnedTask | None, *, mine: bool) -> str:
     if task is not None:
-        return task_rows.waits(task) or "RUNNING"
+        return task_rows.waits(task) or "SUBMITTED_TO_WORKER"
     if not mine:
         return "NIL"  # its owner knows
     if obj.value is None:

@@ -256,14 +256,15 @@ def _group(record: GroupRecord) -> dict[str, Any]:
 
 def _actor(record: ActorRecord) -> dict[str, Any]:
     spec = record.spec
+    last = record.failure.fields if record.failure else {}  # where it was when it died
     return {
         "actor_id": record.actor.hex(),
         "class_name": spec.class_name,
         "state": record.state,
         "name": spec.name,
         "namespace": spec.namespace,
-        "pid": record.pid,
-        "node_id": record.node.hex() if record.node else "",
+        "pid": record.pid or last.get("pid", 0),
+        "node_id": record.node.hex() if record.node else last.get("node", ""),
         "job_id": spec.job.process.hex(),
         "restarts": record.restarts,
         "death_cause": record.failure.message if record.failure else "",

@@ -67,6 +67,7 @@ class OwnedTask(msgspec.Struct, gc=False):
     pushed_ns: int = 0
     traced: bool = True  #: told to the trace when it ends
     line: str = ""  #: where it was submitted; every task of one place has the same text
+    ran_on: NodeId = b""  #: the node of the worker that reported it
 
     @property
     def id(self) -> TaskId:

@@ -138,7 +138,7 @@ class OwnerState:
         if task.shape is None:
             self.calls.done(event, now)
         else:
-            self.tasks.take_values(event, task, self.me.node)
+            self.tasks.take_values(event, task, task.ran_on or self.me.node)
 
     def _runs_at(self, task: OwnedTask) -> Address | None:
         """The worker of a pushed task or call."""

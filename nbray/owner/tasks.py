@@ -128,6 +128,7 @@ class TaskTable:
         lease: Lease | None = task.lease
         if lease is not None:
             task.lease = None
+            task.ran_on = lease.node
             self.leases.ran(lease, task, (event.ended_ns - event.started_ns) * 1e-9, now, event.spent)
             if event.borrows:
                 self.objects.pass_on(event.borrows, Address(lease.node, event.worker))
