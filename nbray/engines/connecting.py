@@ -8,6 +8,7 @@ a file, a token        a cluster elsewhere: a client node of our own dials its h
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -51,9 +52,7 @@ class Attachment:
         runtime.submission = self.job.metadata.get(ID_KEY, "")
         runtime.attach(self._directory)
         engine.job = runtime.me
-        runtime.state.tasks.leases.introduction = m.DefineJob(
-            runtime.me, absolute_path(self.job.code_search_path), os.getcwd(), runtime.namespace
-        )
+        self._introduce()
         welcome = runtime.welcome
         assert welcome is not None
         if self.job.metadata:
@@ -70,6 +69,22 @@ class Attachment:
             "directory": self._directory,
             "daemon_pid": self._launched.process.pid if self._launched is not None else None,
         }
+
+    def _introduce(self) -> None:
+        runtime = self._engine.runtime
+        path = absolute_path(self.job.code_search_path)
+        runtime.state.tasks.leases.introduction = m.DefineJob(runtime.me, path, os.getcwd(), runtime.namespace)
+
+    def cell_begins(self) -> None:
+        """A cell may have changed the directory or sys.path, and the next one imports accordingly. Old workers do not."""
+        known = self._engine.runtime.state.tasks.leases.introduction
+        with contextlib.suppress(FileNotFoundError):  # the directory was removed under us: workers stay where they were
+            if isinstance(known, m.DefineJob) and (known.path, known.directory) != (
+                absolute_path(self.job.code_search_path),
+                os.getcwd(),
+            ):
+                self._introduce()
+                self._engine.environments.outdate()
 
     def lost(self, why: str) -> None:
         """Our node is gone (from the I/O thread). A cluster of our own is started again; the notebook goes on."""
@@ -151,6 +166,7 @@ def connect(
     )
     runtime.on_lost = attachment.lost
     engine.on_shutdown = attachment.close
+    engine.on_cell = attachment.cell_begins
     engine.environments.uploads = address not in (None, "local")
 
     def ended() -> None:

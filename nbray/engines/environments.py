@@ -146,6 +146,13 @@ class Environments:
             if self._modules:
                 self._look_later(0.0)
 
+    def outdate(self) -> None:
+        """What workers have seen of this process's surroundings is no longer true: from now on fresh ones."""
+        with self._packing:
+            self.generation += 1
+            self._ready.clear()
+        self._on_edit()
+
     def look(self, *, now: bool = False) -> None:
         """See whether anything was edited, when it is time for that or the caller cannot wait."""
         if self.look_due is None or (not now and time.monotonic() < self.look_due):

@@ -76,6 +76,7 @@ class NativeEngine:
         self._on_notice: Callable[[str, str, str], None] = lambda _cell, _kind, _text: None
         self.facts_here: Callable[[], RuntimeFacts] = self._driver_facts
         self.on_shutdown: Callable[[], None] = lambda: None  #: before the runtime closes
+        self.on_cell: Callable[[], None] = lambda: None  #: a notebook's next cell begins
         self.after_shutdown: Callable[[], None] = lambda: None
         self.environments = Environments(
             lambda what, **asked: self.questions.ask(what, asked), lambda: self.job, self._shapes.clear
@@ -463,6 +464,7 @@ class NativeEngine:
 
     def set_default_cell(self, tag: str) -> None:
         self._default_cell = tag
+        self.on_cell()
         self.environments.look(now=True)
 
     def cancel_cell(self, tag: str, force: bool) -> int:

@@ -209,6 +209,26 @@ def test_a_wheel_and_a_single_file_are_py_modules(tmp_path: Path, wheels: Path) 
     assert ray.get(values.remote()) == ("file", "1.0")
 
 
+def test_the_state_api_lists_environments_and_why_one_failed(wheels: Path) -> None:
+    from nbray.util.state import list_runtime_envs
+
+    env = {"pip": offline(wheels, "no-such-thing-either")}
+    with pytest.raises(RuntimeEnvSetupError):
+        ray.get(tiny.options(runtime_env=env).remote(), timeout=120)
+    failed = [each for each in list_runtime_envs(detail=True) if not each.success]
+    assert any("no-such-thing-either" in str(each.runtime_env) and "No matching" in str(each.error) for each in failed)
+
+
+def test_a_job_whose_directory_is_too_large_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "large.bin").write_bytes(os.urandom(100_000))
+    script = f"import nbray as ray\nray.init(runtime_env={{'working_dir': {str(tmp_path)!r}}})"
+    environment = {**os.environ, "NBRAY_PACKAGE_BYTES": "50000"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False, env=environment)
+    assert done.returncode == 1
+    assert "exceeds the maximum size" in done.stderr
+    assert "large.bin" in done.stderr
+
+
 def test_a_package_that_is_gone_or_missing_is_said_where_it_is_used(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a valid path"):
         tiny.options(runtime_env={"working_dir": str(tmp_path / "nothing")})
@@ -315,6 +335,28 @@ def test_nothing_is_looked_at_while_tasks_import_nothing_of_the_drivers() -> Non
     script += "from nbray import session\nprint(session.engine.environments.look_due)\nray.shutdown()\n"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "None"
+
+
+def test_a_cell_that_changes_the_path_or_the_directory_changes_it_for_the_next_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "found_later.py").write_text("VALUE = 1\n")
+
+    @ray.remote
+    def value() -> tuple[int, str]:
+        import found_later
+
+        return int(found_later.VALUE), os.getcwd()
+
+    assert session.engine is not None
+    with pytest.raises(ModuleNotFoundError):
+        ray.get(value.remote())
+    monkeypatch.syspath_prepend(tmp_path)
+    session.engine.set_default_cell("")
+    assert ray.get(value.remote())[0] == 1
+    monkeypatch.chdir(tmp_path)
+    session.engine.set_default_cell("")
+    assert ray.get(value.remote()) == (1, str(tmp_path))
 
 
 # ----------------------------------------------------------------------------------------------------- other nodes
