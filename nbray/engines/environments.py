@@ -14,6 +14,7 @@ import importlib.util
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ from nbray.wire.messages import ModulesLoaded
 
 #: Of an environment: it is a Text in messages.
 MOST_CHARACTERS = 65_536
+SUPERSEDED_KEPT = 8  #: packages from before an edit that stay in the cache
 _Stat = tuple[int, int]  #: time of modification in nanoseconds, size
 
 
@@ -54,6 +56,7 @@ class Environments:
         self._watching = threading.Lock()
         self._cache: Cache | None = None
         self._packed: dict[Tree, Packed] = {}
+        self._superseded: deque[Packed] = deque()
         self._ready: dict[str, str] = {}  #: what was prepared, until the next edit
         self._uploaded: set[tuple[str, str]] = set()  #: (job, URI)
         self._used: dict[str, Held] = {}  #: by URI
@@ -102,9 +105,21 @@ class Environments:
         known = self._packed.get(tree)
         if known is None or known.signature != signature:
             pack = packing.archive if _is_archive(place) else packing.package
+            if known is not None:
+                self._supersede(known)
             known = self._packed[tree] = Packed(tree, signature, *pack(found, place, self._store()))
             self._look_later(0.0)
         return self._keep(known.uri, known.held)
+
+    def _supersede(self, old: Packed) -> None:
+        """Tasks that were submitted just before an edit may still need the package from before; those of an hour ago do not."""
+        self._superseded.append(old)
+        while len(self._superseded) > SUPERSEDED_KEPT:
+            oldest = self._superseded.popleft()
+            needed = {packed.uri for packed in (*self._packed.values(), *self._superseded)}
+            held = None if oldest.uri in needed else self._used.pop(oldest.uri, None)
+            if held is not None:
+                held.close()
 
     def _store(self) -> Cache:
         if self._cache is None:

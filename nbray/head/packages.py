@@ -40,18 +40,24 @@ class Package(msgspec.Struct, gc=False):
 
 
 class Packages:
-    """By URI. The name is a hash of the content, so whoever uploads one again uploads the same."""
+    """By URI, the longest unused first. The name is a hash of the content, so whoever uploads one again uploads the same."""
 
     def __init__(self, out: list[Effect]) -> None:
         self.out = out
         self.held: dict[str, Package] = {}
 
     def has(self, arguments: dict[str, Any]) -> bool:
-        package = self.held.get(str(arguments["uri"]))
+        package = self._used(str(arguments["uri"]))
         if package is None or not package.is_whole:
             return False
         package.jobs.add(str(arguments["job"]))
         return True
+
+    def _used(self, uri: str) -> Package | None:
+        package = self.held.pop(uri, None)
+        if package is not None:
+            self.held[uri] = package  # the latest used is the last to go
+        return package
 
     def put(self, arguments: dict[str, Any]) -> None:
         uri, index, chunks, data = str(arguments["uri"]), int(arguments["index"]), int(arguments["chunks"]), arguments["data"]
@@ -59,22 +65,32 @@ class Packages:
             raise PackageRefused(f"chunk {index} of {chunks} of {uri} is no chunk")
         if chunks * config.PACKAGE_CHUNK > config.PACKAGE_BYTES + config.PACKAGE_CHUNK:
             raise PackageRefused(f"{uri} exceeds the maximum size of {config.PACKAGE_BYTES / 2**20:.2f}MiB")
-        total = sum(package.size for package in self.held.values())
-        if total + len(data) > config.PACKAGES_HELD:
-            raise PackageRefused(
-                f"the packages of running jobs are {total / 2**20:.0f} MiB already, and the head keeps "
-                f"{config.PACKAGES_HELD / 2**20:.0f} MiB; give https:// URIs of zips, or end jobs that are done"
-            )
-        package = self.held.get(uri)
+        package = self.held.pop(uri, None)
         if package is None or len(package.pieces) != chunks:
-            package = self.held[uri] = Package([None] * chunks, set())
+            package = Package([None] * chunks, set())
+        self.held[uri] = package
+        self._make_room(len(data), uri)
         package.pieces[index] = data
         package.jobs.add(str(arguments["job"]))
         self.out.append(Persist(TABLE, _key(uri, index), msgspec.msgpack.encode((chunks, data))))
 
+    def _make_room(self, size: int, keep: str) -> None:
+        """Packages that were used the longest ago go first: a notebook that is edited all day uploads one after each edit, and
+        nodes that have begun with one have it."""
+        while sum(package.size for package in self.held.values()) + size > config.PACKAGES_HELD:
+            oldest = next(iter(self.held))
+            if oldest == keep:
+                del self.held[keep]
+                raise PackageRefused(f"{keep} alone is over the {config.PACKAGES_HELD / 2**20:.0f} MiB that the head keeps")
+            self._forget(oldest)
+
+    def _forget(self, uri: str) -> None:
+        package = self.held.pop(uri)
+        self.out += [Persist(TABLE, _key(uri, index), None) for index in range(len(package.pieces))]
+
     def get(self, arguments: dict[str, Any]) -> tuple[int, bytes]:
         uri, index = str(arguments["uri"]), int(arguments["index"])
-        package = self.held.get(uri)
+        package = self._used(uri)
         if package is None or not package.is_whole or not 0 <= index < len(package.pieces):
             raise PackageRefused(
                 f"the head has no package {uri}; the job that uploaded it has ended, or has not finished uploading"
@@ -88,8 +104,7 @@ class Packages:
         for uri, package in list(self.held.items()):
             package.jobs.discard(job)
             if not package.jobs and not any(uri in environment for environment in needed):
-                del self.held[uri]
-                self.out += [Persist(TABLE, _key(uri, index), None) for index in range(len(package.pieces))]
+                self._forget(uri)
 
     def restore(self, saved: dict[bytes, bytes], jobs: Collection[str]) -> None:
         """Of which job each was is not remembered: all `jobs` that run hold all of them."""

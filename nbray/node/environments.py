@@ -19,7 +19,7 @@ import msgspec
 
 from nbray import config
 from nbray.machine import Effect
-from nbray.node.records import EndEnvironment, EnvironmentFailed, EnvironmentMade, MakeEnvironment
+from nbray.node.records import EndEnvironment, EnvironmentFailed, EnvironmentMade, MakeEnvironment, Worker
 from nbray.wire.environment import in_words, setup_of, timeout_of
 
 
@@ -93,7 +93,14 @@ class Environments:
         for record in self.records.values():
             if record.command == command and record.standing is Standing.READY:
                 out.append(EndEnvironment(record.setup))
-                self._fail(record, f"its interpreter `{command}` ended before it could take a task: {how}", now)
+                self._fail(record, f"its interpreter `{command}` was no worker that could take a task: {how}", now)
+
+    def start_due(self, worker: Worker) -> float | None:
+        """By when a worker that is starting must have said Hello; None: no limit."""
+        if not worker.command:
+            return None
+        timeout_s = next((record.timeout_s for record in self.records.values() if record.command == worker.command), None)
+        return None if timeout_s is None else worker.since + timeout_s
 
     def _making(self, setup: str) -> Environment | None:
         record = self.records.get(setup)

@@ -57,7 +57,8 @@ class Making:
         self._children[setup] = child
         self._loop.watch(child.answers, lambda: self._hear(child))
         order = {"setup": json.loads(setup), "directory": self._directory, "place": self._place, "parent": os.getpid()}
-        os.write(child.orders, json.dumps(order).encode() + b"\n")
+        with contextlib.suppress(BrokenPipeError):  # it has ended already, and its end of file says so
+            os.write(child.orders, json.dumps(order).encode() + b"\n")
 
     def _spawn(self, setup: str) -> _Child:
         orders_r, orders_w = os.pipe2(os.O_CLOEXEC)

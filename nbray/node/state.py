@@ -141,6 +141,7 @@ class NodeState:
         times.append(self.inquiries.deadline())
         times.append(self.ground.environments.deadline())
         times.append(self.entrypoints.deadline())
+        times += [self.ground.environments.start_due(worker) for worker in self.pool.in_phase(Phase.STARTING)]
         if self._beat_said != self._info_said():
             times.append(self._beat_at + config.HEARTBEAT_MIN_S)
         if self._embedded and not self.drivers:
@@ -190,6 +191,7 @@ class NodeState:
         if self.stopping:
             return
         self.ground.environments.settle(self._inhabited(), now, out)
+        self._give_up_on_starts(now)
         self.bundles.settle()
         self.entrypoints.settle(now)
         missing = self.actors.settle(now)
@@ -215,6 +217,15 @@ class NodeState:
                 # Idle workers that only other jobs can use would otherwise stay beside the new ones.
                 self.pool.retire_strangers(wanted, now, self.ground.out)
                 self.pool.start(wanted, now, self.ground.out, command)
+
+    def _give_up_on_starts(self, now: float) -> None:
+        """Interpreters that somebody brought have as long to become a worker as their environment had to be made."""
+        for worker in list(self.pool.in_phase(Phase.STARTING)):
+            due = self.ground.environments.start_due(worker)
+            if due is not None and now >= due:
+                said = f"it has not become a worker within {now - worker.since:.0f} s"
+                self.ground.environments.worker_died_unused(worker.command, said, now, self.ground.out)
+                self.pool.kill(worker, said, now, self.ground.out)
 
     def _inhabited(self) -> Iterator[str]:
         """The environments that somebody is in, or waits for."""
@@ -418,7 +429,8 @@ class NodeState:
             self.leases.request(said, now)
 
     def _prepare_environment(self, said: m.PrepareEnvironment, now: float) -> None:
-        self.ground.environments.want(said.env, now, self.ground.out)
+        if self.pool.cpus:  # a driver's own node, which runs nothing, has no use for it
+            self.ground.environments.want(said.env, now, self.ground.out)
 
     def _memory_pressure(self, event: MemoryPressure, now: float) -> None:
         used, limit = event.used / 2**30, event.limit / 2**30

@@ -159,7 +159,7 @@ def test_an_interpreter_that_is_none_fails_its_tasks_and_nobody_elses() -> None:
     def fine() -> int:
         return 1
 
-    with pytest.raises(RuntimeEnvSetupError, match=r"(?s)`/bin/false` ended before it could take a task"):
+    with pytest.raises(RuntimeEnvSetupError, match=r"(?s)`/bin/false` was no worker that could take a task"):
         ray.get(fine.options(runtime_env={"py_executable": "/bin/false"}).remote(), timeout=60)
     assert ray.get(fine.remote(), timeout=60) == 1
 

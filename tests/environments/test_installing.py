@@ -1,4 +1,4 @@
-"""Interpreters: what conda is asked for, and which Pythons are taken. pip and uv are tried in tests/cluster, with workers in them."""
+"""Interpreters: what conda is asked for, and which Pythons are taken. pip and uv are in tests/cluster, with workers in them."""
 
 from __future__ import annotations
 

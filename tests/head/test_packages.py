@@ -56,12 +56,16 @@ def test_a_head_that_is_restarted_has_what_it_had() -> None:
     assert again.get({"uri": URI, "index": 1}) == (2, b"two")
 
 
-def test_there_is_an_end_to_what_the_head_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_longest_unused_makes_way_when_the_head_keeps_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "PACKAGES_HELD", 10)
     packages = Packages([])
-    put(packages, 0, b"12345678", chunks=1)
-    with pytest.raises(PackageRefused, match="https://"):
-        put(packages, 0, b"123", chunks=1, uri="gcs://_ray_pkg_2.zip")
+    for number in (1, 2):
+        put(packages, 0, b"1234", chunks=1, uri=f"gcs://_ray_pkg_{number}.zip")
+    assert packages.has({"uri": "gcs://_ray_pkg_1.zip", "job": "a"})
+    put(packages, 0, b"1234", chunks=1, uri="gcs://_ray_pkg_3.zip")
+    assert list(packages.held) == ["gcs://_ray_pkg_1.zip", "gcs://_ray_pkg_3.zip"]
+    with pytest.raises(PackageRefused, match="alone is over"):
+        put(packages, 0, b"12345678901", chunks=1, uri="gcs://_ray_pkg_4.zip")
 
 
 def test_chunks_that_cannot_be_are_refused() -> None:

@@ -156,6 +156,28 @@ def test_an_interpreter_that_ends_at_once_fails_its_environment_and_not_the_node
     assert story.lease(2)
 
 
+def test_an_interpreter_that_never_says_hello_is_given_up() -> None:
+    story = Story(CPU=1)
+    story.drive()
+    story.greet_all()
+    env = json.dumps({**json.loads(PIP), "config": {"setup_timeout_seconds": 30}})
+    story.request(1, shape(env=env))
+    made(story, PIP, "/bin/cat")
+    (start,) = story.ordered(r.StartWorker)
+    story.wait(31)
+    assert r.KillWorker(start.process, r.SIGKILL) in story.ordered(r.KillWorker)
+    (refused,) = story.sent(m.LeaseRefused)
+    assert "has not become a worker within 30 s" in refused.failure.message
+    story.exit(start.process)
+
+
+def test_a_node_without_cpus_makes_nothing_ahead() -> None:
+    story = Story(CPU=0)
+    story.drive()
+    story.tell(m.PrepareEnvironment(DIRECTORY))
+    assert not story.ordered(r.MakeEnvironment)
+
+
 def test_an_actor_waits_for_its_environment_and_fails_with_it() -> None:
     story = Story(CPU=1)
     story.drive()
