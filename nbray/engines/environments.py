@@ -20,8 +20,8 @@ from typing import Any
 
 from nbray import config
 from nbray.environments import packing
-from nbray.environments.cache import Cache, Held, user_root
-from nbray.environments.packing import ARCHIVE, Tree
+from nbray.environments.cache import ARCHIVE, Cache, Held, user_root
+from nbray.environments.packing import Tree
 from nbray.ids import Address
 from nbray.wire import environment
 from nbray.wire.messages import ModulesLoaded

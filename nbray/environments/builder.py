@@ -10,6 +10,7 @@ removes in between what was just made.
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import traceback
@@ -18,9 +19,8 @@ from typing import Any
 from nbray import config
 from nbray.environments.cache import Cache, Held, user_root
 from nbray.environments.fetching import Fetcher, SetupFailed
-from nbray.environments.installing import install
 from nbray.node.parentage import die_with_parent
-from nbray.wire.environment import packages
+from nbray.wire.environment import INTERPRETERS, packages
 
 
 def main() -> None:
@@ -48,9 +48,10 @@ def make(order: dict[str, Any], cache: Cache, place: Cache, uses: list[Held]) ->
     fetcher = Fetcher(cache, place, order["directory"])
     for uri in packages(setup):
         uses.append(fetcher.unpacked(uri))  # noqa: PERF401 -- what was unpacked before one fails is used until the end
-    installed = install(setup, cache)
-    if installed is None:
+    if not any(name in setup for name in INTERPRETERS):
         return {"command": [], "locks": [use.lock for use in uses]}
+    # By name: most environments are directories, and wait for no installer to be loaded.
+    installed = importlib.import_module("nbray.environments.installing").install(setup, cache)
     if installed.held is not None:
         uses.append(installed.held)
     return {"command": installed.command, "locks": [use.lock for use in uses]}

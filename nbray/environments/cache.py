@@ -20,6 +20,7 @@ from typing import Self
 from nbray.wire import rundir
 
 READY = ".ready"
+ARCHIVE = "package.zip"  #: the one file of a package
 #: Files beside the things begin with this until they are one.
 UNFINISHED = "unfinished-"
 

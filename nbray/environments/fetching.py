@@ -6,19 +6,14 @@ https://, http://, file://    fetched by this node
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import stat
-import urllib.request
 import zipfile
 
-from nbray import config
-from nbray.driver.viewer import Viewer
-from nbray.environments.cache import Cache, Held
-from nbray.environments.packing import ARCHIVE
+from nbray.environments.cache import ARCHIVE, Cache, Held
 from nbray.wire.environment import STORED, place_name
-
-FETCH_TIMEOUT_S = 60.0
 
 
 class SetupFailed(Exception):
@@ -58,7 +53,9 @@ class Fetcher:
         return self._cache.hold(place_name(uri), lambda directory: _from_net(uri, f"{directory}/{ARCHIVE}"))
 
     def _from_head(self, uri: str, path: str) -> None:
-        with Viewer(self._directory) as viewer, open(path, "wb") as file:
+        # By name: on most nodes everything is in the cache already, and nothing of this is needed.
+        viewers = importlib.import_module("nbray.driver.viewer")
+        with viewers.Viewer(self._directory) as viewer, open(path, "wb") as file:
             index, chunks = 0, 1
             while index < chunks:
                 try:
@@ -71,14 +68,8 @@ class Fetcher:
 
 def _from_net(uri: str, path: str) -> None:
     try:
-        with urllib.request.urlopen(uri, timeout=FETCH_TIMEOUT_S) as source, open(path, "wb") as file:
-            taken = 0
-            while piece := source.read(1 << 20):
-                taken += len(piece)
-                if taken > config.PACKAGE_BYTES:
-                    raise SetupFailed(f"{uri} exceeds the maximum size of {config.PACKAGE_BYTES / 2**20:.2f}MiB")
-                file.write(piece)
-    except OSError as error:
+        importlib.import_module("nbray.environments.web").fetch(uri, path)
+    except (OSError, ValueError) as error:
         raise SetupFailed(f"{uri} could not be fetched: {error}") from None
 
 

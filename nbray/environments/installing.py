@@ -39,17 +39,15 @@ class Installed:
         self.held = held
 
 
-def install(setup: dict[str, Any], cache: Cache) -> Installed | None:
-    """The interpreter for `setup`; None for this one. Raises SetupFailed with the installer's own words."""
+def install(setup: dict[str, Any], cache: Cache) -> Installed:
+    """The interpreter for `setup`, which names one. Raises SetupFailed with the installer's own words."""
     if "pip" in setup:
         return _environment("pip", setup["pip"], cache)
     if "uv" in setup:
         return _environment("uv", setup["uv"], cache)
     if "conda" in setup:
         return _conda(setup["conda"], cache)
-    if "py_executable" in setup:
-        return Installed(shlex.split(setup["py_executable"]), None)
-    return None
+    return Installed(shlex.split(setup["py_executable"]), None)
 
 
 def _name(kind: str, wanted: Any) -> str:

@@ -21,13 +21,12 @@ from typing import IO, NamedTuple
 import pathspec
 
 from nbray import config
-from nbray.environments.cache import UNFINISHED, Cache, Held
+from nbray.environments.cache import ARCHIVE, UNFINISHED, Cache, Held
 from nbray.wire.environment import STORED
 
 #: Never wanted in a package: history, environments of this machine, compiled code.
 ALWAYS_EXCLUDED = [".git", ".venv", "venv", "__pycache__"]
 IGNORE_FILES = (".gitignore", ".rayignore")
-ARCHIVE = "package.zip"
 _READ_BYTES = 1 << 20
 #: Zip files know no times before 1980, and the same content must be the same package.
 _EPOCH = (1980, 1, 1, 0, 0, 0)

@@ -21,7 +21,7 @@ from typing import Any
 import cloudpickle
 
 from nbray.engines.native import NativeEngine
-from nbray.environments.packing import ARCHIVE
+from nbray.environments.cache import ARCHIVE
 from nbray.exceptions import RuntimeEnvSetupError
 from nbray.ids import Address
 from nbray.wire import environment

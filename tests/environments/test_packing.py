@@ -10,8 +10,8 @@ import pytest
 
 from nbray import config
 from nbray.environments import packing
-from nbray.environments.cache import Cache
-from nbray.environments.packing import ARCHIVE, Tree
+from nbray.environments.cache import ARCHIVE, Cache
+from nbray.environments.packing import Tree
 
 
 @pytest.fixture
