@@ -8,7 +8,6 @@ a file, a token        a cluster elsewhere: a client node of our own dials its h
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -78,13 +77,13 @@ class Attachment:
     def cell_begins(self) -> None:
         """A cell may have changed the directory or sys.path, and the next one imports accordingly. Old workers do not."""
         known = self._engine.runtime.state.tasks.leases.introduction
-        with contextlib.suppress(FileNotFoundError):  # the directory was removed under us: workers stay where they were
-            if isinstance(known, m.DefineJob) and (known.path, known.directory) != (
-                absolute_path(self.job.code_search_path),
-                os.getcwd(),
-            ):
-                self._introduce()
-                self._engine.environments.outdate()
+        try:
+            here = (absolute_path(self.job.code_search_path), os.getcwd())
+        except FileNotFoundError:
+            return  # the directory was removed under us: workers stay where they were
+        if isinstance(known, m.DefineJob) and (known.path, known.directory) != here:
+            self._introduce()
+            self._engine.environments.outdate()
 
     def lost(self, why: str) -> None:
         """Our node is gone (from the I/O thread). A cluster of our own is started again; the notebook goes on."""
