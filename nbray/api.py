@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 import numbers
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +21,6 @@ from nbray.functions import RemoteFunction
 from nbray.generators import ObjectRefGenerator
 from nbray.options import ACTOR, TASK, checked
 from nbray.refs import ObjectRef
-from nbray.sched.resources import to_floats
 from nbray.trace import chrome_events
 
 FOR_EVER_S = 1e9  #: a timeout beyond this is none: clocks cannot express it
@@ -218,10 +216,12 @@ def _sum(resources: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return total
 
 
-def get_gpu_ids() -> list[int]:
-    """The GPUs that the calling task or actor holds; [] without any."""
-    held = to_floats(connection.engine().facts().amounts).get("GPU", 0)
-    return list(range(math.ceil(held)))
+def get_gpu_ids() -> list[int] | list[str]:
+    """The GPUs that the calling task or actor has, as CUDA_VISIBLE_DEVICES names them; [] without any.
+
+    Numbers from 0; the names in CUDA_VISIBLE_DEVICES where the node was started with it.
+    """
+    return list(connection.engine().facts().devices)  # type: ignore[return-value]
 
 
 def timeline(filename: str | None = None) -> list[dict[str, Any]] | None:

@@ -32,7 +32,7 @@ from nbray.driver import joining, launch, looking
 from nbray.exceptions import NodeStartError, RayError
 from nbray.node.settings import NetworkSettings, NodeSettings
 from nbray.sched.labels import check_labels
-from nbray.sched.resources import to_floats
+from nbray.sched.resources import NODE, to_floats
 from nbray.trace import as_dict, chrome_events, decode_records
 from nbray.util import prometheus
 from nbray.util.state.asking import Asker
@@ -409,7 +409,8 @@ def _described(name: str, nodes: list[dict[str, Any]], *, verbose: bool = False)
         for key, amount in to_floats(node["total"]).items():
             total[key] = total.get(key, 0) + amount
             free[key] = free.get(key, 0) + to_floats(node["available"]).get(key, 0)
-    lines += ["In use:"] + [f"  {_amount(key, total[key] - free[key], total[key])}" for key in sorted(total)]
+    shared = sorted(key for key in total if not key.startswith(NODE))
+    lines += ["In use:"] + [f"  {_amount(key, total[key] - free[key], total[key])}" for key in shared]
     waiting = [(node, queued) for node in nodes if node["alive"] for queued in node["queued"]]
     lines.append("Waiting:" if waiting else "Nothing waits.")
     for node, queued in waiting:

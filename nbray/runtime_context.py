@@ -45,7 +45,8 @@ class RuntimeContext:
         return self._facts().task_name
 
     def get_task_function_name(self) -> str | None:
-        return self._facts().task_name
+        """The module and qualified name of the function or method that runs, whatever name was given to the task."""
+        return self._facts().function_name
 
     def get_actor_id(self) -> str | None:
         actor = self._facts().actor
@@ -59,6 +60,23 @@ class RuntimeContext:
     def get_assigned_resources(self) -> dict[str, float]:
         """What the task or actor holds: {"CPU": 1.0, ...}."""
         return to_floats(self._facts().amounts)
+
+    def get_accelerator_ids(self) -> dict[str, list[str]]:
+        """The ids of the devices that the task or actor has, by kind: {"GPU": ["0", "1"]}."""
+        return {"GPU": [str(device) for device in self._facts().devices]}
+
+    def get_resource_ids(self) -> dict[str, list[str]]:
+        _older("get_resource_ids", "get_accelerator_ids")
+        return self.get_accelerator_ids()
+
+    def get_node_labels(self) -> dict[str, str]:
+        """The labels of the node that the code runs on."""
+        here = self.get_node_id()
+        return next((dict(node["Labels"]) for node in self._engine.nodes() if node["NodeID"] == here), {})
+
+    def get_temp_dir(self) -> str:
+        """Where this node keeps its sockets, logs and spilled objects."""
+        return self._facts().temp_dir
 
     def get_session_name(self) -> str:
         return self._facts().session
@@ -142,8 +160,8 @@ class RuntimeContext:
         return self.get_actor_id()
 
 
-def _older(name: str) -> None:
-    warnings.warn(f"Use get_{name}() instead", DeprecationWarning, stacklevel=3)
+def _older(name: str, now: str = "") -> None:
+    warnings.warn(f"Use {now or f'get_{name}'}() instead", DeprecationWarning, stacklevel=3)
 
 
 def get_runtime_context() -> RuntimeContext:

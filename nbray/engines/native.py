@@ -427,9 +427,9 @@ class NativeEngine:
         return self.facts_here()
 
     def _driver_facts(self) -> RuntimeFacts:
-        welcome = self.runtime.welcome
-        assert welcome is not None
-        return RuntimeFacts(self.job.process, self.runtime.me.node, self.runtime.process, self.runtime.namespace, welcome.session)
+        welcome: Any = self.runtime.welcome
+        where = (self.job.process, self.runtime.me.node, self.runtime.process, self.runtime.namespace, welcome.session)
+        return RuntimeFacts(*where, temp_dir=os.path.dirname(welcome.log_directory))
 
     def description(self) -> dict[str, Any]:
         return {"pid": os.getpid(), **self.description_here}

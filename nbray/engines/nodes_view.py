@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from nbray.owner.records import OwnedObject, OwnedTask
 from nbray.refs import ObjectRef
-from nbray.sched.resources import to_floats
+from nbray.sched.resources import HEAD_NODE, NODE, to_floats
 
 
 def node(info: dict[str, Any]) -> dict[str, Any]:
@@ -14,7 +15,7 @@ def node(info: dict[str, Any]) -> dict[str, Any]:
     return {
         "NodeID": info["node_id"],
         "Alive": info["alive"],
-        "NodeManagerAddress": info["host"],
+        "NodeManagerAddress": _address(info["total"]) or info["host"],
         "NodeManagerHostname": info["host"],
         "NodeManagerPid": info["pid"],
         "Resources": to_floats(info["total"]),
@@ -27,6 +28,10 @@ def node(info: dict[str, Any]) -> dict[str, Any]:
         "DeathCause": info["death_cause"],
         "Queued": [{"resources": to_floats(q["amounts"]), "count": q["count"], "why": q["why"]} for q in info["queued"]],
     }
+
+
+def _address(total: Mapping[str, int]) -> str:
+    return next((name.removeprefix(NODE) for name in total if name.startswith(NODE) and name != HEAD_NODE), "")
 
 
 def object_facts(ref: ObjectRef[Any], obj: OwnedObject | None, task: OwnedTask | None) -> dict[str, Any]:

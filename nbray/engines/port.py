@@ -155,6 +155,9 @@ class RuntimeFacts(msgspec.Struct, frozen=True):
     in_async_actor: bool = False
     group: bytes = b""  #: the placement group that it runs in
     captures: bool = False  #: what it submits goes there too
+    devices: tuple[int | str, ...] = ()  #: the GPUs that it has
+    function_name: str | None = None  #: what runs, with its module
+    temp_dir: str = ""  #: where the node keeps its files
 
 
 class NameCount(msgspec.Struct):

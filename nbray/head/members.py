@@ -60,7 +60,7 @@ class Members:
         self._changed(now, membership=True)
         return record
 
-    def heartbeat(self, info: NodeInfo, now: float) -> NodeRecord | None:
+    def heartbeat(self, info: NodeInfo, now: float, sent_s: float = 0.0) -> NodeRecord | None:
         """Renew a lease. A node that this head has never heard of joins by it: the head is new here, not the node."""
         record = self.nodes.get(info.node)
         if record is None:
@@ -69,7 +69,7 @@ class Members:
         membership = record.suspect
         if record.reported(info, now, 2 * config.HEARTBEAT_S):
             self._changed(now, membership=membership)
-        self.send(info.node, HeartbeatTaken(info.node))
+        self.send(info.node, HeartbeatTaken(info.node, sent_s))
         return record
 
     def bury(self, node: NodeId, reason: str, now: float) -> NodeRecord | None:

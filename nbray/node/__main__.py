@@ -5,6 +5,7 @@ The zygote is spawned before anything else is imported, so that both processes i
 
 import os
 import sys
+import time
 
 from nbray.node.spawn import spawn_zygote
 
@@ -16,6 +17,7 @@ ZYGOTE = spawn_zygote()
 
 import msgspec  # noqa: E402
 
+from nbray import config  # noqa: E402
 from nbray.node.life import live  # noqa: E402
 from nbray.node.settings import NodeSettings, Started  # noqa: E402
 
@@ -32,18 +34,23 @@ def main() -> int:
                 file.write(msgspec.json.encode(words))
 
     zygote = ZYGOTE
+    give_up_at = 0.0
     while True:
         try:
             stop = live(settings, zygote, started)
         except Exception as error:
             if not ready:
-                raise
+                if not isinstance(error, ConnectionError) or time.monotonic() >= give_up_at:
+                    raise
+                time.sleep(1.0)  # the head is not back yet
+                continue
             # The starter shows these words to a person: what is wrong, without our stack.
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
             return 1
         if not stop.rejoin:
             return 0
         zygote = spawn_zygote()
+        give_up_at = time.monotonic() + config.HEAD_GRACE_S
 
 
 if __name__ == "__main__":

@@ -41,13 +41,14 @@ class ActorDesk:
 
     def place(self, said: PlaceActor) -> None:
         self.ground.placements += 1
+        devices = self.ground.devices
         spec, key = said.spec, (said.spec.actor, said.epoch)
         if key in self.lives:
             self.dropped += 1
-        elif (stock := self.bundles.room_for(spec.placement, spec.running)) is None:
+        elif (stock := self.bundles.room_for(spec.placement, spec.running)) is None or devices.choose(spec.running) is None:
             self.ground.send(self.ground.head, ActorUnplaced(spec.actor, said.epoch, self.ground.me.node))
         else:
-            self.lives[key] = ActorLife(spec, said.epoch, stock.hold(spec.running), stock)
+            self.lives[key] = ActorLife(spec, said.epoch, stock.hold(spec.running), stock, devices.take(spec.running))
 
     def started(self, said: ActorStarted) -> None:
         self._relay(said)
@@ -102,6 +103,7 @@ class ActorDesk:
 
     def _close(self, life: ActorLife, death: Death) -> None:
         life.stock.release(life.held)
+        self.ground.devices.give(life.devices, life.spec.running)
         del self.lives[life.spec.actor, life.epoch]
         if not life.failed:
             self.ground.send(self.ground.head, ActorLost(life.spec.actor, life.epoch, death, bool(life.intended)))
@@ -111,6 +113,8 @@ class ActorDesk:
     def settle(self, now: float) -> Counter[str]:
         """Start what has a fresh worker. Returns how many actors lack one, by the command that starts it."""
         missing: Counter[str] = Counter()
+        if self.ground.closed:
+            return missing
         for life in [life for life in self.lives.values() if life.worker is None]:
             command, env = "", life.spec.env
             if env and (made := self.ground.environments.want(env, now, self.ground.out)) is not None:
@@ -125,8 +129,14 @@ class ActorDesk:
                 continue
             worker.phase, worker.since, worker.actor = Phase.ACTOR, now, (life.spec.actor, life.epoch)
             life.worker = worker.process
-            self.ground.send(Address(self.ground.me.node, worker.process), StartActor(life.spec, life.epoch))
+            self.ground.send(Address(self.ground.me.node, worker.process), StartActor(life.spec, life.epoch, life.devices))
         return missing
+
+    def end_what_others_may_run(self, reason: str, now: float) -> None:
+        """Kill the actors that the head would start again elsewhere if this node were taken for dead."""
+        for life in list(self.lives.values()):
+            if life.spec.max_restarts and life.worker is not None:
+                self.ground.pool.kill(self.ground.pool[life.worker], reason, now, self.ground.out)
 
     def fail_waiting(self, reason: str) -> None:
         """No worker will come: the pool has stopped, or the node has."""

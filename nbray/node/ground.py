@@ -6,6 +6,7 @@ import msgspec
 
 from nbray.ids import Address, NodeId
 from nbray.machine import Effect, Send
+from nbray.node.devices import Devices
 from nbray.node.environments import Environments
 from nbray.node.pool import WorkerPool
 from nbray.node.stock import Bundle, Stock
@@ -27,6 +28,8 @@ class Ground(Stock):
         self.dead: set[NodeId] = set()  #: nodes that died while this one lived
         self.queued: list[QueuedDemand] = []  #: for the next heartbeat
         self.store_used = 0
+        self.devices = Devices(info.total)
+        self.closed = ""  #: why nothing new begins here, while nothing does
         self.placements = 0  #: PlaceActor and ReserveBundles taken
         self.bundles: dict[tuple[bytes, int], Bundle] = {}  #: set aside for placement groups, by (group, index)
         self._bundles_told: list[BundleInfo] | None = None

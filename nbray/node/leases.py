@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from nbray import config
 from nbray.ids import Address, NodeId, ProcessId, short
 from nbray.node.bundles import Bundles
+from nbray.node.devices import GPU
 from nbray.node.environments import Standing
 from nbray.node.ground import Ground
 from nbray.node.queue import LeaseQueue, Verdict
@@ -97,6 +98,7 @@ class LeaseDesk:
 
     def _forget(self, lease: Lease) -> None:
         lease.stock.release(lease.held)
+        self.ground.devices.give(lease.devices, lease.amounts)
         del self.leases[lease.id]
 
     def owner_gone(self, owner: ProcessId, now: float) -> None:
@@ -183,6 +185,9 @@ class LeaseDesk:
             self._refuse_all(now)
             return missing
         self._settled_at = now
+        if self.ground.closed:
+            self._tell_the_waiting(now)
+            return missing
         free: dict[Stock, Amounts] = {}  #: what is left of each, once those who came before have theirs
 
         def visit(request: Request) -> Verdict:
@@ -193,6 +198,8 @@ class LeaseDesk:
                     break
             else:
                 return Verdict.FULL
+            if self.ground.devices.choose(shape.amounts) is None:
+                return Verdict.FULL
             command = ""
             if env and (made := self.ground.environments.want(env, now, self.ground.out)) is not None:
                 if made.standing is Standing.FAILED:
@@ -202,7 +209,7 @@ class LeaseDesk:
                     return Verdict.FULL  # without the room: others use it meanwhile
                 command = made.command
             take(left, shape.amounts)  # also for who waits for a worker to start: the room is theirs
-            worker = self.ground.pool.idle_for((request.said.job, env), command)
+            worker = self.ground.pool.idle_for((request.said.job, env, GPU in shape.amounts), command)
             if worker is None:
                 missing[command] += 1
                 return Verdict.KEPT
@@ -223,11 +230,13 @@ class LeaseDesk:
         self._granted += 1
         lease = Lease(
             self._granted, said.owner, said.job, request.key, said.shape.amounts, stock.hold(said.shape.amounts),
-            worker.process, said.retriable, now, stock,
+            worker.process, said.retriable, now, stock, self.ground.devices.take(said.shape.amounts),
         )  # fmt: skip
         self.leases[lease.id] = lease
-        worker.phase, worker.since, worker.lease, worker.use = Phase.LEASED, now, lease.id, (said.job, said.shape.env)
-        self.ground.send(said.owner, LeaseGranted(said.request, lease.id, Address(self.ground.me.node, worker.process), worker.pid))
+        worker.phase, worker.since, worker.lease = Phase.LEASED, now, lease.id
+        worker.use = said.job, said.shape.env, GPU in said.shape.amounts
+        here = Address(self.ground.me.node, worker.process)
+        self.ground.send(said.owner, LeaseGranted(said.request, lease.id, here, worker.pid, lease.devices))
         if said.owner.node != self.ground.me.node and said.owner.process not in self._watched:
             self._watched.add(said.owner.process)
             self.ground.send(Address(said.owner.node, said.owner.node), WatchProcess(said.owner.process, self.ground.me))
@@ -332,7 +341,7 @@ class LeaseDesk:
 
     def _tell(self, request: Request, *, infeasible: bool, now: float = 0.0) -> None:
         shape, bundles = request.said.shape, self.bundles
-        why = bundles.why(shape) or self.ground.environments.why_waiting(shape.env, now)
+        why = self.ground.closed or bundles.why(shape) or self.ground.environments.why_waiting(shape.env, now)
         request.told = why or explain(shape, self.ground.nodes())
         self.ground.send(request.said.owner, LeaseWaiting(request.said.request, infeasible, request.told))
 
@@ -350,6 +359,12 @@ class LeaseDesk:
         victim = max(running, key=lambda lease: (lease.retriable, lease.since, lease.id))
         self.ground.pool.kill(self.ground.pool[victim.worker], reason, now, self.ground.out, oom=True)
         return True
+
+    def end_what_others_may_run(self, reason: str, now: float) -> None:
+        """Kill the workers of tasks that processes of other nodes would send elsewhere if this node were taken for dead."""
+        for lease in list(self.leases.values()):
+            if lease.retriable and lease.owner.node != self.ground.me.node:
+                self.ground.pool.kill(self.ground.pool[lease.worker], reason, now, self.ground.out)
 
     def deadline(self) -> float | None:
         """When `settle` next has something to do without an event."""

@@ -12,14 +12,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from nbray.ids import HEAD, Address, new_process_id
+from nbray.ids import HEAD, Address, NodeId, new_process_id
 from nbray.node.daemon import Daemon
 from nbray.node.forking import WorkerBoot
 from nbray.node.lifelines import Lifelines
 from nbray.node.loop import Loop
 from nbray.node.making import Making
-from nbray.node.records import DriverHello, Phase, Stop, WorkerHello
-from nbray.node.settings import Capacity, NodeSettings, Started, capacity
+from nbray.node.records import DriverHello, HeadMoved, Phase, Stop, WorkerHello
+from nbray.node.settings import Capacity, NodeSettings, Started, capacity, named_by
 from nbray.node.state import NodeState
 from nbray.node.supervision import Supervision
 from nbray.node.workers import Workers
@@ -67,12 +67,13 @@ class _Node:
         self._session = settings.session or new_process_id().hex()
         self._network: Any = None
         self._head_address, gateway_address = self._join_or_found()
+        total = has.total | named_by(settings, is_head=self._is_head)
         info = NodeInfo(
             node=self.id,
             host=settings.host or platform.node(),
             pid=os.getpid(),
-            total=has.total,
-            available=has.total,
+            total=total,
+            available=total,
             labels={**settings.labels, NODE_ID: self.id.hex()},
             gateway=gateway_address,
             is_head=self._is_head,
@@ -103,7 +104,7 @@ class _Node:
             return Address(self.id, HEAD), ""
         # Loaded only where there is a network: a local cluster has no use for it.
         network = importlib.import_module("nbray.node.network").Network(
-            settings.network, self._place.path, self.id, lambda reason: self._loop.call_from_thread(lambda: self._cut_off(reason))
+            settings.network, self._place.path, self.id, self._later(self._cut_off), self._later(self._head_moved)
         )
         self._network = network
         self._open.callback(network.close)
@@ -111,6 +112,13 @@ class _Node:
         bind = settings.network.bind
         address = "" if bind is None else f"{settings.host or bind[0]}:{network.port}"
         return Address(head if head is not None else self.id, HEAD), address
+
+    def _later(self, callback: Callable[[Any], None]) -> Callable[[Any], None]:
+        """For the gateway's thread: run it in the loop."""
+        return lambda word: self._loop.call_from_thread(lambda: callback(word))
+
+    def _head_moved(self, head: NodeId) -> None:
+        self._daemon.tell_node(HeadMoved(head))
 
     def _cut_off(self, reason: str) -> None:
         self._daemon.tell_node(DrainNode(reason))

@@ -8,17 +8,25 @@ from collections.abc import Callable, Sequence
 from nbray.ids import NodeId, ProcessId
 from nbray.node.settings import NetworkSettings
 from nbray.wire.auth import Credentials
-from nbray.wire.gateway import Gateway, GatewayEvent, GatewayFailed, PeerDown, Rejected
+from nbray.wire.gateway import Gateway, GatewayEvent, GatewayFailed, HomeMoved, PeerDown, Rejected
 from nbray.wire.messages import NodeInfo
 
 
 class Network:
-    """The gateway of one node life. `failed` is called, on the gateway's thread, when this node reaches nobody any more."""
+    """The gateway of one node life. `failed` is called, on the gateway's thread, when this node reaches nobody any more;
+    `moved` when another head answers where it had joined."""
 
-    def __init__(self, settings: NetworkSettings, directory: str, node: NodeId, failed: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: NetworkSettings,
+        directory: str,
+        node: NodeId,
+        failed: Callable[[str], None],
+        moved: Callable[[NodeId], None],
+    ) -> None:
         """Listens if it is to. Raises OSError when the address cannot be had."""
         self._settings = settings
-        self._failed = failed
+        self._failed, self._moved = failed, moved
         credentials = Credentials(settings.cluster, settings.secret, settings.server_public, settings.source, settings.role)
         self._gateway = Gateway(directory, node, bind=settings.bind, credentials=credentials, on_event=self._told)
         self._gateway.start()
@@ -45,6 +53,8 @@ class Network:
         match event:
             case GatewayFailed(reason):
                 self._failed(f"the gateway failed: {reason}")
+            case HomeMoved(node):
+                self._moved(node)
             case Rejected(peer, reason):
                 print(f"gateway: turned away {peer}: {reason}", file=sys.stderr, flush=True)
             case PeerDown(node, reason):

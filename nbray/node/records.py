@@ -6,7 +6,7 @@ from enum import Enum
 
 import msgspec
 
-from nbray.ids import ActorId, Address, ProcessId
+from nbray.ids import ActorId, Address, NodeId, ProcessId
 from nbray.machine import Effect
 from nbray.node.stock import Stock
 from nbray.wire.messages import ActorSpec, Amounts, Death, RequestLease, RunEntrypoint, Shape
@@ -14,7 +14,8 @@ from nbray.wire.messages import ActorSpec, Amounts, Death, RequestLease, RunEntr
 SIGKILL = 9
 ShapeKey = tuple[object, ...]
 #: What a worker has been used for: (job, environment). One that has loaded a job's modules serves no other job.
-Use = tuple[bytes, str]
+#: (job, environment, whether it may have devices): a process that has seen no device is not given one later, nor the other way.
+Use = tuple[bytes, str, bool]
 
 
 def shape_key(shape: Shape) -> ShapeKey:
@@ -71,6 +72,7 @@ class Lease(msgspec.Struct, gc=False):
     retriable: bool
     since: float
     stock: Stock
+    devices: list[int]  #: the GPUs that it has
     recalled: bool = False
 
 
@@ -94,6 +96,7 @@ class ActorLife(msgspec.Struct, gc=False):
     epoch: int
     held: Amounts
     stock: Stock
+    devices: list[int]  #: the GPUs that it has
     worker: ProcessId | None = None
     intended: str = ""  #: why its end, when it comes, is on purpose
     failed: bool = False  #: `__init__` raised, and the head knows
@@ -121,6 +124,12 @@ class Driver(msgspec.Struct, frozen=True, gc=False):
 
 class Begun(msgspec.Struct, frozen=True, gc=False):
     """The daemon listens: register with the head, start the first workers."""
+
+
+class HeadMoved(msgspec.Struct, frozen=True, gc=False):
+    """Another head answers at the address of the one that this node had joined."""
+
+    head: NodeId
 
 
 class WorkerHello(msgspec.Struct, frozen=True, gc=False):

@@ -7,9 +7,10 @@ from typing import Literal
 import msgspec
 
 from nbray import config
-from nbray.node import monitor
+from nbray.node import accelerators, monitor
 from nbray.node.forking import DEFAULT_ENTRY
-from nbray.sched.resources import to_amounts
+from nbray.sched.resources import HEAD_NODE, NODE, UNIT, to_amounts
+from nbray.wire.addresses import facing, is_address
 from nbray.wire.messages import Amounts
 
 
@@ -79,7 +80,15 @@ def capacity(settings: NodeSettings) -> Capacity:
     cpus: float = found.value if settings.num_cpus is None else settings.num_cpus
     phrase = found.where if settings.num_cpus is None else f"{cpus:g} CPUs: num_cpus"
     memory = settings.memory if settings.memory is not None else max(0, limit.value - store)
-    amounts = to_amounts(
-        {"CPU": cpus, "GPU": settings.num_gpus or 0, "memory": memory, "object_store_memory": store, **settings.resources}
-    )
+    gpus, kind = accelerators.found() if settings.num_gpus is None else (settings.num_gpus, "")
+    marks: dict[str, float] = {f"accelerator_type:{kind}": 1} if kind else {}
+    amounts = to_amounts({"CPU": cpus, "GPU": gpus, "memory": memory, "object_store_memory": store, **marks, **settings.resources})
     return Capacity(amounts, store, phrase)
+
+
+def named_by(settings: NodeSettings, *, is_head: bool) -> Amounts:
+    """One of what only this node has, so that tasks can be sent to it by resources={"node:<address>": 0.01}."""
+    if settings.role == "client":
+        return {}
+    address = settings.host if is_address(settings.host) else facing()
+    return {f"{NODE}{address}": UNIT} | ({HEAD_NODE: UNIT} if is_head else {})

@@ -8,6 +8,9 @@ import signal
 import socket
 import sys
 
+#: In the environment of workers while the user has said nothing of OMP_NUM_THREADS.
+THREADS_UNSET = "NBRAY_OMP_NUM_THREADS_UNSET"
+
 
 def spawn_zygote() -> tuple[int, socket.socket]:
     """(pid of the zygote, our end of the socketpair). Its output goes to our stderr until it is told of a log."""
@@ -16,6 +19,8 @@ def spawn_zygote() -> tuple[int, socket.socket]:
     os.set_inheritable(theirs.fileno(), True)
     # BLAS threads of the zygote die in the fork, and as many per worker as there are cores would fight: one unless asked.
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    if "OMP_NUM_THREADS" not in os.environ:
+        environment[THREADS_UNSET] = "1"
     # Not subprocess: its import costs the daemon as much as all of this.
     pid = os.posix_spawn(
         sys.executable,

@@ -25,6 +25,7 @@ from nbray.node.actors import ActorDesk
 from nbray.node.bundles import Bundles
 from nbray.node.elsewhere import Elsewhere
 from nbray.node.entrypoints import EntrypointDesk
+from nbray.node.fence import Fence
 from nbray.node.ground import Ground
 from nbray.node.leases import LeaseDesk
 from nbray.node.pool import WorkerPool
@@ -35,6 +36,7 @@ from nbray.node.records import (
     DriverHello,
     EnvironmentFailed,
     EnvironmentMade,
+    HeadMoved,
     Lease,
     MemoryPressure,
     Phase,
@@ -75,6 +77,7 @@ class NodeState:
         self._deaths: OrderedDict[ProcessId, m.Death] = OrderedDict()
         self._beat_at = self._head_heard = 0.0
         self._beat_said: m.NodeInfo | None = None
+        self.fence = Fence(lasting=self._is_head)
         self._cannot_fork = ""
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             Tick: lambda _e, _now: None,
@@ -111,7 +114,8 @@ class NodeState:
             m.NodeDied: self._node_died,
             m.ClusterView: self._cluster_view,
             m.NodeAccepted: self._heard_head,
-            m.HeartbeatTaken: self._heard_head,
+            m.HeartbeatTaken: self._lease_renewed,
+            HeadMoved: lambda e, _: self._stop(f"node {short(e.head)} is the head now", rejoin=True),
             m.DrainNode: self._drain,
             m.Ask: self._ask_processes,
             m.Answer: lambda e, _: self.ground.out.extend(self.inquiries.answered(e)),
@@ -142,6 +146,7 @@ class NodeState:
         times.append(self.ground.environments.deadline())
         times.append(self.entrypoints.deadline())
         times += [self.ground.environments.start_due(worker) for worker in self.pool.in_phase(Phase.STARTING)]
+        times.append(self.fence.deadline())
         if self._beat_said != self._info_said():
             times.append(self._beat_at + config.HEARTBEAT_MIN_S)
         if self._embedded and not self.drivers:
@@ -159,6 +164,9 @@ class NodeState:
             give(held[holder.stock], holder.held)
         for entrypoint in self.entrypoints.running.values():
             give(held[self.ground], entrypoint.held or {})
+        self.ground.devices.check(
+            [(h.devices, h.amounts if isinstance(h, Lease) else h.spec.running) for h in holders], self.ground.total
+        )
         for stock, taken in held.items():
             for name in stock.total | taken:
                 free, total = stock.free.get(name, 0), stock.total.get(name, 0)
@@ -190,6 +198,7 @@ class NodeState:
         self.pool.kill_the_slow(now, out)
         if self.stopping:
             return
+        self._mind_the_fence(now)
         self.ground.environments.settle(self._inhabited(), now, out)
         self._give_up_on_starts(now)
         self.bundles.settle()
@@ -243,6 +252,7 @@ class NodeState:
         self._begun = self._head_heard = now
         self.pool.start(min(self.pool.cpus, config.WORKERS_PRESTART), now, self.ground.out)
         self._beat_at, self._beat_said = now, self._info_said()
+        self.fence.renew(now)
         self.ground.send(self.ground.head, m.RegisterNode(self.ground.info()))
 
     def _info_said(self) -> m.NodeInfo:
@@ -253,7 +263,7 @@ class NodeState:
         info = self._info_said()
         if now >= due or (now >= self._beat_at + config.HEARTBEAT_MIN_S and info != self._beat_said):
             self._beat_at, self._beat_said = now, info
-            self.ground.send(self.ground.head, m.Heartbeat(info))
+            self.ground.send(self.ground.head, m.Heartbeat(info, now))
         if now >= self._head_heard + config.HEAD_GRACE_S and not self._is_head:
             self._stop(f"the head has not answered for {config.HEAD_GRACE_S:.0f} s")
 
@@ -263,6 +273,17 @@ class NodeState:
 
     def _heard_head(self, _: object, now: float) -> None:
         self._head_heard = now
+
+    def _lease_renewed(self, said: m.HeartbeatTaken, now: float) -> None:
+        self._head_heard = now
+        self.fence.renew(said.sent_s)
+
+    def _mind_the_fence(self, now: float) -> None:
+        self.ground.closed = self.fence.why(now) if self.fence.is_closed(now) else ""
+        if self.fence.is_to_end(now):
+            reason = f"{self.fence.why(now)}, and others may have begun its work again by now"
+            self.leases.end_what_others_may_run(reason, now)
+            self.actors.end_what_others_may_run(reason, now)
 
     def _cluster_view(self, said: m.ClusterView, now: float) -> None:
         self._head_heard = now

@@ -58,7 +58,7 @@ def unknown_place(where: str, namespace: Mapping[str, Any], alive: list[dict[str
     actors = [name for name, value in namespace.items() if isinstance(value, ActorHandle) and not name.startswith("_")]
     hosts = [str(node.get("NodeManagerHostname")) for node in alive]
     nodes = [f"{str(node['NodeID'])[:8]} ({host})" for node, host in zip(alive, hosts, strict=True)]
-    custom = sorted(resources - {"CPU", "GPU", "memory", "object_store_memory"})
+    custom = sorted(r for r in resources - {"CPU", "GPU", "memory", "object_store_memory"} if not r.startswith("node:"))
     near = difflib.get_close_matches(where, [*actors, *hosts, *custom], n=1)
     hint = f"; did you mean {near[0]}" if near else ""
     return (

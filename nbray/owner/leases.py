@@ -139,6 +139,8 @@ class LeaseTable:
             push = task.push = self.streaming(task)
         if push.owner.node != self.me.node:
             push = task.push = self.readdressed(push)
+        if lease.devices:
+            push = task.push = msgspec.structs.replace(push, devices=lease.devices)
         worker = lease.worker
         known = self._known.get(worker.process)
         if known is None:
@@ -204,7 +206,7 @@ class LeaseTable:
             return
         del pool.requests[event.request]
         pool.waiting = ""
-        lease = Lease(event.lease, node, event.worker, event.pid, pool, {}, idle_since=now)
+        lease = Lease(event.lease, node, event.worker, event.pid, pool, {}, idle_since=now, devices=event.devices)
         pool.leases[node, event.lease] = lease
         pool.idle[node, event.lease] = lease
         self._by_worker[event.worker.process] = lease

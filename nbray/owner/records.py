@@ -96,6 +96,7 @@ class Lease(msgspec.Struct, gc=False):
     blocked: bool = False
     recalled: bool = False  #: the node wants it back
     asked_back: bool = False  #: a RecallTasks is on its way
+    devices: list[int] = []  #: the GPUs that it has
 
 
 class LeasePool:

@@ -17,6 +17,8 @@ UNIT = 10_000
 #: Wire integers are signed 64 bit; no node has more than this of anything (922 TB of memory).
 LARGEST = (2**63 - 1) // UNIT
 
+#: What each node has one of: "node:<its address>"; and what only the head's node has.
+NODE, HEAD_NODE = "node:", "node:__internal_head__"
 #: Names as people give them to `@remote`, for the two that have options of their own.
 BYTES = frozenset({"memory", "object_store_memory"})  #: amounts that count bytes
 OPTION_NAMES = {"CPU": "num_cpus", "GPU": "num_gpus"}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 from nbray import connection, session
-
-#: Nothing is sent there: connecting a datagram socket only asks which of our addresses faces the network.
-SOMEWHERE = "192.0.2.1"
+from nbray.wire.addresses import SOMEWHERE, facing
 
 
 def list_named_actors(all_namespaces: bool = False) -> list[Any]:
@@ -26,9 +23,4 @@ def get_node_ip_address(address: str = SOMEWHERE) -> str:
         for node in engine.nodes():
             if node["NodeID"] == here:
                 return str(node["NodeManagerAddress"])
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((address.partition(":")[0], 9))
-            return str(probe.getsockname()[0])
-    except OSError:
-        return "127.0.0.1"
+    return facing(address)

@@ -259,6 +259,7 @@ class LeaseGranted(Message, frozen=True, array_like=True, tag=True, gc=False):
     lease: int  #: unique within the granting node's life
     worker: Address
     pid: int
+    devices: list[int] = []  #: the numbers of the GPUs that it has
 
 
 class LeaseRedirected(Message, frozen=True, array_like=True, tag=True, gc=False):
@@ -342,6 +343,7 @@ class PushTask(Message, frozen=True, array_like=True, tag=True):
     max_calls: int = 0  #: runs of this function that a worker may have, then it ends; 0: any number
     stream: Streaming | None = None  #: a generator
     group: tuple[Id16, bool] | None = None  #: the placement group it runs in, and whether what it submits does too
+    devices: list[int] = []  #: the numbers of the GPUs that its lease has
 
 
 class PushCall(Message, frozen=True, array_like=True, tag=True):
@@ -499,6 +501,7 @@ class StartActor(Message, frozen=True, array_like=True, tag=True):
 
     spec: ActorSpec
     epoch: int
+    devices: list[int] = []  #: the numbers of the GPUs that it has
 
 
 class ActorStarted(Message, frozen=True, array_like=True, tag=True, gc=False):
@@ -960,12 +963,14 @@ class Heartbeat(Message, frozen=True, array_like=True, tag=True):
     """node -> head, every config.HEARTBEAT_S; the node's own view of what it has free and what waits there."""
 
     info: NodeInfo
+    sent_s: float = 0.0  #: by the node's own clock; comes back in HeartbeatTaken
 
 
 class HeartbeatTaken(Message, frozen=True, array_like=True, tag=True, gc=False):
-    """head -> node: the lease on being alive is renewed."""
+    """head -> node: the lease on being alive is renewed, from when the heartbeat was sent."""
 
     node: Id8
+    sent_s: float = 0.0
 
 
 class ClusterView(Message, frozen=True, array_like=True, tag=True):

@@ -17,7 +17,7 @@ import cloudpickle
 import msgspec
 
 from nbray import ids
-from nbray.engines.native import ONE_CPU, NativeEngine
+from nbray.engines.native import NativeEngine
 from nbray.engines.port import RuntimeFacts
 from nbray.exceptions import RayTaskError
 from nbray.ids import Address, FunctionId, object_id
@@ -30,9 +30,11 @@ from nbray.wire.values import loads, verified
 from nbray.worker import state as w
 from nbray.worker.actor import ActorExit, LiveActor
 from nbray.worker.environment import Entered
+from nbray.worker.facts import facts_of
 from nbray.worker.generators import Generators
 from nbray.worker.output import Source
 from nbray.worker.returns import several
+from nbray.worker.share import Share
 
 _Push = m.PushTask | m.PushCall
 #: A result waits this long for the next one, when the next task has been sent already.
@@ -65,6 +67,7 @@ class Executor:
         self.entered = Entered(engine)
         self.flush_output: Callable[[], None] = lambda: None
         self._idle = Current(None)
+        self.share = Share()
         self._main = threading.get_ident()
         self.in_main: Current | None = None  #: what the main thread runs, while it may be interrupted
         self._runs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -238,6 +241,8 @@ class Executor:
             if isinstance(push, m.PushTask):
                 if push.env != self.entered.environment or self.entered.failure is not None:
                     self.entered.enter(push.env)
+                if push.amounts is not self.share.amounts or push.devices:
+                    self.share.take(push.amounts, push.devices)
                 self.engine.groups.enter(push.group)
                 call = self.function(push.function)
             else:
@@ -461,6 +466,7 @@ class Executor:
         try:
             if spec.env:
                 self.entered.enter(spec.env)
+            self.share.take(spec.running, message.devices)
             cls = cloudpickle.loads(verified(spec.class_payload, spec.class_crc, f"the class {spec.class_name}"))
             for dependency in spec.dependencies:
                 self.runtime.step(r.ValueTold(dependency.object, dependency.owner, dependency.value))
@@ -538,24 +544,8 @@ class Executor:
         name = current.push.name if self.actor is None else self.actor.title()
         return Source(current.push.cell, current.push.task, name, current.push.job)
 
-    def _amounts(self, push: _Push | None) -> dict[str, int]:
-        if self.actor is not None:
-            return self.actor.spec.running
-        if isinstance(push, m.PushTask):
-            return ONE_CPU if push.amounts is None else push.amounts
-        return {}
-
     def facts(self) -> RuntimeFacts:
-        current = self.current.get() or self.in_main or self._idle
-        welcome = self.runtime.welcome
-        assert welcome is not None
-        push, actor = current.push, self.actor
-        return RuntimeFacts(
-            self.engine.job.process, self.runtime.me.node, self.runtime.process, self.runtime.namespace, welcome.session,
-            push.task if push else None, push.name if push else None, actor.id if actor else None, actor.name if actor else None,
-            self._amounts(push), push.attempt if push else 0, current.cancelled, actor is not None and actor.epoch > 0,
-            actor is not None and actor.spec.is_async, *(self.engine.groups.here or (b"", False)),
-        )  # fmt: skip
+        return facts_of(self)
 
 
 def _same(push: _Push, effect: Effect) -> bool:

@@ -82,6 +82,22 @@ def test_the_head_takes_the_others_with_it(head: Launched) -> None:
         assert other.process.wait(20) == 0
 
 
+def test_a_node_joins_the_head_that_takes_the_place_of_a_killed_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    settings = msgspec.structs.replace(BARE, num_cpus=1, keep=True, host="127.0.0.1", network=network(bind=("127.0.0.1", 0)))
+    with daemon(settings) as first, daemon(joining(first)) as other:
+        with contextlib.closing(Driver(first)) as driver:
+            wait_for(lambda: len(alive(driver, first)) == 2, "the other node to join")
+        first.process.kill()
+        first.process.wait()
+        again = msgspec.structs.replace(settings, network=network(bind=("127.0.0.1", first.port)))
+        with daemon(again) as second, contextlib.closing(Driver(second)) as driver:
+            joined = wait_for(lambda: alive(driver, second) - {second.node.hex()}, "the other node to join again")
+            assert joined != {other.node.hex()}, "a new life has a new name"
+            stop(second)
+        assert other.process.wait(20) == 0
+
+
 def test_a_driver_elsewhere_brings_a_node_without_cpus_that_ends_with_it(head: Launched) -> None:
     assert head.port is not None
     outward = network(join=("127.0.0.1", head.port), role="client")
