@@ -69,7 +69,7 @@ class NodeState:
         self.elsewhere = Elsewhere(self.ground)
         self.inquiries = inquiry.Inquiries(self.ground.me)
         self.drivers: dict[ProcessId, Driver] = {}
-        self.stopping = ""  #: why, once it is
+        self.stopping = self._cannot_fork = ""  #: why, once it is
         self.dropped = 0  #: events that were true when they were sent
         self._embedded = embedded
         self._begun: float | None = None
@@ -78,7 +78,6 @@ class NodeState:
         self._beat_at = self._head_heard = 0.0
         self._beat_said: m.NodeInfo | None = None
         self.fence = Fence(lasting=self._is_head)
-        self._cannot_fork = ""
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             Tick: lambda _e, _now: None,
             Begun: self._begin,
