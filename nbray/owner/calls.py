@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from nbray.ids import ActorId, Address, ProcessId, object_id
+from nbray.ids import ActorId, Address, NodeId, ProcessId, object_id
 from nbray.machine import Effect, Send
 from nbray.owner import obituary
 from nbray.owner.objects import ObjectTable
@@ -245,8 +245,8 @@ class CallTable:
             self._known.pop(client.address.process, None)
         lost, client.running = list(client.running.values()), {}
         for task in reversed(lost):
-            if task.push.stream is not None and client.address is not None:
-                self.tasks.streams.attempt_lost(task, client.address.node)
+            if client.address is not None:
+                self._sealed_in_vain(task, client.address.node)
             if task.cancelled:
                 self.tasks.fail(task, obituary.cancelled(task))
             elif not final and task.retries != 0:
@@ -256,6 +256,13 @@ class CallTable:
                 client.line(task).appendleft(task)
             else:
                 self.tasks.fail(task, self._call_lost(client, task, final))
+
+    def _sealed_in_vain(self, task: OwnedTask, node: NodeId) -> None:
+        """It may have sealed a result and died before it could say so."""
+        for index in range(task.push.returns):
+            self.objects.sealed_in_vain(object_id(task.id, index), node)
+        if task.push.stream is not None:
+            self.tasks.streams.attempt_lost(task, node)
 
     def _call_lost(self, client: ActorClient, task: OwnedTask, final: bool) -> Failure:
         if final and client.failure is not None:

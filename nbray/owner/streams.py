@@ -44,6 +44,7 @@ class Stream(msgspec.Struct, gc=False):
     tell: bool = False  #: the producer counts what is taken
     kept: set[int] | None = None  #: returns in a store: the task can make them again
     lost: set[int] | None = None  #: of these, the ones that the next attempts are to fill in
+    vain: dict[int, set[NodeId]] | None = None  #: returns without an object of which an attempt that is over may have left copies
 
 
 class StreamTable:
@@ -85,7 +86,7 @@ class StreamTable:
         each = object_id(event.task, 1 + event.index)
         if task is None or task.push.attempt != event.attempt or task.state != PUSHED:
             self.late += 1
-            self._refuse(each, event.value)
+            self._refuse_late(task, each, event.value)
             return
         stream = self.streams[event.task]
         stream.came = event.index + 1
@@ -110,6 +111,8 @@ class StreamTable:
         """There is an object for whoever waits for what comes next."""
         push = stream.task.push
         obj = self.objects.own(object_id(push.task, 1 + stream.known), push.cell, "")
+        if stream.vain:
+            obj.copies = stream.vain.pop(1 + stream.known, None)
         if stream.ended:
             self.objects.set_value(obj, OVER, counted=False)
 
@@ -128,6 +131,24 @@ class StreamTable:
         self.objects.give_back(value.contains)
         if value.location is not None:
             self.objects.sealed_in_vain(each, value.location.node)
+
+    def _refuse_late(self, task: OwnedTask | None, each: ObjectId, value: Value) -> None:
+        """An item of an attempt that is over. The one that follows may still seal it: a store drops what comes after its end."""
+        if task is None or value.location is None:
+            self._refuse(each, value)
+            return
+        self.objects.give_back(value.contains)
+        self._in_vain(self.streams[task.id], index_of(each), value.location.node)
+
+    def _in_vain(self, stream: Stream, index: int, node: NodeId) -> None:
+        """There may be a copy that no attempt stands for: it goes with the item, or with the stream."""
+        each = object_id(stream.task.id, index)
+        if each in self.objects.objects or index <= stream.known:
+            self.objects.sealed_in_vain(each, node)
+            return
+        if stream.vain is None:
+            stream.vain = {}
+        stream.vain.setdefault(index, set()).add(node)
 
     # ------------------------------------------------------------------------------------------ taking
 
@@ -188,6 +209,10 @@ class StreamTable:
             self.objects.set_value(end, NOTHING)
         else:
             self._set(stream, end, value)
+        vain, stream.vain = stream.vain, None
+        for index in sorted(vain or ()):
+            for node in sorted((vain or {})[index]):
+                self.objects.sealed_in_vain(object_id(task.id, index), node)
         if dynamic:
             self.drop(task.id)  # whoever has the collection holds its items
         self._forget(stream)
@@ -219,9 +244,9 @@ class StreamTable:
 
     def attempt_lost(self, task: OwnedTask, node: NodeId) -> None:
         """The worker is gone. It may have sealed items and died before it could say so: they go when their objects go."""
-        came = self.streams[task.id].came
-        for index in range(came, came + SEALED_UNHEARD):
-            self.objects.sealed_in_vain(object_id(task.id, 1 + index), node)
+        stream = self.streams[task.id]
+        for index in range(stream.came, stream.came + SEALED_UNHEARD):
+            self._in_vain(stream, 1 + index, node)
 
     def lose(self, task: OwnedTask, obj: OwnedObject) -> None:
         """The value of a return is lost, and the task is to run again for it, or runs."""

@@ -65,7 +65,8 @@ class Executor:
         self.running: dict[ids.TaskId, Current] = {}
         self.namespace = ""
         self.entered = Entered(engine)
-        self.flush_output: Callable[[], None] = lambda: None
+        self.flush_output: Callable[[], None] = lambda: None  #: a task ends: all that it printed leaves
+        self.send_output: Callable[[], None] = lambda: None  #: as much as may be sent now
         self._idle = Current(None)
         self.share = Share()
         self._main = threading.get_ident()

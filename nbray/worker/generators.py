@@ -182,7 +182,7 @@ class _Items:
         self._post(index, self._executor.stored_return(push, 1 + index, item))
 
     def _post(self, index: int, value: m.Value) -> None:
-        self._executor.flush_output()  # what was printed before an item is seen before it
+        self._executor.send_output()  # what was printed before an item is seen before it
         push = self._push
         self._executor.runtime.post(push.owner, m.ItemYielded(push.task, push.attempt, index, value, self.bounded))
 

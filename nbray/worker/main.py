@@ -38,6 +38,7 @@ def _live(boot: WorkerBoot) -> int:
     executor = Executor(engine)
     output = OutputSender(runtime.post, executor.source, boot.node)
     executor.flush_output = lambda: output.flush(final=True)
+    executor.send_output = output.flush
     engine.facts_here = executor.facts
     engine.show_here = output.display
     engine.exit_here = lambda: _exit_actor(executor)
