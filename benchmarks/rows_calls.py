@@ -57,6 +57,15 @@ def wait_for_each(api: Any) -> Iterator[Callable[[], object]]:
     yield wait_1000
 
 
+def a_stream(api: Any) -> Iterator[Callable[[], object]]:
+    @api.remote  # type: ignore[untyped-decorator]
+    def numbers(n: int) -> Iterator[int]:
+        for i in range(n):  # noqa: UP028 -- Ray resumes what is delegated to with `send`, and ranges have none
+            yield i
+
+    yield lambda: [api.get(ref) for ref in numbers.remote(1000)]
+
+
 def placement_groups(api: Any) -> Iterator[Callable[[], object]]:
     def make_100() -> None:
         groups = [api.util.placement_group(bundles=[{"custom": 0.001}]) for _ in range(100)]
@@ -82,3 +91,5 @@ CALLS = Block(
     is_rays=True,
     first="objects",
 )
+
+STREAMS = Block("streams", "Generators", (rate("items of one generator, each fetched", 1000, a_stream, target=2),), first="objects")

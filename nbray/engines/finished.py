@@ -15,7 +15,7 @@ def record_of(done: r.Finished, owner: OwnerState) -> TraceRecord:
     state = "FINISHED" if done.state == "DONE" else done.state
     detail = "" if done.failure is None else f"{done.failure.kind} {done.failure.type_name}: {done.failure.message}"[:500]
     return TraceRecord(
-        "task", push.task, push.name, state, push.cell, done.task.parent, done.node, done.worker, push.attempt,
+        "task", push.task, push.name, state, push.cell, done.task.parent, done.node, done.worker, done.attempt,
         done.task.submitted_ns, 0, done.started_ns, done.ended_ns, time.time_ns(), done.cpu_ns,
         [h.object for h in done.task.needs or []], push.returns, detail,
         push.actor if isinstance(push, m.PushCall) else b"", done.task.line, _function_of(push, owner),

@@ -342,6 +342,7 @@ class Finished(Effect, frozen=True, gc=False):
     worker: ProcessId
     node: NodeId
     failure: Failure | None = None
+    attempt: int = 0  #: the task itself may be at the next one already, for the sake of a result that was lost
 
 
 class Notice(Effect, frozen=True, gc=False):

@@ -111,8 +111,8 @@ class StreamTable:
         """There is an object for whoever waits for what comes next."""
         push = stream.task.push
         obj = self.objects.own(object_id(push.task, 1 + stream.known), push.cell, "")
-        if stream.vain:
-            obj.copies = stream.vain.pop(1 + stream.known, None)
+        for node in sorted(stream.vain.pop(1 + stream.known, ()) if stream.vain else ()):
+            self.objects.sealed_in_vain(obj.id, node)
         if stream.ended:
             self.objects.set_value(obj, OVER, counted=False)
 

@@ -141,7 +141,8 @@ class TaskTable:
             state = DONE
         else:
             state = CANCELLED if failure.kind == "TaskCancelledError" else FAILED
-        self.out.append(Finished(task, state, event.started_ns, event.ended_ns, event.cpu_ns, event.worker, node, failure))
+        times = event.started_ns, event.ended_ns, event.cpu_ns
+        self.out.append(Finished(task, state, *times, event.worker, node, failure, event.attempt))
         self._complete(task, state, event.values, raised=event.retriable)
 
     def pump_after(self, task: OwnedTask) -> None:
@@ -221,7 +222,7 @@ class TaskTable:
 
     def fail(self, task: OwnedTask, failure: Failure) -> None:
         state = CANCELLED if failure.kind == "TaskCancelledError" else FAILED
-        self.out.append(Finished(task, state, 0, 0, 0, b"", b"", failure))
+        self.out.append(Finished(task, state, 0, 0, 0, b"", b"", failure, task.push.attempt))
         self._complete(task, state, [Value(failure=failure)] * max(1, task.push.returns))
 
     def rerun(self, task: OwnedTask, obj: OwnedObject) -> bool:
@@ -230,6 +231,8 @@ class TaskTable:
         if not on_its_way and (task.retries == 0 or task.cancelled):
             return False
         if task.push.stream is not None:
+            if task.state == FAILED:
+                return False  # made again for another item, which was lost with this one: they are many
             self.streams.lose(task, obj)
         return on_its_way or self._repeat(task)
 

@@ -184,7 +184,7 @@ class RunLedger:
 
     def finished(self, effect: Finished) -> None:
         """An owner's machine says that a task ended."""
-        end = effect.task.id, effect.task.push.attempt
+        end = effect.task.id, effect.attempt
         if end in self._finished:
             raise self._history.violation(f"task {effect.task.id.hex()} ended twice", effect.task.id)
         self._finished.add(end)
