@@ -104,7 +104,8 @@ class Groups:
 
     # -- what people ask for
 
-    def create(self, event: CreateGroup, owner_gone: str, now: float) -> None:
+    def create(self, event: CreateGroup, owner_gone: str, orphan: bool, now: float) -> None:
+        """A new group. `owner_gone` says how its owner ended, if it has; `orphan`: its job has, and not its owner."""
         spec = event.spec
         key = spec.namespace, spec.name
         if spec.name and key in self.names:
@@ -116,6 +117,7 @@ class Groups:
             return
         if spec.group not in self.live and spec.group not in self.removed:  # else it is said again, to a head that was restarted
             record = self.live[spec.group] = GroupRecord(spec)
+            record.orphan = orphan and not spec.detached
             if spec.name:
                 self.names[key] = spec.group
             self._save(record)

@@ -287,7 +287,14 @@ class HeadState:
     # -- placement groups
 
     def _create_group(self, event: CreateGroup, now: float) -> None:
-        self.groups.create(event, self.gone.get(event.spec.owner.process, ""), now)
+        spec = event.spec
+        owner_gone = self.gone.get(spec.owner.process, "")
+        if not owner_gone and spec.owner.node in self.members.dead:
+            owner_gone = f"was on node {short(spec.owner.node)}, which is gone"
+        orphan = spec.job.process in self.gone
+        if orphan and not owner_gone and not self.directory.keeps(spec.owner.process):
+            owner_gone = f"belonged to a job whose driver {self.gone[spec.job.process]}"
+        self.groups.create(event, owner_gone, orphan, now)
 
     def _remove_group(self, event: RemoveGroup, now: float) -> None:
         self.groups.remove(event, now)

@@ -15,7 +15,7 @@ import nbray as ray
 from nbray.util import placement_group, placement_group_table, remove_placement_group
 from nbray.util.scheduling_strategies import In, NodeLabelSchedulingStrategy, PlacementGroupSchedulingStrategy as Within
 
-ray.init(address=sys.argv[1])
+ray.init(address=sys.argv[1], namespace="groups")
 me = ray.get_runtime_context().get_node_id()
 alice = next(n for n in ray.nodes() if n["Labels"].get("name") == "alice")
 
@@ -75,7 +75,25 @@ assert ray.get(kept.where.remote(), timeout=30) == me
 assert ray.get(lost.where.remote(), timeout=60) == me
 until(lambda: placement_group_table(group)["state"] == "CREATED")
 assert set(placement_group_table(group)["bundles_to_node_id"].values()) == {me}
+assert placement_group([{"CPU": 0.5}], name="kept", lifetime="detached").wait(30)
+assert placement_group([{"CPU": 0.5}], name="mine").wait(30)
 print("done")
+"""
+
+NEXT_DRIVER = """
+import sys, time
+import nbray as ray
+from nbray.util import get_placement_group, placement_group_table, remove_placement_group
+
+ray.init(address=sys.argv[1], namespace="groups")
+kept = get_placement_group("kept")
+assert kept.wait(30) and kept.bundle_specs == [{"CPU": 0.5}]
+end = time.monotonic() + 30
+while any(row["state"] != "REMOVED" for row in placement_group_table().values() if row["name"] != "kept"):
+    assert time.monotonic() < end, placement_group_table()
+    time.sleep(0.02)
+remove_placement_group(kept)
+print("found")
 """
 
 
@@ -88,7 +106,7 @@ def command(*words: str, **more: str) -> str:
     return done.stdout
 
 
-def test_bundles_on_two_nodes_and_one_of_them_dies(monkeypatch):
+def test_bundles_on_two_nodes_one_of_them_dies_and_then_the_driver_leaves(monkeypatch):
     monkeypatch.setenv("NBRAY_NODE_SUSPECT_S", "2")
     monkeypatch.setenv("NBRAY_NODE_DEAD_S", "4")
     said = command("start", "--head", "--port", "0", "--num-cpus", "2")
@@ -100,5 +118,9 @@ def test_bundles_on_two_nodes_and_one_of_them_dies(monkeypatch):
         done = subprocess.run([sys.executable, "-c", DRIVER, address[1]], capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "done" in done.stdout
+        after = subprocess.run(
+            [sys.executable, "-c", NEXT_DRIVER, address[1]], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert "found" in after.stdout, after.stdout + after.stderr
     finally:
         command("stop")
