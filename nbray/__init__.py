@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     )
     from nbray.connection import init, is_initialized, shutdown
     from nbray.generators import DynamicObjectRefGenerator, ObjectRefGenerator
+    from nbray.keeping import keep, kept, unkeep
     from nbray.refs import ObjectRef
     from nbray.refs import ObjectRef as ObjectID
     from nbray.runtime_context import get_runtime_context
@@ -48,6 +49,7 @@ _HOMES = {
     "nbray.actors": ("method",),
     "nbray.connection": ("init", "is_initialized", "shutdown"),
     "nbray.generators": ("DynamicObjectRefGenerator", "ObjectRefGenerator"),
+    "nbray.keeping": ("keep", "kept", "unkeep"),
     "nbray.refs": ("ObjectRef",),
     "nbray.runtime_context": ("get_runtime_context",),
 }
@@ -96,6 +98,8 @@ __all__ = [
     "is_initialized",
     "job_config",
     "job_submission",
+    "keep",
+    "kept",
     "kill",
     "method",
     "nodes",
@@ -105,6 +109,7 @@ __all__ = [
     "state",
     "timeline",
     "types",
+    "unkeep",
     "util",
     "wait",
 ]

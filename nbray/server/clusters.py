@@ -16,6 +16,7 @@ from nbray.cards.words import bytes_text
 from nbray.driver import joining
 from nbray.driver.viewer import Viewer
 from nbray.sched.resources import to_floats
+from nbray.util import prometheus
 from nbray.util.state import summaries
 from nbray.util.state.asking import Asker
 from nbray.util.state.listing import Query, listing
@@ -116,6 +117,20 @@ class Clusters:
             "tasks": counts,
             "actors": [_actor(actor) for actor in actors if actor["state"] != "DEAD"],
         }
+
+    def metrics(self, cluster: str | None) -> str:
+        """A cluster's figures as Prometheus reads them; of the one that runs here if none is named. Raises NoCluster."""
+        if cluster is None:
+            listed = [each["id"] for each in self.listing()]
+            if len(listed) != 1:
+                raise NoCluster(
+                    f"{len(listed)} clusters run here; name one: /nbray/metrics?cluster=ID ({', '.join(listed) or 'none'})"
+                )
+            cluster = listed[0]
+        viewer = self._viewer(self._directory(cluster))
+        if viewer is None:
+            raise NoCluster(f"cluster {cluster} has just ended")
+        return prometheus.text(Asker(viewer, PATIENCE_S))
 
     # -- steering
 

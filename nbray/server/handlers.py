@@ -28,8 +28,9 @@ class _Handler(APIHandler):
     def initialize(self, clusters: Clusters, thread: concurrent.futures.Executor) -> None:
         self.clusters, self.thread = clusters, thread
 
-    async def _answer(self, work: Callable[[], Any], status: int = 200) -> None:
-        """Run `work` beside Jupyter's loop and send what it returns; its errors in words."""
+    async def _answer(self, work: Callable[[], Any], status: int = 200, content_type: str = "") -> None:
+        """Run `work` beside Jupyter's loop and send what it returns, as JSON unless it is text of `content_type`; its errors in
+        words."""
         try:
             result = await asyncio.get_running_loop().run_in_executor(self.thread, work)
         except NoCluster as error:
@@ -41,6 +42,8 @@ class _Handler(APIHandler):
         self.set_status(status)
         if result is None:
             self.finish()
+        elif content_type:
+            self.finish(result, set_content_type=content_type)
         else:
             self.finish(json.dumps(result))
 
@@ -76,6 +79,13 @@ class ClustersHandler(_Handler):
         return asked
 
 
+class MetricsHandler(_Handler):
+    @web.authenticated
+    async def get(self) -> None:
+        cluster = self.get_query_argument("cluster", None)
+        await self._answer(lambda: self.clusters.metrics(cluster), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
 class ClusterHandler(_Handler):
     @web.authenticated
     async def get(self, cluster: str) -> None:
@@ -91,4 +101,5 @@ def routes(base_url: str, clusters: Clusters) -> list[tuple[str, type[_Handler],
     thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="nbray-server")
     shared = {"clusters": clusters, "thread": thread}
     api = url_path_join(base_url, "nbray", "api", "clusters")
-    return [(api, ClustersHandler, shared), (url_path_join(api, "([0-9a-f]{16})"), ClusterHandler, shared)]
+    metrics = (url_path_join(base_url, "nbray", "metrics"), MetricsHandler, shared)
+    return [metrics, (api, ClustersHandler, shared), (url_path_join(api, "([0-9a-f]{16})"), ClusterHandler, shared)]

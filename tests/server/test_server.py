@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 import nbray
@@ -23,7 +24,13 @@ import nbray
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "a-token-for-this-test"
 BOUND_S = 60.0
-EVERY_VERB = [("GET", "clusters"), ("POST", "clusters"), ("GET", "clusters/" + "0" * 16), ("DELETE", "clusters/" + "0" * 16)]
+EVERY_VERB = [
+    ("GET", "/nbray/metrics"),
+    ("GET", "clusters"),
+    ("POST", "clusters"),
+    ("GET", "clusters/" + "0" * 16),
+    ("DELETE", "clusters/" + "0" * 16),
+]
 
 
 class Answer(NamedTuple):
@@ -37,9 +44,8 @@ class Server(NamedTuple):
     def ask(self, verb: str, path: str, body: Any = None, headers: dict[str, str] | None = None, token: str = TOKEN) -> Answer:
         data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         given = {"Authorization": f"token {token}"} if token else {}
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/nbray/api/{path}", data, {**given, **(headers or {})}, method=verb
-        )
+        below = path if path.startswith("/") else f"/nbray/api/{path}"
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{below}", data, {**given, **(headers or {})}, method=verb)
         try:
             with urllib.request.urlopen(request, timeout=BOUND_S) as reply:
                 status, raw = reply.status, reply.read()
@@ -151,6 +157,8 @@ def test_a_scripts_cluster_is_seen_and_is_not_ours_to_stop(server: Server) -> No
         view = server.ask("GET", f"clusters/{found['id']}").body
         assert view["tasks"]["running"] >= 1
         assert "<img src=x>" in [worker["task"] for worker in view["nodes"][0]["workers"]]
+        metrics = server.ask("GET", f"/nbray/metrics?cluster={found['id']}").body.decode()
+        assert 'nbray_tasks{State="RUNNING' in metrics
         gate.open.remote()
         nbray.get(held)
         del gate, held
@@ -163,17 +171,30 @@ def test_a_scripts_cluster_is_seen_and_is_not_ours_to_stop(server: Server) -> No
     assert found["id"] not in [each["id"] for each in server.clusters()]
 
 
-def test_a_cluster_that_is_started_here_outlives_its_drivers_and_init_finds_it(server: Server) -> None:
+def test_a_cluster_that_is_started_here_outlives_its_drivers_with_what_they_kept_and_init_finds_it(server: Server) -> None:
     made = server.ask("POST", "clusters", {"num_cpus": 2})
     assert made.status == 201, made.body
     try:
         assert made.body["mine"] is True
-        for _ in range(2):
-            context = nbray.init()
-            assert context.address_info["address"] == made.body["address"]
-            assert nbray.get(nbray.remote(lambda: "there").remote()) == "there"
-            nbray.shutdown()
+        context = nbray.init()
+        assert context.address_info["address"] == made.body["address"]
+        nbray.keep(nbray.remote(lambda: np.arange(200_000)).remote(), "numbers")
+        nbray.keep({"a": 1}, "small")
+        nbray.shutdown()
+        nbray.init()
+        assert nbray.kept() == ["numbers", "small"]
+        assert nbray.get(nbray.kept("numbers")).sum() == sum(range(200_000))
+        with pytest.raises(ValueError, match="kept already"):
+            nbray.keep(2, "small")
+        nbray.keep(2, "small", replace=True)
+        assert nbray.get(nbray.kept("small")) == 2
+        nbray.unkeep("small")
+        with pytest.raises(KeyError, match="nothing is kept as 'small'; kept are: numbers"):
+            nbray.kept("small")
+        nbray.shutdown()
         assert nbray.init(num_cpus=1).address_info["address"] == "local", "who asks for amounts gets a cluster of their own"
+        with pytest.raises(RuntimeError, match="ends with this process"):
+            nbray.keep(1, "lost")
         nbray.shutdown()
     finally:
         stopped = server.ask("DELETE", f"clusters/{made.body['id']}")
