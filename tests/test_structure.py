@@ -39,6 +39,7 @@ LAYERS = [
         "connection",
         "definitions",
         "functions",
+        "keeping",
         "options",
         "runtime_context",
         "runtime_env",
