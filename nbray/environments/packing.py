@@ -53,13 +53,14 @@ def files(tree: Tree) -> list[File]:
     if os.path.isfile(tree.root):
         return [_file(tree.root, os.path.basename(tree.root))]
     own = pathspec.GitIgnoreSpec.from_lines([*ALWAYS_EXCLUDED, *tree.excludes])
-    found = list(_below(tree.root, "", [("", own)]))
+    found = list(_below(tree.root, "", [("", own)], (os.path.realpath(tree.root),)))
     prefix = f"{tree.top}/" if tree.top else ""
     return sorted(file._replace(name=prefix + file.name) for file in found)
 
 
-def _below(directory: str, inside: str, rules: list[tuple[str, pathspec.GitIgnoreSpec]]) -> Iterator[File]:
-    """`inside` is the directory's name in the tree, "" or ending in /; `rules` come with where they hold."""
+def _below(directory: str, inside: str, rules: list[tuple[str, pathspec.GitIgnoreSpec]], above: tuple[str, ...]) -> Iterator[File]:
+    """`inside` is the directory's name in the tree, "" or ending in /; `rules` come with where they hold. Links are followed, but
+    not to a directory that is `above`."""
     for ignore in IGNORE_FILES:
         path = f"{directory}/{ignore}"
         if os.path.isfile(path):
@@ -68,12 +69,14 @@ def _below(directory: str, inside: str, rules: list[tuple[str, pathspec.GitIgnor
     with os.scandir(directory) as entries:
         for entry in entries:
             name = inside + entry.name
-            is_directory = entry.is_dir(follow_symlinks=False)
+            is_directory = entry.is_dir()
             tested = f"{name}/" if is_directory else name
             if any(spec.match_file(tested[len(where) :]) for where, spec in rules):
                 continue
             if is_directory:
-                yield from _below(entry.path, f"{name}/", rules)
+                real = os.path.realpath(entry.path)
+                if real not in above:
+                    yield from _below(entry.path, f"{name}/", rules, (*above, real))
             elif entry.is_file():
                 yield _file(entry.path, name)
 

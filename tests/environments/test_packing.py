@@ -49,6 +49,15 @@ def test_a_module_lies_below_its_own_name(tmp_path: Path) -> None:
     assert names(root, top="pkg") == ["pkg/__init__.py", "pkg/inner/x.py"]
 
 
+def test_links_are_followed_and_never_in_a_circle(tmp_path: Path) -> None:
+    tree(tmp_path / "elsewhere", {"data.csv": ""})
+    root = tree(tmp_path / "work", {"sub/a.py": ""})
+    (root / "data").symlink_to(tmp_path / "elsewhere")
+    (root / "sub" / "circle").symlink_to(root)
+    (root / "broken").symlink_to(tmp_path / "nothing")
+    assert names(root) == ["data/data.csv", "sub/a.py"]
+
+
 def test_the_name_follows_content_and_nothing_else(tmp_path: Path, cache: Cache) -> None:
     def uri(root: Path) -> str:
         uri, held = packing.package(packing.files(Tree(str(root))), str(root), cache)
