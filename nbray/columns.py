@@ -54,7 +54,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
     "jobs": _columns(
         "job_id submission_id entrypoint type status message error_type driver_info",
-        "metadata runtime_env start_time end_time namespace driver_node_id",
+        "metadata runtime_env start_time end_time driver_node_id driver_exit_code",
         "message error_type driver_info entrypoint metadata runtime_env start_time end_time",
     ),
     "placement_groups": _columns(

@@ -141,7 +141,11 @@ class Subcommands:
 
     def tasks(self, rest: str) -> None:
         _nothing("tasks", rest)
-        self._list("tasks", ["name", "state", "attempt_number", "worker_pid", "error_type", "call_site", "task_id"])
+        self._list(
+            "tasks",
+            ["name", "state", "attempt", "worker_pid", "error_type", "call_site", "task_id"],
+            also=lambda task: {"attempt": task["attempt_number"] + 1},  # as errors count: the first is attempt 1
+        )
 
     def actors(self, rest: str) -> None:
         _nothing("actors", rest)

@@ -34,6 +34,8 @@ def test_submit_follows_the_output_and_exits_as_the_job_did(cluster: Cluster, tm
     assert failed.code == 1
     assert "exit code 4" in failed.out
     assert nbray("job", "logs", "good").out == f"in {tmp_path} b c\n"
+    assert nbray("logs", "job", "--id", "good").out == f"in {tmp_path} b c\n"
+    assert "type: SUBMISSION" in nbray("get", "jobs", "good").out
     listed = nbray("job", "list")
     assert "good" in listed.out
     assert "SUCCEEDED" in listed.out

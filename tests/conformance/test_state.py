@@ -208,7 +208,8 @@ def test_calls_that_wait_their_turn_at_an_actor(gate):
     actor = Slow.remote()
     first, second = actor.first.remote(gate.path), actor.second.remote()
     until(lambda: states_of("Slow.first") == ["RUNNING"])
-    until(lambda: states_of("Slow.second") == ["PENDING_ACTOR_TASK_ORDERING_OR_CONCURRENCY"])
+    [waiting] = until(lambda: states_of("Slow.second"))
+    assert waiting in ("PENDING_ACTOR_TASK_ORDERING_OR_CONCURRENCY", "" if NBRAY else "SUBMITTED_TO_WORKER")
     gate.open()
     ray.get([first, second])
 
@@ -291,7 +292,9 @@ def test_nodes_workers_and_jobs():
     [worker] = until(lambda: workers(("pid", "=", one)))
     assert (worker.worker_type, worker.is_alive, worker.node_id) == ("WORKER", True, node.node_id)
     assert state.get_worker(worker.worker_id).pid == one
-    assert "RUNNING" in [job.status for job in state.list_jobs()]
+    [job] = [job for job in state.list_jobs() if job.status == "RUNNING"]
+    assert job.type == "DRIVER"
+    assert (job.driver_info["pid"] if NBRAY else job.driver_info.pid) == str(os.getpid())
 
 
 def test_objects_and_who_refers_to_them():

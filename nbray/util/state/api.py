@@ -98,7 +98,9 @@ def _judge(kind: str, problems: list[str], complete: bool) -> None:
 
 
 def one(kind: str, id: str, timeout: float = TIMEOUT_S, address: str | None = None) -> Listing:
-    """The entries of one id, in detail."""
+    """The entries of one id, in detail. A job has two ids, when it was submitted."""
+    if kind == "jobs" and (submitted := entries(kind, [("submission_id", "=", id)], MOST, timeout, detail=True, address=address)):
+        return submitted
     return entries(kind, [(ID_COLUMN[kind], "=", id)], MOST, timeout, detail=True, address=address)
 
 
@@ -180,7 +182,7 @@ def list_jobs(
     detail: bool = False,
     raise_on_missing_output: bool = True,
 ) -> list[JobState]:
-    """Drivers that are or were attached."""
+    """Submitted jobs, and drivers that are or were attached."""
     return _list("jobs", address, filters, limit, timeout, detail, raise_on_missing_output)  # type: ignore[return-value]
 
 
@@ -252,6 +254,7 @@ def get_worker(id: str, address: str | None = None, timeout: int = TIMEOUT_S) ->
 
 
 def get_job(id: str, address: str | None = None, timeout: int = TIMEOUT_S) -> JobState | None:
+    """The submitted job with this submission id, or the driver with this job id; None when there is none."""
     found: JobState | None = _get("jobs", address, id, timeout)
     return found
 

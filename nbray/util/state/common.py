@@ -25,7 +25,8 @@ class Entry(dict[str, Any]):
 
 
 class TaskState(Entry):
-    """A task, actor call or actor creation. `attempt_number` counts from 0; times are ms since the epoch."""
+    """A task, actor call or actor creation. `attempt_number` counts from 0, as in Ray (texts for people say
+    "attempt 1" of it); times are ms since the epoch."""
 
     KIND = "tasks"
 
@@ -55,7 +56,7 @@ class WorkerState(Entry):
 
 
 class JobState(Entry):
-    """A driver that is or was attached."""
+    """A submitted job, or a driver that is or was attached."""
 
     KIND = "jobs"
 

@@ -224,20 +224,16 @@ def _group(group: dict[str, Any]) -> dict[str, Any]:
 
 def _jobs(asker: Asker, query: Query) -> Found:
     hosts = asker.hosts()
-    return _picked((_job(job, hosts) for job in asker.head("jobs")), query)
+    return _picked((_job(job, hosts) for job in asker.head("job_list")), query)
 
 
 def _job(job: dict[str, Any], hosts: dict[str, str]) -> dict[str, Any]:
-    driver = {"id": job["job_id"], "node_ip_address": hosts.get(job["node_id"], ""), "pid": str(job["pid"])}
+    driver = {"id": job["job_id"], "node_ip_address": hosts.get(job["node_id"] or "", ""), "pid": str(job["driver_pid"])}
     return {
-        "job_id": job["job_id"],
-        "submission_id": None,
-        "entrypoint": job["name"],
-        "type": "DRIVER",
-        "status": "RUNNING" if job["state"] == "RUNNING" else "SUCCEEDED",
-        "driver_info": driver,
-        "namespace": job["namespace"],
+        **job,
+        "driver_info": driver if job["job_id"] else None,
         "driver_node_id": job["node_id"],
+        "driver_exit_code": job["exit_code"],
     }
 
 

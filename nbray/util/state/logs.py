@@ -117,8 +117,10 @@ def log_file(asker: Asker, *, node_id: str | None = None, node_ip: str | None = 
         return LogFile(asker, node_of(asker, node_id, node_ip), name)
     if submission := what.get("submission_id"):
         name = f"job-{urllib.parse.quote(submission, safe='')}.log"
-        head = next(node["node_id"] for node in asker.nodes() if node["is_head"])
-        return LogFile(asker, head, name)
+        job = next((job for job in asker.head("job_list") if job["submission_id"] == submission), None)
+        if job is None or not job["node_id"]:
+            raise RayStateApiException(f"there is no submitted job {submission} that has begun; `nbray list jobs` has them")
+        return LogFile(asker, job["node_id"], name)
     workers = asker.workers()
     if actor := what.get("actor_id"):
         pid, node = _of_actor(asker, actor)
