@@ -38,8 +38,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
     "actors": _columns(
         "actor_id class_name state job_id name node_id pid ray_namespace",
-        "serialized_runtime_env required_resources death_cause is_detached placement_group_id num_restarts waiting_for",
-        "serialized_runtime_env required_resources death_cause is_detached num_restarts waiting_for",
+        "serialized_runtime_env required_resources death_cause is_detached placement_group_id num_restarts call_site waiting_for",
+        "serialized_runtime_env required_resources death_cause is_detached num_restarts call_site waiting_for",
     ),
     "objects": _columns("object_id object_size task_status attempt_number reference_type call_site type pid ip"),
     "nodes": _columns(

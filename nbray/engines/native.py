@@ -156,17 +156,18 @@ class NativeEngine:
         introduction = runtime.state.tasks.leases.introduction
         where = (introduction.path, introduction.directory) if isinstance(introduction, m.DefineJob) else ([], "")
         shape = m.Shape(options.placement, options.strategy, options.node, options.soft, env, *group, options.selectors)
+        line = callsite.here()
         spec = m.ActorSpec(
             actor, runtime.me, self.job, cls.name, cls.id, cls.payload, cls.crc, packed.payload, packed.crc, [], packed.contains,
             shape, options.running, options.max_restarts, options.max_task_retries, options.max_concurrency, options.is_async,
             options.groups, options.name, namespace, options.detached, self.current_cell(), env, methods, options.unordered,
-            *where, options.window,
+            *where, options.window, line,
         )  # fmt: skip
         push = m.PushTask(
             actor, 0, cls.id, 1, packed.payload, packed.crc, runtime.me, self.job, self.current_cell(), f"{cls.name}.__init__",
             [], packed.contains,
         )  # fmt: skip
-        task = r.OwnedTask(push, 0, needs=packed.needs, submitted_ns=time.time_ns(), line=callsite.here())
+        task = r.OwnedTask(push, 0, needs=packed.needs, submitted_ns=time.time_ns(), line=line)
         named = self.questions.open() if options.name else None
         if named is not None:
             self._naming[actor] = named

@@ -274,6 +274,7 @@ def _actor(record: ActorRecord) -> dict[str, Any]:
         "death_kind": record.failure.kind if record.failure else "",
         "env": spec.env,
         "group": spec.placement.group.hex(),
+        "line": spec.line,
         "cell": spec.cell,
         "owner_id": spec.owner.process.hex(),
     }

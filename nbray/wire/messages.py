@@ -768,6 +768,7 @@ class ActorSpec(Record, frozen=True, array_like=True):
     path: list[Text] = []  #: as in DefineJob, which may come only after `__init__`
     directory: Text = ""
     window: int = -1  #: items of all its generators together that may wait to be taken; -1: any number
+    line: Text = ""  #: where it was created: "script.py:40"
 
 
 class RegisterActor(Message, frozen=True, array_like=True, tag=True):

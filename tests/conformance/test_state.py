@@ -395,3 +395,7 @@ def test_tasks_and_objects_know_the_line_that_made_them():
     assert task.call_site == f"test_state.py:{number + 6}"
     assert state.get_objects(kept.hex())[0].call_site == f"test_state.py:{number + 7}"
     assert ref.call_site() == task.call_site
+    actor = Summed.remote()
+    ray.get(actor.__ray_ready__.remote())
+    assert state.get_actor(actor._actor_id.hex()).call_site == f"test_state.py:{number + 14}"
+    assert state.get_task(actor._actor_id.hex()).call_site == f"test_state.py:{number + 14}"

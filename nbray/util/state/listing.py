@@ -128,6 +128,7 @@ def _creation(actor: dict[str, Any]) -> dict[str, Any]:
         "error_message": actor["death_cause"] if failed else None,
         "language": "PYTHON",
         "required_resources": to_floats(actor["resources"]),
+        "call_site": actor["line"],
         "cell": actor["cell"],
     }
 
@@ -164,6 +165,7 @@ def _actor(actor: dict[str, Any]) -> dict[str, Any]:
         "death_cause": _death_cause(actor),
         "is_detached": actor["detached"],
         "num_restarts": actor["restarts"],
+        "call_site": actor["line"],
         "waiting_for": actor["waiting"] or None,
     }
 
