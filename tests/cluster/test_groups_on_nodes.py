@@ -75,6 +75,7 @@ assert ray.get(kept.where.remote(), timeout=30) == me
 assert ray.get(lost.where.remote(), timeout=60) == me
 until(lambda: placement_group_table(group)["state"] == "CREATED")
 assert set(placement_group_table(group)["bundles_to_node_id"].values()) == {me}
+remove_placement_group(group)
 assert placement_group([{"CPU": 0.5}], name="kept", lifetime="detached").wait(30)
 assert placement_group([{"CPU": 0.5}], name="mine").wait(30)
 print("done")
