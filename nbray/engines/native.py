@@ -364,7 +364,7 @@ class NativeEngine:
     # ------------------------------------------------------------------------------------------ generators
 
     def take_item(self, end: ObjectRef[Any]) -> ObjectRef[Any] | None:
-        item = self.runtime.ask(r.ItemAsked(end._id[:16]), r.NextItem)
+        item = self.runtime.ask(r.ItemAsked(end._id[:16]), r.NextItem, r.ItemMissed)
         return ObjectRef(item.object, self.runtime.me, self) if item.state == "TAKEN" else None
 
     def peek_item(self, end: ObjectRef[Any]) -> ObjectRef[Any] | None:

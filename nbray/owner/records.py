@@ -222,6 +222,12 @@ class ItemAsked(msgspec.Struct, gc=False):
     task: TaskId
 
 
+class ItemMissed(msgspec.Struct, gc=False):
+    """Who asked for the next item did not get the answer: an interrupt came first."""
+
+    answer: NextItem
+
+
 class StreamDropped(msgspec.Struct, gc=False):
     """Nobody will take an item of this stream any more."""
 

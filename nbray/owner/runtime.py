@@ -144,15 +144,23 @@ class Runtime:
         for effect in rest:
             self._carry_out(effect)
 
-    def ask(self, event: Any, kind: type[E]) -> E:
-        """Step, and return the one effect of `kind` that this fact is answered with."""
+    def ask(self, event: Any, kind: type[E], undone: Callable[[E], Any]) -> E:
+        """Step, and return the one effect of `kind` that this fact is answered with. `undone(effect)` is the fact that the asker
+        never got it: an interrupt came first."""
         self.refuse_inside()
         self.guard.enter()
+        rest: list[Effect] = []
         try:
-            with self.lock:
-                rest = self._step(event)
-        finally:
-            self.guard.leave()
+            try:
+                with self.lock:
+                    rest = self._step(event)
+            finally:
+                self.guard.leave()
+        except BaseException:
+            for effect in rest:
+                if isinstance(effect, kind):
+                    self.step_later(undone(effect))
+            raise
         answer = None
         for effect in rest:
             if isinstance(effect, kind):

@@ -55,6 +55,7 @@ class OwnerState:
             r.Dropped: lambda e, now: o.drop(e.objects),
             r.ViewsReleased: lambda e, now: o.views_released(e.objects),
             r.ItemAsked: lambda e, now: t.streams.ask(e.task),
+            r.ItemMissed: lambda e, now: t.streams.missed(e.answer),
             r.StreamDropped: lambda e, now: t.streams.drop(e.task),
             r.Wanted: lambda e, now: self._wanted(e),
             r.ValueTold: lambda e, now: self._value_told(e),

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from nbray.ids import Address, NodeId, ObjectId, TaskId, index_of, object_id
+from nbray.ids import Address, NodeId, ObjectId, TaskId, index_of, object_id, task_of
 from nbray.machine import Effect, Send
 from nbray.owner import obituary
 from nbray.owner.objects import ObjectTable
@@ -163,6 +163,16 @@ class StreamTable:
             self.out.append(NextItem(each, "TAKEN"))
         else:
             self.out.append(NextItem(each, "OVER" if stream.ended else "PENDING"))
+
+    def missed(self, answer: NextItem) -> None:
+        """Who asked does not know: the next to ask has the item, unless a later one is taken already."""
+        if answer.state != "TAKEN":
+            return
+        stream = self.streams.get(task_of(answer.object))
+        if stream is not None and stream.held and stream.taken == index_of(answer.object):
+            stream.taken -= 1
+        else:
+            self.objects.drop([answer.object])
 
     def next_of(self, task: TaskId) -> ObjectId | None:
         """The object to wait for before the next item can be taken; None when all is taken."""

@@ -69,6 +69,26 @@ def test_items_are_taken_in_order_as_they_come(desk: Desk) -> None:
     assert take(desk, task) == "OVER"
 
 
+def test_an_item_that_its_taker_missed_is_the_next_again(desk: Desk) -> None:
+    """An interrupt may come between the answer and the one who asked."""
+    task = generator(desk)
+    yields(desk, task, 0)
+    first = take(desk, task)
+    desk.tell(r.ItemMissed(desk.effects(r.NextItem)[0]))
+    assert take(desk, task) is first
+
+
+def test_an_item_that_was_missed_after_the_generator_was_dropped_is_let_go(desk: Desk) -> None:
+    task = generator(desk)
+    yields(desk, task, 0)
+    take(desk, task)
+    (answer,) = desk.effects(r.NextItem)
+    drop(desk, task)
+    desk.tell(r.ItemMissed(answer))
+    desk.done(task)
+    assert is_empty(desk)
+
+
 def test_who_waits_for_the_next_item_waits_for_an_object_and_is_told(desk: Desk) -> None:
     task = generator(desk)
     coming = desk.state.tasks.streams.next_of(task.id)
