@@ -25,6 +25,7 @@ class RuntimeContext:
 
     def get(self) -> dict[str, Any]:
         """All of it in one dict: job_id, node_id, namespace, and task_id and actor_id where there are any."""
+        warnings.warn("Use get_xxx_id() methods to get relevant ids instead", DeprecationWarning, stacklevel=2)
         known = {"job_id": self.get_job_id(), "node_id": self.get_node_id(), "namespace": self.namespace}
         return known | {k: v for k, v in (("task_id", self.get_task_id()), ("actor_id", self.get_actor_id())) if v is not None}
 
@@ -137,7 +138,8 @@ class RuntimeContext:
 
     @property
     def gcs_address(self) -> str:
-        return str(self._engine.description().get("address") or "")
+        """The address of the head, "local" where it has none: the cluster of one machine that listens on no port."""
+        return next((str(node["Gateway"]) for node in self._engine.nodes() if node["IsHead"] and node["Gateway"]), "local")
 
     @property
     def job_id(self) -> str:
