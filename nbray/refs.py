@@ -33,7 +33,10 @@ class ObjectRef(Generic[T]):
 
     def __del__(self) -> None:
         # May run anywhere, also inside the engine's own lock: `forget` only appends to a deque.
-        engine = self._engine
+        try:
+            engine = self._engine
+        except AttributeError:
+            return  # a signal's handler raised before it was made: it counts for nothing
         if engine is not None:
             engine.forget(self._id)  # type: ignore[attr-defined]
 
