@@ -95,7 +95,8 @@ class Witness:
             )
         finished = list(self._log.records)
         for task in unfinished:
-            yield task_rows.of_task(task, here)
+            if task.traced:
+                yield task_rows.of_task(task, here)
         for record in reversed(finished):
             if record.kind == "task":
                 yield task_rows.of_record(record, here.job)

@@ -214,6 +214,26 @@ def test_calls_that_wait_their_turn_at_an_actor(gate):
     ray.get([first, second])
 
 
+def test_tasks_without_events_are_not_told_of(gate):
+    @ray.remote(num_cpus=0, enable_task_events=False)
+    def untold(gate):
+        while not os.path.exists(gate):
+            time.sleep(0.02)
+
+    @ray.remote(num_cpus=0)
+    def told(gate):
+        while not os.path.exists(gate):
+            time.sleep(0.02)
+
+    refs = [untold.remote(gate.path), told.remote(gate.path)]
+    until(lambda: states_of("told") == ["RUNNING"])
+    assert tasks("untold") == []
+    gate.open()
+    ray.get(refs)
+    until(lambda: states_of("told") == ["FINISHED"])
+    assert tasks("untold") == []
+
+
 def test_one_task_by_its_id_or_reference():
     @ray.remote
     def found_by_id():
