@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbray.engines.port import GroupChoice, GroupOptions
 from nbray.ids import object_id
-from nbray.owner.records import GroupAwaited
+from nbray.owner.records import GroupAwaited, GroupGivenUp, GroupMade
 from nbray.refs import ObjectRef
 from nbray.sched.resources import fits, to_floats
 from nbray.wire.messages import Amounts, CreateGroup, GroupSpec, RemoveGroup, Shape
@@ -47,12 +47,14 @@ class GroupDesk:
         answer = engine.questions.wait(question)
         if answer.error:
             raise ValueError(answer.error)
+        runtime.step(GroupMade(group))
         return group
 
     def remove(self, group: bytes) -> None:
         runtime = self._engine.runtime
         runtime.wait_attached()
         runtime.post(runtime.state.calls.head, RemoveGroup(group))
+        runtime.step(GroupGivenUp(group))
 
     def ready(self, group: bytes, value: Any) -> ObjectRef[Any]:
         engine, runtime = self._engine, self._engine.runtime

@@ -20,16 +20,39 @@ class GroupTable:
         self.objects = objects
         self.out = out
         self.awaited: dict[bytes, list[GroupAwaited]] = {}
+        self.made: dict[bytes, str] = {}  #: groups of ours that live, and the state that we were told; "" before that
         self._told: dict[bytes, str] = {}  #: why a group waits, as its person was last told
 
+    def make(self, group: bytes) -> None:
+        self.made[group] = ""
+        self._watch(group)
+
+    def give_up(self, group: bytes) -> None:
+        if group in self.made:
+            self.made[group] = "REMOVED"
+
     def wait(self, event: GroupAwaited) -> None:
-        """Asked anew for each reference: only the last word is good."""
+        """Of a group of another process only the last word is good: it is asked for anew."""
         obj = self.objects.own(event.object, event.cell, "")
         obj.seen = True  # a group that is removed on purpose is nobody's unhandled error
         self.awaited.setdefault(event.group, []).append(event)
-        self.out.append(Send(Address(self.me.node, self.me.node), WatchGroup(event.group, self.me)))
+        state = self.made.get(event.group)
+        if state == "REMOVED":
+            why = "This placement group has been removed. It was removed with remove_placement_group()."
+            self._settle(event.group, _removed(event.group, why))
+        elif state in ("CREATED", "RESCHEDULING"):
+            self._settle(event.group, None)
+        else:
+            self._watch(event.group)
+
+    def _watch(self, group: bytes) -> None:
+        self.out.append(Send(Address(self.me.node, self.me.node), WatchGroup(group, self.me)))
 
     def updated(self, said: GroupUpdate) -> None:
+        if said.state == "REMOVED":
+            self.made.pop(said.group, None)
+        elif self.made.get(said.group, "REMOVED") != "REMOVED":
+            self.made[said.group] = said.state
         if said.state == "PENDING":
             awaited = self.awaited.get(said.group)
             if awaited and said.why and self._told.get(said.group) != said.why:
@@ -38,7 +61,7 @@ class GroupTable:
             return
         self._told.pop(said.group, None)
         if said.state == "REMOVED":
-            self._settle(said.group, Failure("TaskPlacementGroupRemoved", message=said.why, fields={"group": said.group.hex()}))
+            self._settle(said.group, _removed(said.group, said.why))
         else:
             self._settle(said.group, None)
 
@@ -46,6 +69,7 @@ class GroupTable:
         for group in list(self.awaited):
             self._settle(group, failure)
         self._told.clear()
+        self.made.clear()
 
     def why(self, object_id: bytes) -> str:
         """Why the group that this reference stands for is not placed; nothing if it stands for none."""
@@ -66,3 +90,7 @@ class GroupTable:
             for event in awaited:
                 obj = self.objects.objects.get(event.object)
                 assert obj is None or obj.value is None, "a reference to a group has a value and is waited for"
+
+
+def _removed(group: bytes, why: str) -> Failure:
+    return Failure("TaskPlacementGroupRemoved", message=why, fields={"group": group.hex()})

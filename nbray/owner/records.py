@@ -187,6 +187,18 @@ class WasPut(msgspec.Struct, gc=False):
     line: str = ""
 
 
+class GroupMade(msgspec.Struct, gc=False):
+    """This process asked for a placement group: it is told how that goes, before anybody waits for it."""
+
+    group: bytes
+
+
+class GroupGivenUp(msgspec.Struct, gc=False):
+    """This process removed a placement group. The news of it is on its way, and what it asks next comes after."""
+
+    group: bytes
+
+
 class GroupAwaited(msgspec.Struct, gc=False):
     """`object` is to have `value` when the placement group has been placed."""
 

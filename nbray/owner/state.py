@@ -50,6 +50,8 @@ class OwnerState:
             r.ActorCreated: lambda e, now: c.create(e.task, e.register),
             r.Called: lambda e, now: c.call(e),
             r.WasPut: lambda e, now: self._put(e),
+            r.GroupMade: lambda e, now: self.groups.make(e.group),
+            r.GroupGivenUp: lambda e, now: self.groups.give_up(e.group),
             r.GroupAwaited: lambda e, now: self.groups.wait(e),
             r.Received: lambda e, now: o.receive(e.object, e.owner, e.credits),
             r.Dropped: lambda e, now: o.drop(e.objects),
