@@ -537,6 +537,28 @@ def test_a_generator_ends_with_its_actor(tmp_path):
         ray.get(generator.completed(), timeout=30)
 
 
+def test_a_generator_ends_with_the_process_that_called_it():
+    @ray.remote
+    def endless():
+        while True:
+            time.sleep(0.01)
+            yield 1
+
+    @ray.remote(max_retries=0)
+    def calls_and_dies():
+        generator = endless.options(_generator_backpressure_num_objects=2).remote()
+        ray.get(next(generator))
+        os._exit(1)
+
+    @ray.remote(num_cpus=2)
+    def needs_all():
+        return "free"
+
+    with pytest.raises(ray.exceptions.WorkerCrashedError):
+        ray.get(calls_and_dies.remote(), timeout=30)
+    assert ray.get(needs_all.remote(), timeout=60) == "free"
+
+
 # ------------------------------------------------------------------------------------------ num_returns
 
 

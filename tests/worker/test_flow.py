@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from nbray.wire import messages as m
 from nbray.wire.messages import Streaming
+from nbray.worker import state as w
 from nbray.worker.flow import Flow
+from tests.worker.test_state import OWNER, Bench, task
 
 A, B = b"a" * 16, b"b" * 16
 
@@ -83,3 +88,34 @@ def test_several_items_of_one_yield_count_as_many() -> None:
     assert it.would_go_on(A, 2) == [A]
     assert it.would_go_on(A, 4) == []
     assert it.taken(A, 1) == [A]
+
+
+# ------------------------------------------------------------------------------------------ in the worker's machine
+
+
+def generator(number: int, **terms: int) -> m.PushTask:
+    return msgspec.structs.replace(task(number), stream=Streaming(**terms))
+
+
+def test_what_was_taken_is_remembered_for_a_generator_that_has_not_begun() -> None:
+    bench, push = Bench(), generator(2, window=1)
+    bench.tell(task(1), push, m.ItemsTaken(push.task, 2**62), w.Ran(task(1).task))
+    for items in range(3):
+        bench.tell(w.WouldGoOn(push.task, items))
+        assert bench.effects(w.GoOn) == [w.GoOn(push.task)]
+
+
+def test_a_generator_that_waits_is_let_go_on_by_its_owners_word() -> None:
+    bench, push = Bench(), generator(1, window=1)
+    bench.tell(push, w.WouldGoOn(push.task, 0))
+    bench.tell(w.WouldGoOn(push.task, 1))
+    assert not bench.effects(w.GoOn)
+    bench.tell(m.ItemsTaken(push.task, 1))
+    assert bench.effects(w.GoOn) == [w.GoOn(push.task)]
+
+
+def test_the_owners_word_about_a_generator_that_is_over_is_late() -> None:
+    bench, push = Bench(), generator(1, window=1)
+    bench.tell(push, w.Ran(push.task), m.ItemsTaken(push.task, 1))
+    assert bench.state.late == 1
+    assert not bench.sent(m.TasksReturned, OWNER)
