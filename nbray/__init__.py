@@ -33,9 +33,30 @@ if TYPE_CHECKING:
         timeline,
         wait,
     )
+    from nbray.client_builder import ClientBuilder, client
     from nbray.connection import init, is_initialized, shutdown
     from nbray.generators import DynamicObjectRefGenerator, ObjectRefGenerator
+    from nbray.identifiers import (
+        LOCAL_MODE,
+        SCRIPT_MODE,
+        WORKER_MODE,
+        ActorClassID,
+        ActorID,
+        ClusterID,
+        FunctionID,
+        JobID,
+        Language,
+        NodeID,
+        PlacementGroupID,
+        TaskID,
+        UniqueID,
+        WorkerID,
+        cpp_function,
+        java_actor_class,
+        java_function,
+    )
     from nbray.keeping import keep, kept, unkeep
+    from nbray.logging_config import LoggingConfig
     from nbray.refs import ObjectRef
     from nbray.refs import ObjectRef as ObjectID
     from nbray.runtime_context import get_runtime_context
@@ -48,8 +69,14 @@ _HOMES = {
     ),
     "nbray.actors": ("method",),
     "nbray.connection": ("init", "is_initialized", "shutdown"),
+    "nbray.client_builder": ("ClientBuilder", "client"),
     "nbray.generators": ("DynamicObjectRefGenerator", "ObjectRefGenerator"),
     "nbray.keeping": ("keep", "kept", "unkeep"),
+    "nbray.identifiers": (
+        *("ActorClassID", "ActorID", "ClusterID", "FunctionID", "JobID", "Language", "LOCAL_MODE", "NodeID", "PlacementGroupID"),
+        *("SCRIPT_MODE", "TaskID", "UniqueID", "WORKER_MODE", "WorkerID", "cpp_function", "java_actor_class", "java_function"),
+    ),
+    "nbray.logging_config": ("LoggingConfig",),
     "nbray.refs": ("ObjectRef",),
     "nbray.runtime_context": ("get_runtime_context",),
 }
@@ -65,28 +92,39 @@ _NOT_BUILT = {
     "workflow": "pass references between tasks; they are retried and remade by themselves",
     "dag": "pass references between tasks",
     "autoscaler": "start nodes with `nbray start --address`",
-    "client": "nbray.init(address=...) attaches from anywhere",
-    "ClientBuilder": "nbray.init(address=...) attaches from anywhere",
-    "LoggingConfig": "nbray.init(logging_level=...)",
-    "java_function": "tasks are Python",
-    "java_actor_class": "actors are Python",
-    "cpp_function": "tasks are Python",
-    "Language": "tasks are Python",
     "widgets": "`%%remote` shows what runs",
 }
 #: Those of them that are libraries of their own, which programs import as modules.
 _LIBRARIES = ("data", "train", "tune", "serve", "rllib", "workflow")
 
 __all__ = [
+    "LOCAL_MODE",
+    "SCRIPT_MODE",
+    "WORKER_MODE",
+    "ActorClassID",
+    "ActorID",
+    "ClientBuilder",
+    "ClusterID",
     "DynamicObjectRefGenerator",
+    "FunctionID",
+    "JobID",
+    "Language",
+    "LoggingConfig",
+    "NodeID",
     "ObjectID",
     "ObjectRef",
     "ObjectRefGenerator",
+    "PlacementGroupID",
+    "TaskID",
+    "UniqueID",
+    "WorkerID",
     "__version__",
     "actor",
     "available_resources",
     "cancel",
+    "client",
     "cluster_resources",
+    "cpp_function",
     "error_info",
     "exceptions",
     "experimental",
@@ -96,6 +134,8 @@ __all__ = [
     "get_runtime_context",
     "init",
     "is_initialized",
+    "java_actor_class",
+    "java_function",
     "job_config",
     "job_submission",
     "keep",

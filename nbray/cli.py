@@ -27,7 +27,7 @@ from typing import Any
 import msgspec
 
 import nbray
-from nbray import cli_jobs, cli_logs, cli_state
+from nbray import cli_actors, cli_jobs, cli_logs, cli_state
 from nbray.driver import joining, launch, looking
 from nbray.exceptions import NodeStartError, RayError
 from nbray.node.settings import NetworkSettings, NodeSettings
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     stop.set_defaults(run=_stop)
 
     cli_jobs.add(commands)
+    cli_actors.add(commands)
     status = commands.add_parser("status", help="nodes, resources, and what waits and why")
     status.add_argument("-v", "--verbose", action="store_true", help="with the resources and labels of each node")
     status.set_defaults(run=_status)

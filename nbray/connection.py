@@ -25,6 +25,7 @@ from nbray.config import STORE_MAX
 from nbray.engines.port import Engine
 from nbray.exceptions import RaySystemError
 from nbray.job_config import JobConfig, combined, of_submission
+from nbray.logging_config import LoggingConfig
 from nbray.options import TASK, checked, environment, unknown_keyword
 from nbray.sched.labels import check_labels
 
@@ -39,9 +40,6 @@ OTHER_OPTIONS: dict[str, bool | str] = {
     "dashboard_host": "there is no dashboard process",
     "dashboard_port": "there is no dashboard process",
     "local_mode": "tasks always run in workers",
-    "configure_logging": True,
-    "logging_format": True,
-    "logging_config": "use logging_level, and log_to_driver=False to keep the workers' output away",
     "enable_resource_isolation": "limit the machine's memory from outside (cgroup, container); nbray keeps to it",
     "proxy_server_url": "there is no proxy",
     "_temp_dir": "set XDG_RUNTIME_DIR",
@@ -128,6 +126,9 @@ def init(
     runtime_env: Mapping[str, Any] | None = None,
     log_to_driver: bool | None = None,
     logging_level: int | str | None = None,
+    logging_config: LoggingConfig | None = None,
+    configure_logging: bool = True,
+    logging_format: str | None = None,
     job_config: JobConfig | Mapping[str, Any] | None = None,
     ignore_reinit_error: bool = False,
     **others: Any,
@@ -150,13 +151,14 @@ def init(
     }
     own_labels = check_labels(labels or {})
     job = _job(job_config, namespace, runtime_env)
+    job.set_py_logging_config(logging_config)
     check_namespace(job.ray_namespace)
     amounts = checked(TASK, {k: v for k, v in own.items() if k != "object_store_memory"})
     store = _store_bytes(object_store_memory)
     env = environment(checked(TASK, {"runtime_env": job.runtime_env or None}))
     chosen, source = _address(address)
-    if logging_level is not None:
-        logging.getLogger("nbray").setLevel(logging_level)
+    if configure_logging:
+        _configure_logging(logging_level, logging_format)
     _forked_from.clear()
     if _starting._is_owned():  # type: ignore[attr-defined]
         raise RaySystemError("this thread is starting or leaving a cluster: a __del__ that it ran meanwhile cannot start another")
@@ -223,6 +225,20 @@ def _connect(
     )
     session.set_current(engine)
     return engine
+
+
+def _configure_logging(level: int | str | None, pattern: str | None) -> None:
+    """The logger "nbray", and those below it: how much is said, and in which form."""
+    logger = logging.getLogger("nbray")
+    if level is not None:
+        logger.setLevel(level)
+    if pattern is not None:
+        for old in list(logger.handlers):
+            logger.removeHandler(old)
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter(pattern))
+        logger.addHandler(handler)
+        logger.propagate = False
 
 
 def _job(given: JobConfig | Mapping[str, Any] | None, namespace: str | None, runtime_env: Mapping[str, Any] | None) -> JobConfig:

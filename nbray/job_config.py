@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nbray.logging_config import LoggingConfig
+
 CONFIG_VARIABLE = "NBRAY_JOB_CONFIG_JSON"  #: set for the command line of a submitted job, by the head
 ID_KEY = "job_submission_id"
 LIFETIMES = ("non_detached", "detached")
@@ -36,6 +38,7 @@ class JobConfig:
         self.code_search_path = [*(code_search_path or ()), *(_py_driver_sys_path or ())]
         self.metadata = dict(metadata or {})
         self.ray_namespace = ray_namespace
+        self.py_logging_config: LoggingConfig | None = None
         self.set_runtime_env(runtime_env)
         self.set_default_actor_lifetime(default_actor_lifetime)
 
@@ -64,6 +67,12 @@ class JobConfig:
                 "JobConfig(default_actor_lifetime='detached'): say it where the actor is made, .options(lifetime='detached')"
             )
         self.default_actor_lifetime = default_actor_lifetime
+
+    def set_py_logging_config(self, logging_config: LoggingConfig | None = None) -> None:
+        """How `logging` writes in the driver and in its job's workers; None leaves it alone."""
+        if logging_config is not None and not isinstance(logging_config, LoggingConfig):
+            raise TypeError(f"The type of logging config is incorrect: {type(logging_config)}")
+        self.py_logging_config = logging_config
 
     @classmethod
     def from_json(cls, job_config_json: Mapping[str, Any]) -> JobConfig:

@@ -26,7 +26,7 @@ LAYERS = [
     {"wire"},
     {"sched", "store", "inquiry"},
     # Below the engines, which make references; the port is declarations.
-    {"session", "refs", "generators", "job_config", "engines.port"},
+    {"session", "refs", "generators", "engines.port", "job_config", "logging_config"},
     {"head", "node", "owner"},
     {"driver"},
     {"environments"},  # asks the head, as a viewer does
@@ -36,10 +36,12 @@ LAYERS = [
         "actor",
         "actors",
         "api",
+        "client_builder",
         "connection",
         "definitions",
         "functions",
         "keeping",
+        "identifiers",
         "options",
         "runtime_context",
         "runtime_env",
@@ -49,7 +51,7 @@ LAYERS = [
     | {"nbray", "strategies"},
     {"cards"},
     {"notebook", "server", "util", "state", "experimental", "testing", "job_submission"},
-    {"cli", "cli_jobs", "cli_logs", "cli_state", "cli_tables", "__main__"},
+    {"cli", "cli_actors", "cli_jobs", "cli_logs", "cli_state", "cli_tables", "__main__"},
 ]
 ROLES = {"head", "node", "owner"}
 

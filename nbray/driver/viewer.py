@@ -9,7 +9,7 @@ from typing import Any, Self
 from nbray.ids import Address, new_process_id, short
 from nbray.wire import lifeline
 from nbray.wire.mailbox import Mailbox
-from nbray.wire.messages import Answer, Ask
+from nbray.wire.messages import Answer, Ask, Message
 
 ANSWER_S = 5.0
 
@@ -57,6 +57,10 @@ class Viewer:
         raise ConnectionError(
             f"{asked} did not answer within {patience_s:g} s; the node daemon in {self.directory} (pid {self.pid}) does"
         )
+
+    def tell(self, message: Message) -> None:
+        """Say something to the head; what is asked afterwards it hears afterwards."""
+        self._mailbox.send(self.welcome.head, message)
 
     def abandon(self) -> None:
         """A question that another thread of this process waits for ends with ConnectionAbortedError; so do all later ones."""

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from nbray import logging_config
 from nbray.driver import joining, launch
 from nbray.driver.showing import Terminal
 from nbray.engines.native import NativeEngine
@@ -58,6 +59,8 @@ class Attachment:
             # Nobody waits for the answer: this may be the thread that receives it.
             told = {"job_id": runtime.process, "metadata": self.job.metadata}
             runtime.post(welcome.head, m.Ask(0, runtime.me, "job_describe", told))
+        if self.job.py_logging_config is not None:
+            logging_config.apply(self.job.py_logging_config)
         engine.description_here = {
             "address": self._address,
             "session": welcome.session,
@@ -72,7 +75,9 @@ class Attachment:
     def _introduce(self) -> None:
         runtime = self._engine.runtime
         path = absolute_path(self.job.code_search_path)
-        runtime.state.tasks.leases.introduction = m.DefineJob(runtime.me, path, os.getcwd(), runtime.namespace)
+        config = self.job.py_logging_config
+        logs = config.to_json() if config is not None else ""
+        runtime.state.tasks.leases.introduction = m.DefineJob(runtime.me, path, os.getcwd(), runtime.namespace, logs)
 
     def cell_begins(self) -> None:
         """A cell may have changed the directory or sys.path, and the next one imports accordingly. Old workers do not."""

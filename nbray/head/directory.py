@@ -157,7 +157,7 @@ class Directory:
     def release(self, event: ReleaseActor, now: float) -> None:
         """No handle is left. A process that was started finishes its calls first; the name is free already."""
         record = self.live.get(event.actor)
-        if record is None or record.released or record.spec.detached:
+        if record is None or record.released or (record.spec.detached and not event.asked):
             self.late["ReleaseActor"] += 1
             return
         record.released = True
@@ -166,7 +166,8 @@ class Directory:
         if record.node is None:
             self.end(record, obituary.unreferenced(record), now)
         else:
-            self._end_process(record, kill=False, reason="its last handle went out of scope")
+            reason = "it was asked to end by `nbray kill-actor`" if event.asked else "its last handle went out of scope"
+            self._end_process(record, kill=False, reason=reason)
             self._save(record)
 
     # -- what nodes report

@@ -137,7 +137,8 @@ class JobSubmissionClient:
             raise ValueError(f"working_dir {where!r} is no directory here")
         if not self._viewer.welcome.is_head_node:
             raise ValueError(f"working_dir {directory} is on this machine, and the head of {self._name} is not")
-        return env, directory
+        # Its driver ships it to the workers, wherever they are.
+        return {**env, "working_dir": directory}, directory
 
     def stop_job(self, job_id: str) -> bool:
         """Ask the job to end: SIGTERM, and SIGKILL after NBRAY_JOB_STOP_S. Returns at once; False if it was over already."""

@@ -309,6 +309,7 @@ class DefineJob(Message, frozen=True, array_like=True, tag=True):
     path: list[Text]  #: the driver's sys.path, absolute
     directory: Text  #: the driver's working directory
     namespace: Text
+    logging: Text = ""  #: JSON of its LoggingConfig, if it has one
 
 
 class DefineFunction(Message, frozen=True, array_like=True, tag=True, gc=False):
@@ -825,9 +826,11 @@ class ActorFound(Message, frozen=True, array_like=True, tag=True):
 
 
 class ReleaseActor(Message, frozen=True, array_like=True, tag=True, gc=False):
-    """owner -> head: no handle is left; pending calls finish, then the actor exits."""
+    """owner -> head: no handle is left; pending calls finish, then the actor exits. `asked`: a person wants its end, with handles
+    or without, and also if it is detached."""
 
     actor: Id16
+    asked: bool = False
 
 
 class KillActor(Message, frozen=True, array_like=True, tag=True, gc=False):

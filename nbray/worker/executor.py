@@ -16,7 +16,7 @@ from typing import Any
 import cloudpickle
 import msgspec
 
-from nbray import ids
+from nbray import ids, logging_config
 from nbray.engines.native import NativeEngine
 from nbray.engines.port import RuntimeFacts
 from nbray.exceptions import RayTaskError
@@ -147,6 +147,8 @@ class Executor:
         self.runtime.state.objects.driver = message.job
         self.runtime.state.tasks.leases.introduction = message
         self._runs.put(lambda: self.entered.job_joined(message.path, message.directory))
+        if message.logging:
+            self._runs.put(lambda: logging_config.apply(logging_config.from_json(message.logging)))
 
     # ------------------------------------------------------------------------------------------ arguments
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from nbray.driver import looking
 from tests.cli.test_cli import Cluster, nbray, one_line
+from tests.cluster.conditions import until
 
 
 @pytest.fixture(scope="module")
@@ -88,5 +91,33 @@ def test_what_makes_no_sense_is_refused_in_one_line(arguments: tuple[str, ...], 
     started = Cluster()
     try:
         assert said in one_line(nbray(*arguments, "--address", started.address) if arguments[-1] == "submit" else nbray(*arguments))
+    finally:
+        nbray("stop", "--force")
+
+
+ACTORS = """
+import nbray
+nbray.init("auto", namespace="lab")
+
+@nbray.remote(num_cpus=0)
+class Counter:
+    def ping(self): return 1
+
+for name in ("one", "two"):
+    nbray.get(Counter.options(name=name, lifetime="detached").remote().ping.remote())
+"""
+
+
+def test_named_actors_are_killed_at_once_or_asked_to_end() -> None:
+    head = Cluster()
+    try:
+        done = nbray("job", "submit", "--", sys.executable, "-c", ACTORS)
+        assert done.code == 0, done.out + done.err
+        assert "it is DEAD" in nbray("kill-actor", "--name", "one", "--force", "--no-restart").out
+        assert "Asked Counter two to end" in nbray("kill-actor", "--name", "two", "--namespace", "lab").out
+        with looking.at(head.address) as (viewer, _):
+            until(lambda: {one["state"] for one in viewer.ask("actors")} == {"DEAD"}, "both are dead")
+        assert "is called one" in one_line(nbray("kill-actor", "--name", "one"))
+        assert "--force" in one_line(nbray("kill-actor", "--name", "one", "--no-restart"))
     finally:
         nbray("stop", "--force")
