@@ -23,7 +23,7 @@ FIRST = {
     "objects": "object_size call_site reference_type object_id",
     "nodes": "node_id state node_ip is_head_node resources_total",
     "workers": "pid worker_type is_alive exit_type worker_id",
-    "jobs": "job_id status type entrypoint",
+    "jobs": "submission_id job_id status type entrypoint",
 }
 BYTES = ("memory", "object_store_memory")
 UNITS = {"B": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30}

@@ -29,7 +29,7 @@ def test_an_id_is_a_value_and_its_hex_makes_it_again(name: str) -> None:
     assert {nil: 1, other: 2}[kind.from_hex(other.hex())] == 2
     assert pickle.loads(pickle.dumps(other)) == other
     assert repr(other) == f"{name}({other.hex()})"
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(ValueError, match="bytes|length"):
         kind(b"too short")
 
 

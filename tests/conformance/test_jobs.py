@@ -20,7 +20,10 @@ JobStatus = jobs.JobStatus
 
 @pytest.fixture(scope="module")
 def client(cluster: None) -> Iterator[Any]:
-    yield jobs.JobSubmissionClient()
+    made = jobs.JobSubmissionClient()
+    yield made
+    if hasattr(made, "close"):  # Ray's has nothing to close
+        made.close()
 
 
 def until(client: Any, job: str, *wanted: Any) -> Any:
@@ -165,3 +168,11 @@ def test_the_words_for_a_status() -> None:
 def test_arguments_of_the_client_are_checked(bad: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match="must be a"):
         jobs.JobSubmissionClient(**bad)
+
+
+def test_the_state_api_lists_the_job(client: Any) -> None:
+    state = importlib.import_module(f"{ray.__name__}.util.state")
+    job = client.submit_job(entrypoint="true")
+    done(client, job)
+    (found,) = state.list_jobs(filters=[("submission_id", "=", job)])
+    assert (found.status, found.type, found.entrypoint) == ("SUCCEEDED", "SUBMISSION", "true")
