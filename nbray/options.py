@@ -75,6 +75,13 @@ def _amount(name: str, value: Any) -> int | float:
     return number
 
 
+def _gpus(name: str, value: Any) -> int | float:
+    number = _amount(name, value)
+    if number > 1 and number != int(number):
+        raise ValueError(f"{name}={number}: shares are of one GPU; more than one is a whole number of them")
+    return number
+
+
 def _resources(name: str, value: Any) -> dict[str, int | float]:
     if not isinstance(value, Mapping):
         raise _refuse_type(name, value, dict)
@@ -262,7 +269,7 @@ def _actor_store_memory(name: str, _value: Any) -> None:
 
 OPTIONS: tuple[Option, ...] = (
     Option("num_cpus", (TASK, ACTOR), 1, _amount),
-    Option("num_gpus", (TASK, ACTOR), 0, _amount),
+    Option("num_gpus", (TASK, ACTOR), 0, _gpus),
     Option("resources", (TASK, ACTOR), {}, _resources),
     Option("memory", (TASK, ACTOR), 0, _amount),
     Option("accelerator_type", (TASK, ACTOR), None, _text),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import nbray
 from nbray.config import TASK_MAX_RETRIES
 from nbray.options import (
     ACTOR,
@@ -324,3 +325,10 @@ def test_equal_environments_are_equal_text() -> None:
     assert one == other
     assert json.loads(one) == {"env_vars": {"A": "1", "B": "2"}}
     assert task_options(checked(TASK, {"runtime_env": {}})).env == ""
+
+
+def test_more_than_one_gpu_is_a_whole_number_of_them() -> None:
+    with pytest.raises(ValueError, match="whole number"):
+        nbray.remote(num_gpus=1.5)(lambda: None)
+    nbray.remote(num_gpus=0.5)(lambda: None)
+    nbray.remote(num_gpus=2.0)(lambda: None)
