@@ -274,7 +274,9 @@ def test_older_spellings_of_init_are_told_todays(engine: Any) -> None:
 def test_options_of_ray_that_have_no_effect_say_why(engine: Any) -> None:
     with pytest.warns(UserWarning, match=r"nbray.init\(include_dashboard=True\) has no effect"):
         nbray.init(include_dashboard=True)
-    nbray.init(include_dashboard=False, configure_logging=True, dashboard_port=None)
+    nbray.init(include_dashboard=False, configure_logging=True, dashboard_port=None, _enable_object_reconstruction=True)
+    with pytest.warns(UserWarning, match=r"system_reserved_cpu=1.0\) has no effect: give fewer CPUs"):
+        nbray.init(system_reserved_cpu=1.0)
 
 
 def test_the_address_comes_from_the_argument_then_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
