@@ -30,7 +30,7 @@ class Standing(Enum):
 
 
 class Environment(msgspec.Struct, gc=False):
-    """One setup. `since` is when `standing` began; for READY, when somebody was last known to be in it."""
+    """One setup. `since` is when `standing` began; for READY, when somebody was last seen in it."""
 
     setup: str
     standing: Standing
@@ -116,8 +116,10 @@ class Environments:
     # -- time
 
     def settle(self, inhabited: Iterable[str], now: float, out: list[Effect]) -> None:
-        """`inhabited` are the environments of workers and of whoever waits for one."""
-        if not self.records:
+        """`inhabited` are the environments of workers and of whoever waits for one. Looked at only when something is due: a node
+        may have thousands of them, and this is asked after every event."""
+        due = self.deadline()
+        if due is None or now < due:
             return
         used = {setup_of(environment) for environment in inhabited}
         for record in list(self.records.values()):
