@@ -1,6 +1,7 @@
 """How tasks end that are cancelled or raise: what runs, what is told, what becomes of those that wait for them."""
 
 import os
+import re
 import threading
 import time
 import warnings
@@ -294,11 +295,10 @@ def test_the_traceback_names_the_task_its_process_and_the_users_frames():
 
     with pytest.raises(ValueError, match="told") as raised:
         ray.get(named.remote(), timeout=30)
-    text = raised.value.traceback_str
-    assert f"{PREFIX}::named()" in text
-    assert f"(pid={raised.value.pid}, ip=" in text
-    assert "ValueError: told" in text
-    assert raised.value.function_name.endswith("named")
+    text = re.sub(r"\x1b\[\d+m", "", str(raised.value))  # Ray colours it
+    assert re.search(rf"^{PREFIX}::named\(\) \(pid=\d+, ip=", text)
+    assert "in named" in text
+    assert text.rstrip().endswith("ValueError: told")
 
 
 def test_a_dependant_tells_of_the_argument_that_failed_and_never_runs(tmp_path):
