@@ -193,7 +193,9 @@ def test_the_runtime_context_answers_in_hex(engine: Any) -> None:
         None,
         "space",
     )
-    assert context.get() == {"job_id": b"driver00".hex(), "node_id": b"node0000".hex(), "namespace": "space"}
+    with pytest.warns(DeprecationWarning, match="Use get_xxx_id"):
+        told = context.get()
+    assert told == {"job_id": b"driver00".hex(), "node_id": b"node0000".hex(), "namespace": "space"}
     with pytest.raises(RuntimeError, match="not run in an actor"):
         context.current_actor
     with pytest.warns(DeprecationWarning, match=r"Use get_job_id\(\) instead"):
