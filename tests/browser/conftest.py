@@ -56,14 +56,19 @@ class Lab:
     def __init__(self, directory: Path, port: int, browser: BrowserContext) -> None:
         self.directory, self.port, self.browser = directory, port, browser
 
-    def open(self, name: str, cells: list[str]) -> Notebook:
-        """Write a notebook and open it; returns when its kernel is idle. Code is not typed: the editor would indent it again."""
+    def open(self, name: str, cells: list[str], *, app: str = "lab/tree", kept: list[Any] | None = None) -> Notebook:
+        """Write a notebook and open it; returns when its kernel is idle. Code is not typed: the editor would indent it again.
+
+        `app` "notebooks" is Notebook 7. `kept` are outputs that the first cell already has.
+        """
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        if kept is not None:
+            notebook.cells[0].outputs = kept
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(notebook, self.directory / name)
         page = self.browser.new_page()
         page.set_default_timeout(PAGE_WITHIN_MS)
-        page.goto(f"http://127.0.0.1:{self.port}/lab/tree/{name}?token={TOKEN}&reset")
+        page.goto(f"http://127.0.0.1:{self.port}/{app}/{name}?token={TOKEN}{'&reset' if app == 'lab/tree' else ''}")
         page.wait_for_selector(".jp-Notebook .jp-Cell")
         page.wait_for_function(IDLE)
         return Notebook(page)
@@ -79,7 +84,11 @@ class Notebook:
         """Run one cell, as Ctrl+Enter does; returns when it has begun. JupyterLab drops keys while it is still setting up."""
         cell = self.page.locator(".jp-Notebook .jp-Cell").nth(index)
         for attempt in range(KEY_PRESSES):
-            cell.locator(".jp-InputArea-editor").click()
+            try:
+                cell.locator(".jp-InputArea-editor").click()
+            except NotSeenError:
+                said = self.page.locator(".jp-Dialog").all_inner_texts()
+                pytest.fail(f"the cell cannot be clicked; dialogs: {said}")
             self.page.keyboard.press("Control+Enter")
             try:
                 cell.locator(".jp-InputPrompt", has_text=BEGUN).wait_for(timeout=PAGE_WITHIN_MS / KEY_PRESSES)

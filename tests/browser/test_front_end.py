@@ -1,0 +1,71 @@
+"""The JupyterLab extension: cards that a saved notebook kept, the panel, the cell's button; and the same cards in Notebook 7."""
+
+from __future__ import annotations
+
+import nbformat
+import pytest
+
+from nbray.cards.page import page as static_page
+from nbray.cards.run import Run
+from nbray.cards.words import text
+from nbray.engines.port import CellProgress, NameCount
+from nbray.notebook.cards import MIME
+from nbray.trace import TraceRecord
+
+from .conftest import Lab
+
+pytestmark = pytest.mark.browser
+EVIL = "<img src=x onerror=window.pwned=1>"
+S = 10**9
+
+
+def kept_card() -> nbformat.NotebookNode:
+    """The output that a run of four tasks leaves in a notebook."""
+    run = Run("In[3]", S)
+    records = [
+        TraceRecord(
+            "task", bytes([i]) * 16, EVIL, "FINISHED", "c", b"", b"n" * 8, bytes([i % 2]) * 8, 0, S, 0, S + i * S, 2 * S + i * S
+        )
+        for i in range(4)
+    ]
+    run.take(CellProgress({EVIL: NameCount(4, 4)}, records))
+    run.end(6 * S)
+    shot = run.snapshot(0)
+    saved = {**shot, "span_data": run.spans.chosen(10), "tasks": run.latest(), "lineage": {"nodes": [], "edges": []}}
+    data = {"text/plain": text(shot), "text/html": static_page(shot, run.spans), MIME: saved}
+    return nbformat.v4.new_output("display_data", data=data)
+
+
+def test_a_kept_card_is_drawn_without_a_kernel_and_by_keyboard(lab: Lab) -> None:
+    notebook = lab.open("kept.ipynb", ["1"], kept=[kept_card()])
+    card = notebook.output(0).locator(".nbray-card")
+    card.get_by_text("4 tasks").first.wait_for()
+    card.locator("canvas").wait_for()
+    card.get_by_role("tab", name="Timeline").press("ArrowLeft")
+    card.get_by_role("tabpanel").get_by_text(EVIL).first.wait_for()
+    assert notebook.page.evaluate("window.pwned") is None
+
+
+def test_the_panel_lists_the_notebooks_cluster_and_the_button_sends_a_cell(lab: Lab) -> None:
+    notebook = lab.open("panel.ipynb", ["%load_ext nbray\nimport nbray\nnbray.init(num_cpus=3)", "f = 1"])
+    notebook.run(0)
+    notebook.sees(0, "nbray")
+    page = notebook.page
+    page.locator('[data-id="nbray-panel"]').first.click()
+    panel = page.locator("#nbray-panel")
+    panel.get_by_text("cluster of process").first.click()
+    panel.get_by_text("of 3", exact=False).first.wait_for()
+    page.locator(".jp-Notebook .jp-Cell").nth(1).locator(".jp-InputArea-editor").click()
+    page.locator('[data-command="nbray:toggle-remote"]').first.click()
+    page.locator(".jp-Notebook .jp-Cell").nth(1).get_by_text("%%remote").wait_for()
+
+
+def test_notebook_7_shows_a_live_card_whose_button_works_while_the_cell_blocks(lab: Lab) -> None:
+    body = "import nbray, time\n@nbray.remote\ndef slow(i):\n    time.sleep(0.2)\nnbray.get([slow.remote(i) for i in range(3000)])"
+    notebook = lab.open("seven.ipynb", ["%load_ext nbray", body], app="notebooks")
+    notebook.run(0)
+    notebook.sees(0, "nbray")
+    notebook.run(1)
+    notebook.output(1).locator(".nbray-card").get_by_role("button", name="Cancel").click()
+    notebook.sees(1, "TaskCancelledError")
+    notebook.output(1).locator(".nbray-card").get_by_text("cancelled").first.wait_for()
