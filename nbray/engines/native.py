@@ -245,7 +245,7 @@ class NativeEngine:
 
     def kill_actor(self, actor: ActorToken, no_restart: bool) -> None:
         self.runtime.wait_attached()
-        self.runtime.post(self.runtime.state.calls.head, m.KillActor(actor.actor, no_restart))
+        self.runtime.step(r.ActorKilled(actor.actor, actor.class_name, no_restart))
 
     def exit_actor(self) -> None:
         self.exit_here()

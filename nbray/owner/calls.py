@@ -18,13 +18,14 @@ from nbray.ids import ActorId, Address, NodeId, ProcessId, object_id
 from nbray.machine import Effect, Send
 from nbray.owner import obituary
 from nbray.owner.objects import ObjectTable
-from nbray.owner.records import NOTHING, PUSHED, QUEUED, ActorClient, ActorKnown, Called, OwnedObject, OwnedTask
+from nbray.owner.records import NOTHING, PUSHED, QUEUED, ActorClient, ActorKilled, ActorKnown, Called, OwnedObject, OwnedTask
 from nbray.owner.tasks import TaskTable
 from nbray.wire.messages import (
     ActorRejected,
     ActorUpdate,
     CancelTask,
     Failure,
+    KillActor,
     PushCall,
     RegisterActor,
     ReleaseActor,
@@ -93,9 +94,9 @@ class CallTable:
             self.objects.own(object_id(task.id, index), task.push.cell, task.line)
         if task.push.stream is not None:
             self.tasks.streams.begin(task)
-        if client.state == "DEAD":
-            assert client.failure is not None
-            self.tasks.fail(task, obituary.actor_call_lost(task, client.failure, begun=False))
+        over = client.failure if client.state == "DEAD" else client.killed
+        if over is not None:
+            self.tasks.fail(task, obituary.actor_call_lost(task, over, begun=False))
             return
         if not client.watched:
             client.watched = True
@@ -112,7 +113,7 @@ class CallTable:
 
     def _advance(self, client: ActorClient, line: deque[OwnedTask]) -> None:
         """Send the calls at the front of the line that have their arguments."""
-        if client.state != "ALIVE":
+        if client.state != "ALIVE" or client.killed is not None:
             return
         assert client.address is not None
         while line:
@@ -177,6 +178,13 @@ class CallTable:
             self.tasks.fail(task, obituary.cancelled(task))
             client.waiting.pop(task.id, None)
             self._advance(client, client.line(task))
+
+    def kill(self, event: ActorKilled) -> None:
+        """For who kills it the actor is dead at once; what is under way ends when the head has said so, or by its report."""
+        self.out.append(Send(self.head, KillActor(event.actor, event.no_restart)))
+        client = self.client(event.actor, event.class_name)
+        if event.no_restart and client.state != "DEAD":
+            client.killed = obituary.actor_killed(event.actor, client.class_name)
 
     def fail_early(self, task: OwnedTask, failure: Failure) -> None:
         """An argument failed: the task, the call, or the actor that was to be made of it."""

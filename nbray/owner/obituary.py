@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nbray.ids import NodeId, short
+from nbray.ids import ActorId, NodeId, short
 from nbray.owner.records import OwnedTask
 from nbray.wire.messages import Death, Failure, PushCall
 
@@ -82,6 +82,13 @@ def cancelled(task: OwnedTask, ran: bool = False) -> Failure:
     state = "while it ran" if ran or task.state == "PUSHED" else "before it began"
     message = f"{task.push.name or 'the task'} (task {task.id.hex()}) was cancelled {state}"
     return Failure("TaskCancelledError", message=message, fields={"task": task.id.hex(), "cell": task.push.cell})
+
+
+def actor_killed(actor: ActorId, class_name: str) -> Failure:
+    """As far as who killed it knows, before the head has told more."""
+    message = f"{class_name} [actor {short(actor)}] is dead because it was killed by `nbray.kill`."
+    fields = {"actor_id": actor.hex(), "class_name": class_name, "cause": "killed"}
+    return Failure("ActorDiedError", "ActorDiedError", message, fields=fields)
 
 
 def actor_call_lost(task: OwnedTask, cause: Failure, begun: bool) -> Failure:

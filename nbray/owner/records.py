@@ -118,8 +118,8 @@ class ActorClient:
     """One actor as its callers in this process know it."""
 
     __slots__ = (
-        "actor", "address", "class_name", "epoch", "failure", "lines", "owned", "running", "sequence", "state", "unordered",
-        "waiting", "watched",
+        "actor", "address", "class_name", "epoch", "failure", "killed", "lines", "owned", "running", "sequence", "state",
+        "unordered", "waiting", "watched",
     )  # fmt: skip
 
     def __init__(self, actor: ActorId, class_name: str) -> None:
@@ -129,6 +129,7 @@ class ActorClient:
         self.epoch = -1
         self.address: Address | None = None
         self.failure: Failure | None = None
+        self.killed: Failure | None = None  #: this process killed it for good, and the head's word of its death is on the way
         self.sequence = 0  #: of the next call in this epoch
         self.unordered = False  #: a call that waits for its arguments does not hold back those behind it
         #: By concurrency group, all in one where order is not kept: calls in their order, of which only the first may be sent.
@@ -177,6 +178,14 @@ class Called(msgspec.Struct, gc=False):
     actor: ActorId
     class_name: str
     unordered: bool = False  #: the actor runs its calls out of order
+
+
+class ActorKilled(msgspec.Struct, gc=False):
+    """This process asked for an actor's end. Without a restart nothing that it calls from now on reaches the actor."""
+
+    actor: ActorId
+    class_name: str
+    no_restart: bool
 
 
 class WasPut(msgspec.Struct, gc=False):

@@ -49,6 +49,7 @@ class OwnerState:
             r.Submitted: lambda e, now: t.submit(e.task, now),
             r.ActorCreated: lambda e, now: c.create(e.task, e.register),
             r.Called: lambda e, now: c.call(e),
+            r.ActorKilled: lambda e, now: c.kill(e),
             r.WasPut: lambda e, now: self._put(e),
             r.GroupMade: lambda e, now: self.groups.make(e.group),
             r.GroupGivenUp: lambda e, now: self.groups.give_up(e.group),

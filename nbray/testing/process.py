@@ -216,7 +216,7 @@ class Process(Threading):
 
     def kill_actor(self, actor: Ref, *, no_restart: bool = True) -> None:
         self.simulation.ledger.killed_actor(actor.id[:16])
-        self.post(self.state.calls.head, m.KillActor(actor.id[:16], no_restart))
+        self.step(r.ActorKilled(actor.id[:16], "Actor", no_restart))
 
     def cancel(self, ref: Ref, *, force: bool = False, recursive: bool = True) -> None:
         self.simulation.ledger.cancelled(ref.id, force=force)

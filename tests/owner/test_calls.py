@@ -301,3 +301,53 @@ def test_the_last_handle_of_a_dead_actor_releases_nothing(desk: Desk) -> None:
     desk.update(actor, "DEAD", failure=m.Failure("ActorDiedError", message="killed"))
     desk.drop(object_id(actor))
     assert not desk.sent(m.ReleaseActor)
+
+
+# ------------------------------------------------------------------------------------------ killed by this process
+
+
+def test_nothing_called_after_a_kill_reaches_the_actor_while_its_death_is_on_the_way(desk: Desk) -> None:
+    actor = desk.live_actor(max_restarts=3)
+    under_way = desk.call(actor)
+    desk.tell(r.ActorKilled(actor, "Counter", no_restart=True))
+    assert desk.sent(m.KillActor, HEAD_ADDRESS) == [m.KillActor(actor, True)]
+    late = desk.call(actor)
+    assert not pushed(desk)
+    assert (desk.failure(late).kind, desk.failure(late).fields["maybe_executed"]) == ("ActorDiedError", False)
+    assert "it was killed by `nbray.kill`" in desk.failure(late).message
+    assert under_way.state == r.PUSHED
+    desk.update(actor, "DEAD", failure=m.Failure("ActorDiedError", message="the head's words"))
+    assert "the head's words" in desk.failure(under_way).message
+    assert "the head's words" in desk.failure(desk.call(actor)).message
+
+
+def test_a_call_that_waits_for_its_arguments_is_not_sent_to_a_killed_actor(desk: Desk) -> None:
+    argument = desk.running(2)
+    actor = desk.live_actor()
+    waits = desk.call(actor, needs=[desk.ref(argument)])
+    desk.tell(r.ActorKilled(actor, "Counter", no_restart=True))
+    desk.done(argument, inline(1))
+    assert not pushed(desk)
+    desk.update(actor, "DEAD", failure=m.Failure("ActorDiedError", message="it is dead"))
+    assert desk.failure(waits).fields["maybe_executed"] is False
+
+
+def test_a_kill_before_the_actor_lives_or_is_known_here_counts_too(desk: Desk) -> None:
+    desk.tell(r.ActorKilled(FOREIGN_ACTOR, "Counter", no_restart=True))
+    assert desk.failure(desk.call(FOREIGN_ACTOR)).kind == "ActorDiedError"
+    actor = desk.actor()
+    waits = desk.call(actor)
+    desk.tell(r.ActorKilled(actor, "Counter", no_restart=True))
+    desk.update(actor, "ALIVE")
+    assert not pushed(desk)
+    desk.update(actor, "DEAD", failure=m.Failure("ActorDiedError", message="it is dead"))
+    assert desk.failure(waits).kind == "ActorDiedError"
+
+
+def test_a_kill_that_leaves_a_restart_fails_nothing_here(desk: Desk) -> None:
+    actor = desk.live_actor(max_restarts=1)
+    desk.tell(r.ActorKilled(actor, "Counter", no_restart=False))
+    call = desk.call(actor, retries=1)
+    desk.update(actor, "RESTARTING", 1)
+    desk.update(actor, "ALIVE", 1, 2)
+    assert pushed(desk, 2) == [(call.id, 1, 0)]
