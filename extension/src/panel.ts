@@ -26,6 +26,7 @@ export class ClusterPanel extends Widget {
   private history = new Map<string, number[]>();
   private readonly list = element('div', { class: 'nbray-panel-clusters', role: 'group', 'aria-label': 'Clusters' });
   private readonly body = element('div', { class: 'nbray-panel-body' });
+  private readonly silent = element('p', { class: 'nbray-panel-problem', role: 'status' }); // of the last look
   private readonly problem = element('p', { class: 'nbray-panel-problem', role: 'alert' });
 
   constructor() {
@@ -41,7 +42,7 @@ export class ClusterPanel extends Widget {
       });
     }, 'It outlives the kernel: nbray.init() attaches to it');
     this.node.append(element('div', { class: 'nbray-panel-inside' }, element('h2', {}, 'Clusters'), this.list,
-      element('div', { class: 'nbray-panel-row' }, begin, cpus, element('span', {}, 'CPUs')), this.problem, this.body));
+      element('div', { class: 'nbray-panel-row' }, begin, cpus, element('span', {}, 'CPUs')), this.problem, this.silent, this.body));
   }
 
   get interval(): number | null {
@@ -84,9 +85,9 @@ export class ClusterPanel extends Widget {
       this.drawClusters(clusters);
       if (this.chosen === null) this.body.replaceChildren(element('p', { class: 'nbray-panel-muted' }, 'No cluster runs here. A notebook that uses nbray starts one of its own.'));
       else this.drawView(await api.view(this.chosen));
+      this.silent.textContent = '';
     } catch (error) {
-      this.problem.textContent = (error as Error).message;
-      this.body.replaceChildren();
+      this.silent.textContent = (error as Error).message;
     } finally {
       this.asking = false;
     }

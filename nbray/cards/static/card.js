@@ -37,7 +37,7 @@ export function createCard(el, host) {
     type: "button", role: "tab", id: `${id}-${name}`, class: "nbray-tab", "aria-controls": `${id}-panel`, "aria-selected": "false",
     onclick: () => choose(open === name && host.live ? null : name), onkeydown: (event) => walk(event, name),
   }, panels[name].title));
-  const panel = element("div", { role: "tabpanel", id: `${id}-panel`, class: "nbray-panel", hidden: true });
+  const panel = element("div", { role: "tabpanel", id: `${id}-panel`, class: "nbray-tabpanel", hidden: true });
   const root = element("section", { class: "nbray-card" },
     element("div", { class: "nbray-head" }, sign, facts, actions), said, bar, notice, problem,
     element("div", { role: "tablist", class: "nbray-tabs", "aria-label": "Views of this run" }, ...tabs), panel);

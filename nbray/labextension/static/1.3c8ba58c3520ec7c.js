@@ -71,7 +71,7 @@
 }
 .nbray-tab:hover { color: var(--nbray-ink); }
 .nbray-tab[aria-selected="true"] { color: var(--nbray-ink); border-bottom-color: var(--nbray-live); }
-.nbray-panel { border-top: 1px solid var(--nbray-line); padding: 8px 0 2px; min-height: 60px; max-height: 420px; overflow: auto; }
+.nbray-tabpanel { border-top: 1px solid var(--nbray-line); padding: 8px 0 2px; min-height: 60px; max-height: 420px; overflow: auto; }
 .nbray-card table { border-collapse: collapse; font-size: 12px; margin: 0; }
 .nbray-card th, .nbray-card td { text-align: left; padding: 2px 14px 2px 0; vertical-align: top; font-variant-numeric: tabular-nums; background: none; }
 .nbray-card td { max-width: 34em; overflow-wrap: anywhere; }
