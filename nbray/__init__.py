@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nbray import actor, exceptions, experimental, job_config, job_submission, state, types, util
+    from nbray import actor, cloudpickle, exceptions, experimental, job_config, job_submission, state, types, util
     from nbray.actors import method
     from nbray.api import (
         available_resources,
@@ -80,7 +80,7 @@ _HOMES = {
     "nbray.refs": ("ObjectRef",),
     "nbray.runtime_context": ("get_runtime_context",),
 }
-_MODULES = ("actor", "exceptions", "experimental", "job_config", "job_submission", "state", "types", "util")
+_MODULES = ("actor", "cloudpickle", "exceptions", "experimental", "job_config", "job_submission", "state", "types", "util")
 
 #: What Ray has under this name and nbray has not, with the nearest thing that works.
 _NOT_BUILT = {
@@ -123,6 +123,7 @@ __all__ = [
     "available_resources",
     "cancel",
     "client",
+    "cloudpickle",
     "cluster_resources",
     "cpp_function",
     "error_info",

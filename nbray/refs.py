@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -54,6 +55,16 @@ class ObjectRef(Generic[T]):
     def nil(cls) -> ObjectRef[Any]:
         return cls(NIL, Address(b"", b""), None)
 
+    @classmethod
+    def from_random(cls) -> ObjectRef[Any]:
+        """A reference to nothing, which equals no other."""
+        return cls(os.urandom(len(NIL)), Address(b"", b""), None)
+
+    @classmethod
+    def size(cls) -> int:
+        """The length of an id in bytes."""
+        return len(NIL)
+
     def task_id(self) -> bytes:
         """The id of the task (or put) that makes this object, 16 bytes."""
         return task_of(self._id)
@@ -94,6 +105,32 @@ class ObjectRef(Generic[T]):
 
     def _on_completed(self, callback: Callable[[Any], None]) -> None:
         self.future().add_done_callback(lambda done: callback(done.exception() or done.result()))
+
+    def _on_ready(self, callback: Callable[[BaseException | None], None]) -> Callable[[], None]:
+        """Call `callback(None)` once the object exists, or its task has failed, without fetching it. Returns what calls it off."""
+        engine = self._bound()
+        wanted = [callback]
+
+        def tell() -> None:
+            if wanted:
+                wanted.pop()(None)
+
+        engine.on_ready(self, lambda: engine.call_soon(tell), False)  # type: ignore[attr-defined]
+        return wanted.clear
+
+    async def _ready(self) -> ObjectRef[T]:
+        """This reference, once the object exists, or its task has failed; its value is not fetched."""
+        loop, ready = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell(_error: BaseException | None) -> None:
+            loop.call_soon_threadsafe(ready.set)
+
+        call_off = self._on_ready(tell)
+        try:
+            await ready.wait()
+        finally:
+            call_off()
+        return self
 
     def _bound(self) -> Engine:
         return self._engine if self._engine is not None else session.current()

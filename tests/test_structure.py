@@ -37,6 +37,7 @@ LAYERS = [
         "actors",
         "api",
         "client_builder",
+        "cloudpickle",
         "connection",
         "definitions",
         "functions",
@@ -433,3 +434,18 @@ def test_generated_documents_are_in_step_with_the_code() -> None:
     generator = load_generator()
     stale = [path.name for path, wanted in generator.pages().items() if path.read_text(encoding="utf-8") != wanted]
     assert not stale, f"{stale} differ from what the code says now; run `make docs`"
+
+
+def test_every_difference_from_ray_that_a_test_is_marked_with_is_a_row_of_its_page_and_the_other_way_round() -> None:
+    marked = {
+        call.args[0].value
+        for path in (ROOT / "tests" / "conformance").glob("test_*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "differs"
+        if isinstance(call.args[0], ast.Constant)
+    }
+    page = (ROOT / "docs" / "differences.md").read_text().splitlines()
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in page if line.startswith("|")]
+    named = [row[4].strip(" `") for row in rows[2:] if len(row) == 5]
+    assert len(named) == len(set(named)), "a name has two rows"
+    assert marked == set(named)

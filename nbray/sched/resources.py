@@ -40,13 +40,13 @@ def _units(name: str, number: float) -> int:
     else:
         raise ValueError(f"resource {name!r} is {number}; an amount is a finite number")
     if scaled < 0:
-        raise ValueError(f"resource {name!r} is {number}; an amount is not negative")
+        raise ValueError(f"The quantity of resource {name} cannot be negative, but is {number}")
     if scaled > LARGEST * UNIT:
         raise ValueError(f"resource {name!r} is larger than the largest amount, {LARGEST}")
     units = round(scaled)
     # 0.1 + 0.2 is 0.30000000000000004 and means 0.3: noise of the float is forgiven, a finer fraction is not.
     if abs(scaled - units) > max(1e-6, scaled * 1e-12):
-        raise ValueError(f"resource {name!r} is {number}; the finest fraction is 0.0001")
+        raise ValueError(f"The precision of the fractional quantity of resource {name} cannot go beyond 0.0001, but it is {number}")
     return units
 
 

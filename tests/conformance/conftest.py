@@ -11,6 +11,14 @@ import pytest
 from tests.conformance.subject import ray
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """With Ray itself, a test that is marked `differs("row")` has to fail: a difference that has gone is noticed."""
+    marker = item.get_closest_marker("differs")
+    if marker is not None and ray.__name__ == "ray":
+        # What hangs there is not begun: the time limit of a test is minutes.
+        item.add_marker(pytest.mark.xfail(reason=marker.args[0], strict=True, run=not marker.kwargs.get("hangs")))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def cluster(request: pytest.FixtureRequest) -> Iterator[None]:
     """Two CPUs for the whole module, or what the module says in CLUSTER."""

@@ -31,7 +31,7 @@ def test_bytes_of_memory_keep_every_digit() -> None:
 
 @pytest.mark.parametrize("number", [-1, -0.5, math.nan, math.inf, -math.inf, 1e-9, 0.00001, 1.00005, 10**400, float(LARGEST) * 2])
 def test_an_amount_that_makes_no_sense_is_refused_by_the_name_of_its_resource(number: float) -> None:
-    with pytest.raises(ValueError, match="'alice'"):
+    with pytest.raises(ValueError, match="alice"):
         to_amounts({"CPU": 1, "alice": number})
 
 
