@@ -316,16 +316,24 @@ class LeaseTable:
                     task.use_retry()
                 self.again(task)
 
-    def node_gone(self, node: NodeId, reason: str) -> None:
-        """Every lease and request there is gone; what ran there is retried or fails, what waited asks elsewhere."""
+    def shun(self, node: NodeId) -> list[Lease]:
+        """The node is gone: from now on nothing is pushed or asked there. Returns its leases, for `node_gone`."""
+        gone = []
         for pool in self.pools.values():
             for lease in [x for x in pool.leases.values() if x.node == node]:
                 self._known.pop(lease.worker.process, None)
-                self.lose(lease, lambda task: obituary.node_gone(task, node, reason))
+                self._discard(lease)
+                gone.append(lease)
             for request in [r for r, asked in pool.requests.items() if asked == node]:
                 del pool.requests[request]
                 del self._requests[request]
-            self.pump(pool)
+        return gone
+
+    def node_gone(self, gone: list[Lease], node: NodeId, reason: str) -> None:
+        """What ran there is retried or fails, what waited asks elsewhere."""
+        for lease in gone:
+            self.lose(lease, lambda task: obituary.node_gone(task, node, reason))
+        self.pump_all()
 
     def worker_died(self, death: Death) -> None:
         self._known.pop(death.process, None)

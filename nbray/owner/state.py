@@ -213,8 +213,11 @@ class OwnerState:
         self.tasks.leases.worker_died(death)
 
     def _node_died(self, node: NodeId, reason: str) -> None:
+        # First of all: a task that makes a lost object again would else be pushed to an idle lease of the dead node, at the
+        # price of one more retry. And what ran there goes elsewhere last, when it is known which arguments are lost.
+        gone = self.tasks.leases.shun(node)
         self.objects.node_died(node, reason)
-        self.tasks.leases.node_gone(node, reason)
+        self.tasks.leases.node_gone(gone, node, reason)
 
     def _node_lost(self, event: r.NodeLost) -> None:
         """Our own node: nothing can be asked until `Attached`."""

@@ -376,6 +376,17 @@ def test_lineage_goes_back_as_far_as_copies_are_lost(desk: Desk) -> None:
     assert desk.state.tasks.lineage == 0
 
 
+def test_what_a_node_took_with_it_is_not_made_again_on_an_idle_lease_of_that_node(desk: Desk) -> None:
+    task = desk.submit(retries=2)
+    desk.grant(1, OTHER_NODE)
+    desk.done(task, stored(OTHER_NODE))
+    desk.tell(m.NodeDied(OTHER_NODE, "it crashed"))
+    assert not desk.sent(m.PushTask)
+    assert task.state == r.QUEUED
+    (push,) = desk.grant(2, NODE)
+    assert (push.attempt, task.retries) == (1, 1)
+
+
 def test_a_second_run_that_fails_lets_go_of_its_arguments(desk: Desk) -> None:
     argument = desk.put(stored(OTHER_NODE))
     task = desk.running(needs=[argument])
