@@ -40,6 +40,7 @@ name the facts that they always have. All of them pickle. Ids are hex strings.
 
 from __future__ import annotations
 
+import copyreg
 import os
 import traceback
 import warnings
@@ -71,7 +72,7 @@ class RayError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Not the constructor: subclasses may ask for arguments that only the place of raising has.
-        return _load, (type(self), self.args, self.__dict__.copy())
+        return _load, (type(self), self.args, _with_own_cause(self.__dict__.copy()))
 
 
 def _first_line(doc: str | None) -> str:
@@ -82,7 +83,35 @@ def _load(cls: type[RayError], args: tuple[Any, ...], state: dict[str, Any]) -> 
     error: RayError = _bare(cls)
     error.args = args
     error.__dict__.update(state)
+    if isinstance(cause := state.get("cause"), _OwnReduction):
+        error.cause = cause.error  # type: ignore[attr-defined]  # copied without a pickle
     return error
+
+
+class _OwnReduction:
+    """Stands in a pickle for an exception, which is then written as its own class wants it and loads as itself.
+
+    tblib, which dask imports, registers a reducer of its own for every exception class that there is at that moment. What it
+    writes loads without `__init__` and so loses what built-in classes keep in C (StopIteration.value, ImportError.name).
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.error.__reduce_ex__(protocol)
+
+
+def pickled_as_its_own(error: BaseException) -> Any:
+    """What to pickle in place of `error`, so that no reducer of tblib's gets hold of it; those of the user's own count."""
+    reducer = copyreg.dispatch_table.get(type(error))
+    return _OwnReduction(error) if (getattr(reducer, "__module__", "") or "").split(".")[0] == "tblib" else error
+
+
+def _with_own_cause(state: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(cause := state.get("cause"), BaseException):
+        state["cause"] = pickled_as_its_own(cause)
+    return state
 
 
 def _bare(cls: type[Any], *arguments: Any) -> Any:
@@ -186,7 +215,7 @@ class _Dual:
         return str(self.traceback_str)
 
     def __reduce_ex__(self: Any, _protocol: Any) -> tuple[Any, ...]:
-        return _load_dual, (self.args, {k: v for k, v in self.__dict__.items() if k in self._own})
+        return _load_dual, (self.args, _with_own_cause({k: v for k, v in self.__dict__.items() if k in self._own}))
 
     def __reduce__(self: Any) -> tuple[Any, ...]:
         return self.__reduce_ex__(2)  # type: ignore[no-any-return]

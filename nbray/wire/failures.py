@@ -18,7 +18,7 @@ from typing import Any
 import cloudpickle
 
 from nbray import exceptions
-from nbray.exceptions import PACKAGE_DIRECTORY, RayError, RayTaskError, UnserializableException
+from nbray.exceptions import PACKAGE_DIRECTORY, RayError, RayTaskError, UnserializableException, pickled_as_its_own
 from nbray.ids import short
 from nbray.wire.messages import Failure
 
@@ -208,7 +208,7 @@ def _pickled_without_init(error: BaseException, problem: str) -> tuple[bytes, st
 def _pickled(error: BaseException) -> tuple[bytes, str]:
     """(pickle, ""), or (b"", why not). Loaded once here: whoever waits for the result has no way to ask for another form."""
     try:
-        payload: bytes = cloudpickle.dumps(error)
+        payload: bytes = cloudpickle.dumps(pickled_as_its_own(error))
     except Exception as failure:  # noqa: BLE001 -- user code runs in here
         return b"", f"{type(failure).__name__}: {failure}"
     if len(payload) > PICKLE_LIMIT:

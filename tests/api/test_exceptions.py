@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 import inspect
 import pickle
+from collections.abc import Iterator
 from typing import Any
 
 import cloudpickle
 import pytest
+from tblib import pickling_support
 
 import nbray
 from nbray import exceptions
@@ -19,6 +22,7 @@ from nbray.exceptions import (
     TaskCancelledError,
     WorkerCrashedError,
 )
+from nbray.wire.failures import error_of, failure_of
 
 EVERY = sorted(
     (
@@ -172,6 +176,31 @@ def test_a_dual_error_survives_copies_and_pickle(again: object) -> None:
 def test_attributes_that_live_outside_of_the_instance_dict_are_carried(cause: Exception, attribute: str, value: object) -> None:
     assert getattr(task_error(cause), attribute) == value
     assert getattr(pickle.loads(pickle.dumps(task_error(cause))), attribute) == value
+
+
+@pytest.fixture
+def tblib() -> Iterator[None]:
+    """Its reducers are registered for every exception class, as they are after `import dask.distributed`."""
+    before = copyreg.dispatch_table.copy()
+    pickling_support.install()
+    yield
+    copyreg.dispatch_table.clear()
+    copyreg.dispatch_table.update(before)
+
+
+@pytest.mark.parametrize(
+    ("cause", "attribute", "value"),
+    [(StopIteration(7), "value", 7), (ImportError("no", name="pandas"), "name", "pandas"), (ValueError("x"), "args", ("x",))],
+)
+@pytest.mark.usefixtures("tblib")
+def test_what_tblib_registers_for_exceptions_loses_no_attribute(cause: Exception, attribute: str, value: object) -> None:
+    failure = failure_of(cause, name="f", pid=1, node=b"n" * 8, task=b"t" * 16, attempt=0)
+    for error in (task_error(cause), error_of(failure)):
+        for again in (pickle.loads(pickle.dumps(error)), pickle.loads(cloudpickle.dumps(error)), copy.copy(error)):
+            assert isinstance(again, RayTaskError)
+            assert getattr(again, attribute) == value
+            assert type(again.cause) is type(cause)
+            assert getattr(again.cause, attribute) == value
 
 
 def test_a_class_with_slots_and_a_constructor_of_its_own_is_not_constructed_again() -> None:
