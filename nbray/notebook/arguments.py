@@ -46,6 +46,7 @@ class CellOptions:
     timeout: float | None = None
     retries: int = 0
     on_interrupt: str = "cancel"
+    on_error: str = "snapshot"
     stream: bool = True
     max_output: int = 10**6
     view: str = "card"
@@ -272,6 +273,11 @@ run_args = _group(
         "--on-interrupt",
         choices=["cancel", "detach"],
         help="what the stop button does to the cell's tasks [default: cancel; a second stop kills their workers]",
+    ),
+    argument(
+        "--on-error",
+        choices=["snapshot", "plain"],
+        help="what a failure keeps: its frames with their variables, for %%nbray debug, or its text alone [default: snapshot]",
     ),
 )
 output_args = _group(

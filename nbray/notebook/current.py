@@ -38,6 +38,7 @@ class Notebook:
         self.jobs: deque[Job] = deque(maxlen=JOBS_KEPT)
         self.configured: dict[str, Any] = {}
         self.tag = ""
+        self.failed_at = 0.0  #: when a cell last ended with an error, monotonic seconds
         self.job_tags: set[str] = set()  #: of the running cell, for which its prompt waits
         self.stopped_in = ""  #: the cell whose interrupt a job has dealt with already
         self.titles: dict[str, str] = {}  #: of jobs, for their cards
@@ -80,6 +81,8 @@ class Notebook:
     def end_cell(self, error: BaseException | None) -> None:
         """A cell ends: its output is sent before the prompt; an interrupt cancels what it submitted."""
         self.heartbeat.end()
+        if error is not None:
+            self.failed_at = time.monotonic()
         engine = self._engine
         # The stop button ends an `await` with CancelledError.
         stopped = isinstance(error, KeyboardInterrupt | asyncio.CancelledError) and self.stopped_in != self.tag

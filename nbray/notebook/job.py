@@ -16,11 +16,13 @@ from typing import Any, NamedTuple
 
 from nbray.cards import words
 from nbray.engines.port import Engine
-from nbray.exceptions import GetTimeoutError, TaskCancelledError
+from nbray.exceptions import GetTimeoutError, RayTaskError, TaskCancelledError
 from nbray.notebook import display, told
 from nbray.notebook.plan import Chunk, Plan
-from nbray.notebook.remote_cell import Report
+from nbray.notebook.remote_cell import CellTask, Report
 from nbray.wire.failures import error_of
+
+SNAPSHOT_BYTES = 32 * 2**20  #: of all failures of one job
 
 
 class Failed(NamedTuple):
@@ -54,6 +56,7 @@ class Job:
         self.line_shown = False
         self.released = threading.Event()  #: nobody need wait any more: it settled, or goes on in the background
         self._timer: threading.Timer | None = None
+        self.again: tuple[CellTask, list[Any]] | None = None  #: the task and its objects, for %nbray debug --rerun
         self._shown: list[Any] = []  # the delivered value, once delivered
 
     # -- what a user asks
@@ -66,6 +69,11 @@ class Job:
     def done(self) -> bool:
         """Whether every task has ended."""
         return self._settled.done()
+
+    @property
+    def ended(self) -> float:
+        """When it settled, monotonic seconds."""
+        return self._begun + self.elapsed_s
 
     @property
     def errors(self) -> list[BaseException]:
@@ -226,6 +234,18 @@ class Job:
                 self.failures += [Failed(chunk.items[i], error_of(failure)) for i, failure in sorted(report.failures.items())]
         self.elapsed_s = time.monotonic() - self._begun
         self._state = self._ended_as()
+        if not self.failures:
+            self.again = None
+        self._bound_snapshots()
+
+    def _bound_snapshots(self) -> None:
+        """The first failures keep their frames: those of thousands would be more than a notebook should hold."""
+        left = SNAPSHOT_BYTES
+        for error in self.errors:
+            if isinstance(error, RayTaskError) and error._snapshot:
+                left -= len(error._snapshot)
+                if left < 0:
+                    error._snapshot = b""
 
     def _fetched(self) -> list[Report | BaseException]:
         refs = [chunk.report for chunk in self.chunks]

@@ -121,10 +121,11 @@ class NbrayMagics(Magics):  # type: ignore[misc]
         notebook.router.open(tag, limit=options.max_output, badges=many, held=not options.stream)
         try:
             with engine.cell(tag):
-                chunks, packed = submit(plan, engine, notebook.inputs)
+                sent = submit(plan, engine, notebook.inputs)
         except (TypeError, ValueError, RayError) as error:
             raise told.told(error) from None
-        job = Job(plan, engine, tag, chunks, packed.sent_bytes, begun)
+        job = Job(plan, engine, tag, sent.chunks, sent.packed.sent_bytes, begun)
+        job.again = sent.again
         job.deliver = lambda settled: deliver(settled, notebook.namespace, notebook.inputs)
         notebook.jobs.append(job)
         if options.handle:
@@ -180,6 +181,10 @@ class NbrayMagics(Magics):  # type: ignore[misc]
     def _ended(self, job: Job, *, line: bool = True) -> None:
         """After a job: what its tasks printed, then its card as it stays, or the line."""
         notebook, view = self.notebook, job.plan.options.view
+        if job.failures:  # the inputs of one failed cell are kept, to run it again
+            for other in notebook.jobs:
+                if other is not job and other.done():
+                    other.again = None
         notebook.router.finish(job.tag)
         for note in job.notes:
             notebook.router.show(job.tag, Message("stream", {"name": "stderr", "text": f"nbray: {note}\n"}))

@@ -112,7 +112,15 @@ def _items(options: CellOptions, namespace: dict[str, Any]) -> list[Any] | None:
         raise told(error) from None
 
 
-def submit(plan: Plan, engine: Engine, store: InputStore) -> tuple[list[Chunk], Packed]:
+class Sent(NamedTuple):
+    """A cell on its way. `again` is its task and the objects sent beside it, to run it once more here."""
+
+    chunks: list[Chunk]
+    packed: Packed
+    again: tuple[CellTask, list[ObjectRef[Any]]] | None
+
+
+def submit(plan: Plan, engine: Engine, store: InputStore) -> Sent:
     """Send the cell's tasks. The caller has entered `engine.cell(tag)`.
 
     Raises TypeError for an input that does not pickle, ValueError for an amount that cannot be.
@@ -133,11 +141,12 @@ def submit(plan: Plan, engine: Engine, store: InputStore) -> tuple[list[Chunk], 
         strong=frozenset(plan.options.inputs or ()),
         item=plan.options.each[0] if plan.options.each else "",
         sources=packed.sources,
+        snapshot=plan.options.on_error == "snapshot",
     )
     objects = [*packed.arrays, *packed.bound.values()]
     if place.actor is not None:
-        return _submit_to_actor(plan, place, task, objects), packed
-    return _submit_tasks(plan, place, task, objects, packed), packed
+        return Sent(_submit_to_actor(plan, place, task, objects), packed, None)
+    return Sent(_submit_tasks(plan, place, task, objects, packed), packed, (task, objects))
 
 
 def _submit_to_actor(plan: Plan, place: Place, task: CellTask, objects: Sequence[Any]) -> list[Chunk]:

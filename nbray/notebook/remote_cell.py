@@ -17,6 +17,7 @@ import linecache
 import os
 import sys
 import time
+import types
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +33,7 @@ from nbray.wire.messages import Failure
 SHOWN = "__nbray_shown__"
 KEPT = "_nbray_cell_namespace"  #: the actor's attribute that holds the namespace of `--on ACTOR` cells
 READ_ONLY = "read-only"
+SNAPSHOTS_PER_TASK = 3  #: of the failed items of one task; taking one may last two seconds
 
 
 class CellTask(NamedTuple):
@@ -51,6 +53,7 @@ class CellTask(NamedTuple):
     strong: frozenset[str] = frozenset()  #: inputs that win over what an actor's namespace has
     item: str = ""  #: the name of `--each`
     sources: dict[str, str] = {}  #: other cells, whose functions this one may call
+    snapshot: bool = False  #: keep the frames of a failure, for %nbray debug
 
 
 class Report(NamedTuple):
@@ -82,7 +85,7 @@ class Unshippable(NamedTuple):
 def run_cell(task: CellTask, *objects: Any) -> tuple[Any, ...]:
     """Run `task` in a namespace of its own. Raises what the cell raises."""
     started, begun = time.time(), time.perf_counter()
-    namespace, inputs = _namespace(task, objects, {})
+    namespace, inputs = namespace_of(task, objects, {})
     shown = _executed(task, namespace)
     return _results(task, namespace, inputs, shown, (started, begun))
 
@@ -103,7 +106,7 @@ def run_items(task: CellTask, items: Sequence[Any], *objects: Any) -> tuple[Any,
         try:
             report, last, *outputs = _run_item(task, item, objects, (started, begun))
         except Exception as error:  # noqa: BLE001 -- whatever the cell raises for this item
-            failures[i] = _failure(error, task)
+            failures[i] = _failure(error, task, snapshot=len(failures) < SNAPSHOTS_PER_TASK)
             last, outputs = None, [None] * len(task.outputs)
         else:
             reports.append(report)
@@ -114,7 +117,7 @@ def run_items(task: CellTask, items: Sequence[Any], *objects: Any) -> tuple[Any,
 
 
 def _run_item(task: CellTask, item: Any, objects: Sequence[Any], clock: tuple[float, float]) -> tuple[Any, ...]:
-    namespace, inputs = _namespace(task, objects, {task.item: item})
+    namespace, inputs = namespace_of(task, objects, {task.item: item})
     shown = _executed(task, namespace)
     return _results(task, namespace, inputs, shown, clock)
 
@@ -124,13 +127,13 @@ def run_in_actor(actor: Any, task: CellTask, *objects: Any) -> tuple[Any, ...]:
     started, begun = time.time(), time.perf_counter()
     kept: dict[str, Any] = actor.__dict__.setdefault(KEPT, {})
     before = {name: value for name, value in kept.items() if name not in task.strong}
-    namespace, inputs = _namespace(task, objects, {"self": actor}, kept)
+    namespace, inputs = namespace_of(task, objects, {"self": actor}, kept)
     namespace.update(before)
     shown = _executed(task, namespace)
     return _results(task, namespace, inputs, shown, (started, begun))
 
 
-def _namespace(
+def namespace_of(
     task: CellTask, objects: Sequence[Any], extra: dict[str, Any], kept: dict[str, Any] | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The globals that the cell runs in, and the inputs that they were made from."""
@@ -153,15 +156,8 @@ def _namespace(
 
 def _executed(task: CellTask, namespace: dict[str, Any]) -> Any:
     """Run the code; the value of its last expression, or None."""
-    for filename, source in {**task.sources, task.filename: task.source}.items():
-        remember_source(filename, source)
-    tree = ast.parse(task.code, task.filename)
-    if task.shows:
-        last = tree.body[-1]
-        assert isinstance(last, ast.Expr)
-        tree.body[-1] = ast.copy_location(ast.Assign([ast.Name(SHOWN, ast.Store())], last.value), last)
-        ast.fix_missing_locations(tree)
-    code = compile(tree, task.filename, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    _nbray_snapshot = task.snapshot  # wire/snapshots.py looks for it in the traceback
+    code = compiled(task)
     try:
         if code.co_flags & inspect.CO_COROUTINE:
             asyncio.run(eval(code, namespace))  # running the user's cell is what this is for
@@ -174,6 +170,21 @@ def _executed(task: CellTask, namespace: dict[str, Any]) -> Any:
     finally:
         _show_figures()
     return namespace.pop(SHOWN, None)
+
+
+def compiled(task: CellTask) -> types.CodeType:
+    """The cell's code, which leaves the value of its last expression in SHOWN."""
+    for filename, source in {**task.sources, task.filename: task.source}.items():
+        remember_source(filename, source)
+    tree = ast.parse(task.code, task.filename)
+    if task.shows:
+        last = tree.body[-1]
+        assert isinstance(last, ast.Expr)
+        tree.body[-1] = ast.copy_location(ast.Assign([ast.Name(SHOWN, ast.Store())], last.value), last)
+        ast.fix_missing_locations(tree)
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    code: types.CodeType = compile(tree, task.filename, "exec", flags=flags, dont_inherit=True)
+    return code
 
 
 def _show_figures() -> None:
@@ -238,10 +249,12 @@ def why_not(value: Any, name: str, error: Exception) -> str:
     return f"{path_to_culprit(value, name)}: {said[0]}"
 
 
-def _failure(error: Exception, task: CellTask) -> Failure:
+def _failure(error: Exception, task: CellTask, *, snapshot: bool) -> Failure:
     facts = session.current().facts()
     name = facts.task_name or task.filename
-    return failure_of(error, name=name, pid=os.getpid(), node=facts.node, task=facts.task or b"", attempt=facts.attempt)
+    return failure_of(
+        error, name=name, pid=os.getpid(), node=facts.node, task=facts.task or b"", attempt=facts.attempt, snapshot=snapshot
+    )
 
 
 def _merged(reports: list[Report], failures: dict[int, Failure], clock: tuple[float, float]) -> Report:

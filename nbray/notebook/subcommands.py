@@ -16,7 +16,7 @@ import nbray
 from nbray import session
 from nbray.cards import words
 from nbray.columns import Filter
-from nbray.notebook import display
+from nbray.notebook import debugging, display
 from nbray.notebook.arguments import (
     DEFAULTS,
     NOT_CONFIGURABLE,
@@ -86,6 +86,7 @@ class Subcommands:
             "objects": (self.objects, "objects that this notebook holds references to"),
             "cancel": (self.cancel, "cancel the last job, a handle, or all: [NAME|all] [--force]"),
             "logs": (self.logs, "the ends of log files: [PART OF NAME] [-n LINES]"),
+            "debug": (self.debug, "frames and variables of a task that failed: [NAME] [--item K] [--rerun] [-c COMMAND]"),
             "last": (self.last, "the handle of the last %%remote cell"),
             "config": (self.config, "defaults for the options of %%remote"),
         }
@@ -107,7 +108,7 @@ class Subcommands:
 
     def options(self, word: str) -> list[str]:
         """The options that a word takes, for completion."""
-        taking: dict[str, Any] = {"config": config, "init": init, "cancel": cancel, "logs": logs}
+        taking: dict[str, Any] = {"config": config, "init": init, "cancel": cancel, "logs": logs, "debug": debugging.debug}
         return option_names(taking[word]) if word in taking else []
 
     # -- looking
@@ -179,6 +180,9 @@ class Subcommands:
             self._show(display.facts(str(path), {}))
             text = "\n".join(path.read_text(errors="replace").splitlines()[-given["lines"] :])
             self._say(text + "\n" if text else "(empty)\n")
+
+    def debug(self, rest: str) -> None:
+        debugging.run(self.notebook, rest)
 
     def last(self, rest: str) -> Job:
         _nothing("last", rest)

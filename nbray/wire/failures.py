@@ -21,6 +21,7 @@ from nbray import exceptions
 from nbray.exceptions import PACKAGE_DIRECTORY, RayError, RayTaskError, UnserializableException, pickled_as_its_own
 from nbray.ids import short
 from nbray.wire.messages import Failure
+from nbray.wire.snapshots import asked, taken
 
 FRAMES = 400  #: of one traceback; the innermost are kept
 TEXT_LIMIT = 100_000  #: characters of one traceback; its middle is cut
@@ -41,10 +42,12 @@ def failure_of(
     actor_repr: str | None = None,
     actor_id: str | None = None,
     ip: str = "127.0.0.1",
+    snapshot: bool = True,
 ) -> Failure:
     """What `error`, raised by user code in the task `name`, looks like to whoever gets its result. Never raises.
 
-    `attempt` counts from 0. `actor_repr` is the repr of the actor instance, for its methods.
+    `attempt` counts from 0. `actor_repr` is the repr of the actor instance, for its methods. `snapshot` False: none is taken,
+    whoever asks for one.
     """
     who = _header(name, pid=pid, ip=ip, node=node, task=task, attempt=attempt, actor_repr=actor_repr, actor_id=actor_id)
     type_name, message = _type_name(error), _text_of(error)
@@ -57,7 +60,8 @@ def failure_of(
         fields["actor_id"] = actor_id
     if problem:
         fields["not_serializable"] = problem
-    return Failure("RayTaskError", type_name, message, _remote_traceback(error, who), payload, fields)
+    frames = taken(error) if snapshot and asked(error) else b""
+    return Failure("RayTaskError", type_name, message, _remote_traceback(error, who), payload, fields, frames)
 
 
 def system_failure(kind: str, message: str, **fields: Any) -> Failure:
@@ -81,14 +85,17 @@ def dependency_failure(failure: Failure, name: str) -> Failure:
         type_name, payload = f"nbray.exceptions.{failure.kind}", b""
         kept = {"cause_kind": failure.kind, "cause_fields": dict(failure.fields)}
     text = f"nbray::{name}()\n{DEPENDENCY_FAILED}\n{inner}"
-    return Failure("RayTaskError", type_name, failure.message, text, payload, {**kept, "name": name})
+    return Failure("RayTaskError", type_name, failure.message, text, payload, {**kept, "name": name}, failure.snapshot)
 
 
 def error_of(failure: Failure) -> BaseException:
     """The exception to raise for `failure`. Never raises itself."""
     facts = {k: _readable(v) for k, v in failure.fields.items()}
     if failure.kind == "RayTaskError":
-        return _task_error(failure, facts).as_instanceof_cause()
+        error = _task_error(failure, facts)
+        if failure.snapshot:
+            error._snapshot = failure.snapshot
+        return error.as_instanceof_cause()
     cls = getattr(exceptions, failure.kind, None)
     if not (isinstance(cls, type) and issubclass(cls, RayError)):
         return exceptions.RaySystemError(f"{failure.kind}: {failure.message}", **facts)

@@ -59,7 +59,8 @@ class Failure(Record, frozen=True, array_like=True, gc=False):
     """Why an object will never have a value. `kind` names a class in nbray/exceptions.py.
 
     `pickle` is the user's exception where there is one and it pickles; the texts are always there, so that an exception
-    which cannot be loaded still explains itself. `fields` are the error's facts (pid, node, signal, attempt ...).
+    which cannot be loaded still explains itself. `fields` are the error's facts (pid, node, signal, attempt ...). `snapshot` is
+    what wire/snapshots.py took of the frames, where that was asked for.
     """
 
     kind: Text
@@ -68,6 +69,7 @@ class Failure(Record, frozen=True, array_like=True, gc=False):
     traceback: str = ""
     pickle: Payload = b""
     fields: dict[str, Any] = {}
+    snapshot: Payload = b""
 
 
 class Held(Record, frozen=True, array_like=True, gc=False):
