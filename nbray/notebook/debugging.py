@@ -64,6 +64,7 @@ def run(notebook: Notebook, line: str) -> None:
                 f"{words[0]} is no job's handle, no exception and no command; commands are: where, up, down, p, list, locals"
             )
         commands = [" ".join(words), *commands]
+    commands = [part.strip() for command in commands for part in command.split(";;")]
     target = _target(notebook, named, given.get("item"))
     if given.get("rerun"):
         rerun(target, commands or None)

@@ -100,7 +100,7 @@ def test_one_of_many_items_is_chosen_by_its_number(kernel: Kernel) -> None:
 
 def test_rerun_stops_at_the_first_line_and_where_it_raises(kernel: Kernel) -> None:
     kernel.ok("base = 10")
-    kernel.run("%%remote --each k=[2, 1, 0] --handle again\nx = base - 10 + k\ny = 1 / x")
+    kernel.run("%%remote --each k=[2,1,0] --handle again\nx = base - 10 + k\ny = 1 / x")
     kernel.ok("base = 99")  # the inputs are those of the failure
     shown = kernel.ok('%nbray debug again --rerun -c "next" -c "p x" -c "continue" -c "p (x, k)"').stdout
     assert "(2)<module>()" in shown
