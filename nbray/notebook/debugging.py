@@ -78,7 +78,8 @@ def run(notebook: Notebook, line: str) -> None:
 
 def _options_first(line: str) -> str:
     """`NAME --item 3 p x` with its options in front: argparse takes words in one piece only."""
-    options, words = [], []
+    options: list[str] = []
+    words: list[str] = []
     parts = iter(arg_split(line, strict=False))
     for part in parts:
         if part in {"-c", "--command", "--item"}:

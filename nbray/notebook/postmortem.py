@@ -7,11 +7,11 @@ here from what travelled. What would run the task on is refused in words.
 from __future__ import annotations
 
 import builtins
-import pdb  # noqa: T100 -- this is the debugger
 import pickle
 from collections.abc import Iterable
 from typing import Any
 
+from IPython.core.debugger import OldPdb  # a kernel replaces `pdb.Pdb` by IPython's, which looks at real frames
 from IPython.core.error import StdinNotImplementedError
 
 from nbray.wire.snapshots import Frame, Snapshot, Value
@@ -92,7 +92,7 @@ class SeenFrame:
         return self.taken.lines[at] if 0 <= at < len(self.taken.lines) else ""
 
 
-class SnapshotPdb(pdb.Pdb):
+class SnapshotPdb(OldPdb):  # type: ignore[misc]
     """pdb's commands for looking: up, down, where, list, p, pp, locals, whatis, any expression, quit."""
 
     def __init__(self, snapshot: Snapshot, again: str) -> None:

@@ -59,6 +59,7 @@ GIVEN = [
     ("--timeout 2m", "timeout", 120.0),
     ("--retries -1", "retries", -1),
     ("--on-interrupt detach", "on_interrupt", "detach"),
+    ("--on-error plain", "on_error", "plain"),
     ("--stream", "stream", True),
     ("--no-stream", "stream", False),
     ("--max-output 10k", "max_output", 10_000),

@@ -103,6 +103,7 @@ def test_rerun_stops_at_the_first_line_and_where_it_raises(kernel: Kernel) -> No
     kernel.run("%%remote --each k=[2,1,0] --handle again\nx = base - 10 + k\ny = 1 / x")
     kernel.ok("base = 99")  # the inputs are those of the failure
     shown = kernel.ok('%nbray debug again --rerun -c "next" -c "p x" -c "continue" -c "p (x, k)"').stdout
+    shown = plain(shown)
     assert "(2)<module>()" in shown
     assert "ZeroDivisionError: division by zero" in shown
     assert "(0, 0)" in shown
