@@ -138,7 +138,7 @@ class RayTaskError(RayError):
     ip: str | None = None
     actor_repr: str | None = None
     actor_id: str | None = None
-    _snapshot: bytes = b""  #: the task's frames (wire/snapshots.py), where they were asked for
+    _snapshot: bytes = b""  #: the task's frames (worker/snapshots.py), where they were asked for
 
     def __init__(
         self,

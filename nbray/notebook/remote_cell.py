@@ -29,6 +29,7 @@ from nbray.notebook.shell import CellShell
 from nbray.serializability import path_to_culprit
 from nbray.wire.failures import failure_of
 from nbray.wire.messages import Failure
+from nbray.worker.snapshots import snapshot_of
 
 SHOWN = "__nbray_shown__"
 KEPT = "_nbray_cell_namespace"  #: the actor's attribute that holds the namespace of `--on ACTOR` cells
@@ -156,7 +157,7 @@ def namespace_of(
 
 def _executed(task: CellTask, namespace: dict[str, Any]) -> Any:
     """Run the code; the value of its last expression, or None."""
-    _nbray_snapshot = task.snapshot  # wire/snapshots.py looks for it in the traceback
+    _nbray_snapshot = task.snapshot  # worker/snapshots.py looks for it in the traceback
     code = compiled(task)
     try:
         if code.co_flags & inspect.CO_COROUTINE:
@@ -253,7 +254,13 @@ def _failure(error: Exception, task: CellTask, *, snapshot: bool) -> Failure:
     facts = session.current().facts()
     name = facts.task_name or task.filename
     return failure_of(
-        error, name=name, pid=os.getpid(), node=facts.node, task=facts.task or b"", attempt=facts.attempt, snapshot=snapshot
+        error,
+        name=name,
+        pid=os.getpid(),
+        node=facts.node,
+        task=facts.task or b"",
+        attempt=facts.attempt,
+        snapshot=snapshot_of(error) if snapshot else b"",
     )
 
 

@@ -21,7 +21,6 @@ from nbray import exceptions
 from nbray.exceptions import PACKAGE_DIRECTORY, RayError, RayTaskError, UnserializableException, pickled_as_its_own
 from nbray.ids import short
 from nbray.wire.messages import Failure
-from nbray.wire.snapshots import asked, taken
 
 FRAMES = 400  #: of one traceback; the innermost are kept
 TEXT_LIMIT = 100_000  #: characters of one traceback; its middle is cut
@@ -42,12 +41,12 @@ def failure_of(
     actor_repr: str | None = None,
     actor_id: str | None = None,
     ip: str = "127.0.0.1",
-    snapshot: bool = True,
+    snapshot: bytes = b"",
 ) -> Failure:
     """What `error`, raised by user code in the task `name`, looks like to whoever gets its result. Never raises.
 
-    `attempt` counts from 0. `actor_repr` is the repr of the actor instance, for its methods. `snapshot` False: none is taken,
-    whoever asks for one.
+    `attempt` counts from 0. `actor_repr` is the repr of the actor instance, for its methods. `snapshot` is its frames,
+    where the worker took them.
     """
     who = _header(name, pid=pid, ip=ip, node=node, task=task, attempt=attempt, actor_repr=actor_repr, actor_id=actor_id)
     type_name, message = _type_name(error), _text_of(error)
@@ -60,8 +59,7 @@ def failure_of(
         fields["actor_id"] = actor_id
     if problem:
         fields["not_serializable"] = problem
-    frames = taken(error) if snapshot and asked(error) else b""
-    return Failure("RayTaskError", type_name, message, _remote_traceback(error, who), payload, fields, frames)
+    return Failure("RayTaskError", type_name, message, _remote_traceback(error, who), payload, fields, snapshot)
 
 
 def system_failure(kind: str, message: str, **fields: Any) -> Failure:

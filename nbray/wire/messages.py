@@ -60,7 +60,7 @@ class Failure(Record, frozen=True, array_like=True, gc=False):
 
     `pickle` is the user's exception where there is one and it pickles; the texts are always there, so that an exception
     which cannot be loaded still explains itself. `fields` are the error's facts (pid, node, signal, attempt ...). `snapshot` is
-    what wire/snapshots.py took of the frames, where that was asked for.
+    what worker/snapshots.py took of the frames, where that was asked for.
     """
 
     kind: Text

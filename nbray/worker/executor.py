@@ -35,6 +35,7 @@ from nbray.worker.generators import Generators
 from nbray.worker.output import Source
 from nbray.worker.returns import several
 from nbray.worker.share import Share
+from nbray.worker.snapshots import snapshot_of
 
 _Push = m.PushTask | m.PushCall
 #: A result waits this long for the next one, when the next task has been sent already.
@@ -283,8 +284,9 @@ class Executor:
         if self.actor is not None:
             names = {"actor_repr": self.actor.title(), "actor_id": self.actor.id.hex()}
         failure = failure_of(
-            error, name=push.name, pid=self.engine.pid, node=self.runtime.me.node, task=push.task, attempt=push.attempt, **names
-        )
+            error, name=push.name, pid=self.engine.pid, node=self.runtime.me.node, task=push.task, attempt=push.attempt,
+            snapshot=snapshot_of(error), **names,
+        )  # fmt: skip
         return [m.Value(failure=failure)], not isinstance(error, RayTaskError) or error.cause is not None
 
     def cancelled(self, push: _Push) -> list[m.Value]:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from nbray import exceptions
-from nbray.wire import snapshots
 from nbray.wire.failures import error_of, failure_of
 from nbray.wire.messages import Failure
-from nbray.wire.snapshots import Frame, Value, asked, read, taken
+from nbray.wire.snapshots import Frame, Value, read
+from nbray.worker import snapshots
+from nbray.worker.snapshots import asked, snapshot_of, taken
 
 SCALE = 3
 
@@ -128,7 +129,7 @@ def test_a_repr_that_raises_harms_nothing() -> None:
 def test_it_is_taken_where_a_frame_of_ours_or_the_environment_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     error = raised(outer, 1)
     assert not asked(error)
-    assert failure_of(error, name="f", pid=1, node=b"n", task=b"t", attempt=0).snapshot == b""
+    assert snapshot_of(error) == b""
     monkeypatch.setenv("NBRAY_ON_ERROR", "snapshot")
     assert asked(error)
     monkeypatch.delenv("NBRAY_ON_ERROR")
@@ -140,7 +141,8 @@ def test_it_is_taken_where_a_frame_of_ours_or_the_environment_asks(monkeypatch: 
 
 def test_it_travels_with_the_error_and_a_task_that_passes_it_on_adds_its_own_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NBRAY_ON_ERROR", "snapshot")
-    failure = failure_of(raised(inner, [1]), name="f", pid=1, node=b"n", task=b"t", attempt=0)
+    first = raised(inner, [1])
+    failure = failure_of(first, name="f", pid=1, node=b"n", task=b"t", attempt=0, snapshot=snapshot_of(first))
     error = error_of(failure)
     assert isinstance(error, ZeroDivisionError)
     again = pickle.loads(pickle.dumps(error))
