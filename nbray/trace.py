@@ -42,6 +42,7 @@ class TraceRecord(msgspec.Struct, array_like=True, gc=False):
     actor: bytes = b""  #: of a call
     line: str = ""  #: where it was submitted
     function: str = ""  #: where the task goes by another name
+    demand: dict[str, int] = {}  #: what it was given of its node while it ran, in units of sched.resources.UNIT; none for calls
 
 
 _encode = msgspec.msgpack.Encoder().encode

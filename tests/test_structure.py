@@ -51,7 +51,9 @@ LAYERS = [
     }
     | {"nbray", "strategies"},
     {"cards"},
-    {"notebook", "server", "util", "state", "experimental", "testing", "job_submission"},
+    {"testing"},
+    {"planning"},
+    {"notebook", "server", "util", "state", "experimental", "job_submission"},
     {"cli", "cli_actors", "cli_jobs", "cli_logs", "cli_state", "cli_tables", "__main__"},
 ]
 ROLES = {"head", "node", "owner"}
@@ -81,6 +83,10 @@ IMPURE_ALLOWED = {"ids": {"os"}, "config": {"os"}, "exceptions": {"os"}}
 FUNCTION_IMPORTS: dict[tuple[str, str], str] = {
     ("nbray", "notebook"): "IPython is imported when a notebook loads the extension, never by a script's `import nbray`",
     ("connection", "engines.connecting"): "an engine brings zmq and numpy, and `import nbray` is in every notebook's first cell",
+    (
+        "notebook",
+        "planning",
+    ): "a plan brings every machine and the simulator; loading the extension is in every notebook's first cell",
     ("store.arena", "store.views"): "views need numpy: 25 MB that a node daemon does without",
 }
 

@@ -31,12 +31,12 @@ ROW, GAP, WIDTH = 12, 2, 960
 FLAW = 4  #: the red line under failures
 
 
-def page(snapshot: dict[str, Any], spans: Spans) -> str:
-    """The card of a finished run."""
+def page(snapshot: dict[str, Any], spans: Spans, plan: dict[str, Any] | None = None) -> str:
+    """The card of a finished run. `plan`: what `planning.grid` says of it."""
     state = snapshot["state"]
     sign, _, facts = words.line(snapshot).partition(" · ")
     head = f'<span style="color:{STATE_COLOURS[state]}">{html.escape(sign)}</span> · {html.escape(facts)}'
-    inside = [_bar(snapshot), _timeline(snapshot, spans), _names(snapshot), _errors(snapshot)]
+    inside = [_bar(snapshot), _timeline(snapshot, spans), _names(snapshot), _errors(snapshot), _plan(plan)]
     body = "".join(part for part in inside if part)
     summary = f'<summary style="cursor:pointer;color:{MUTED};font-size:85%">{head}</summary>'
     label = html.escape(f"nbray run {snapshot['title']}")
@@ -153,3 +153,22 @@ def _errors(snapshot: dict[str, Any]) -> str:
     times = ((error["text"], f" ×{error['count']:,}" if error["count"] > 1 else "") for error in snapshot["errors"])
     items = "".join(f"<li>{html.escape(text)}{often}</li>" for text, often in times)
     return f'<ul style="font-size:85%;color:{STATE_COLOURS["failed"]};margin:4px 0">{items}</ul>' if items else ""
+
+
+def _plan(plan: dict[str, Any] | None) -> str:
+    """Seconds by cores and nodes, as a table."""
+    if plan is None:
+        return ""
+    style = 'style="text-align:left;padding:1px 12px 1px 0"'
+    head = "".join(f'<th scope="col" {style}>{words.count_text(cores, "core")}</th>' for cores in plan["cores"])
+    rows = ""
+    for nodes, row in zip(plan["nodes"], plan["seconds"], strict=True):
+        cells = "".join(f"<td {style}>{'' if value is None else words.seconds_text(value)}</td>" for value in row)
+        rows += f'<tr><th scope="row" {style}>{words.count_text(nodes, "node")} of</th>{cells}</tr>'
+    notes = "<br>".join(html.escape(note) for note in plan["notes"])
+    return (
+        f'<div style="color:{MUTED};font-size:85%;margin-top:6px">Plan: how long it would take elsewhere</div>'
+        f'<table style="font-size:85%;border-top:1px solid {BORDER}"><thead><tr><td></td>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
+        f'<div style="color:{MUTED};font-size:85%">{notes}</div>'
+    )

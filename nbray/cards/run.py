@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any
 
 from nbray.cards import verdict
-from nbray.cards.spans import Spans
+from nbray.cards.spans import MOST, Spans
 from nbray.engines.port import CellProgress, NameCount
 from nbray.trace import TraceRecord
 
@@ -43,6 +43,7 @@ class Run:
         self.totals: dict[str, Total] = {}
         self.errors: Counter[str] = Counter()
         self.recent: list[TraceRecord] = []
+        self.records: list[TraceRecord] = []  #: all, up to spans.MOST; whoever has made a graph of them empties it
         self.notice = ""  #: why nothing moves, in words
         self.moved = (0, 0)  #: bytes sent and received, where known
         self.most_running = 0
@@ -54,6 +55,7 @@ class Run:
         self.most_running = max(self.most_running, sum(count.running for count in self.names.values()))
         if progress.records:
             self.notice = ""
+            self.records += progress.records[: max(0, MOST - len(self.records))]
         for record in progress.records:
             self._ended(record)
         del self.recent[:-RECENT]

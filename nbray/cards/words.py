@@ -59,8 +59,8 @@ def line(snapshot: dict[str, Any]) -> str:
     return " · ".join(part for part in [*parts, snapshot["verdict"] or snapshot["notice"]] if part)
 
 
-def text(snapshot: dict[str, Any]) -> str:
-    """The whole card as text: the line, and what each name and each error came to."""
+def text(snapshot: dict[str, Any], plan: dict[str, Any] | None = None) -> str:
+    """The whole card as text: the line, and what each name and each error came to, and what the plan says."""
     lines = [line(snapshot)]
     if len(snapshot["names"]) > 1:
         width = max(len(row["name"]) for row in snapshot["names"])
@@ -68,4 +68,6 @@ def text(snapshot: dict[str, Any]) -> str:
             mean = "" if row["mean_s"] is None else f", {seconds_text(row['mean_s'])} each"
             lines.append(f"  {row['name']:<{width}}  {counts_text(row)}{mean}")
     lines += [f"  {error['text']}" + (f"  ×{error['count']:,}" if error["count"] > 1 else "") for error in snapshot["errors"][:5]]
+    if plan is not None:
+        lines.append(f"  {plan['sentence']}")
     return "\n".join(lines)

@@ -19,6 +19,7 @@ def record_of(done: r.Finished, owner: OwnerState) -> TraceRecord:
         done.task.submitted_ns, 0, done.started_ns, done.ended_ns, time.time_ns(), done.cpu_ns,
         [h.object for h in done.task.needs or []], push.returns, detail,
         push.actor if isinstance(push, m.PushCall) else b"", done.task.line, _function_of(push, owner),
+        {} if done.task.shape is None else done.task.shape.amounts,
     )  # fmt: skip
 
 

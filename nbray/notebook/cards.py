@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbray.cards import page, words
 from nbray.cards.lineage import Lineage
@@ -20,11 +21,15 @@ from nbray.engines.port import Engine
 from nbray.notebook.stream import Message
 from nbray.trace import chrome_events
 
+if TYPE_CHECKING:
+    from nbray.planning import Graph
+
 APPEARS_AFTER_S = 0.3
 PERIOD_S = 0.25
 SAVED_SPANS = 3000  #: in the JSON of a static card: 57 kB
 SAVED_TASKS = 50
 SENT_SPANS = 20_000  #: in one message
+PLANNABLE = 20  #: cells whose graphs are kept for %nbray plan
 MIME = "application/vnd.nbray.run.v1+json"
 
 Show = Callable[[str, Message], None]
@@ -46,6 +51,8 @@ class Card:
         self._number = 0
         self._sent = 0
         self._last: dict[str, Any] = {}
+        self._graph: Graph | None = None
+        self._plan: dict[str, Any] | None = None
 
     @property
     def display_id(self) -> str:
@@ -104,6 +111,33 @@ class Card:
         """What ran, in Chrome's trace format, which Perfetto opens."""
         return chrome_events([record for record in self.engine.trace() if record["cell"] == self.tag])
 
+    def graph(self) -> Graph:
+        """The tasks that have ended, for a forecast."""
+        with self._lock:
+            if self._graph is not None:
+                return self._graph
+            records = self.run.records.copy()
+        from nbray.planning import MOST_TASKS, folded, graph_of
+
+        graph = folded(graph_of(records), MOST_TASKS)
+        with self._lock:
+            if self.over and self._graph is None:
+                self._graph, self.run.records = graph, []
+        return graph
+
+    def plan(self) -> dict[str, Any]:
+        """What the cell would take elsewhere. Raises ValueError while no task has ended."""
+        from nbray.planning import grid
+
+        return self._plan or grid(self.graph())
+
+    def keep_plan(self) -> None:
+        """The run is over: its forecast joins what stays in the page."""
+        if not self.shown or not self.graph().tasks:
+            return
+        self._plan = self.plan()
+        self._display("update_display_data", self._static(time.time_ns()))
+
     def _send(self, snapshot: dict[str, Any], first: int, last: int) -> None:
         self._number += 1
         message = {"number": self._number, "snapshot": snapshot, "first": first, "last": last}
@@ -132,8 +166,12 @@ class Card:
     def _static(self, now_ns: int) -> dict[str, Any]:
         snapshot = self.run.snapshot(now_ns)
         spans, tasks = self.run.spans.chosen(SAVED_SPANS), self.run.latest()[:SAVED_TASKS]
-        saved = {**snapshot, "span_data": spans, "tasks": tasks, "lineage": self.lineage({})}
-        return {"text/plain": words.text(snapshot), "text/html": page.page(snapshot, self.run.spans), MIME: saved}
+        saved = {**snapshot, "span_data": spans, "tasks": tasks, "lineage": self.lineage({}), "plan": self._plan}
+        return {
+            "text/plain": words.text(snapshot, self._plan),
+            "text/html": page.page(snapshot, self.run.spans, self._plan),
+            MIME: saved,
+        }
 
     def _display(self, kind: str, data: dict[str, Any]) -> None:
         self._show(self.tag, Message(kind, {"data": data, "metadata": {}, "transient": {"display_id": self.display_id}}))
@@ -156,6 +194,8 @@ class Desk:
         self.title: Callable[[str], str] = lambda tag: tag
         self.cards: dict[str, Card] = {}  #: live ones, by tag
         self.lineage = Lineage()
+        self.ended: dict[str, Card] = {}  #: the latest PLANNABLE, by title
+        self._unplanned: deque[Card] = deque()
         self._engine: Engine | None = None
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -213,7 +253,20 @@ class Desk:
             return False
         card.run.moved = moved
         card.finish(time.time_ns(), state)
+        self.ended.pop(card.run.title, None)
+        self.ended[card.run.title] = card
+        if len(self.ended) > PLANNABLE:
+            del self.ended[next(iter(self.ended))]
+        with self._wake:
+            self._unplanned.append(card)
+            self._wake.notify()
         return card.shown
+
+    def find(self, title: str = "") -> Card | None:
+        """The card of a cell, running or over, by its title; without one the latest that is over."""
+        running = next((card for card in self.cards.values() if title and card.run.title == title), None)
+        ended = self.ended.get(title) if title else next(reversed(self.ended.values()), None)
+        return running or ended
 
     def close(self) -> None:
         """Every card becomes static, and the thread ends."""
@@ -230,12 +283,14 @@ class Desk:
     def _serve(self) -> None:
         while not self._closed:
             with self._wake:
-                if not self.cards:
-                    self._wake.wait()
-                else:
+                if self.cards:
                     self._wake.wait(PERIOD_S)
+                elif not self._unplanned:
+                    self._wake.wait()
             for card in list(self.cards.values()):
                 self._turn(card, time.time_ns())
+            if self._unplanned and not self._closed:
+                self._unplanned.popleft().keep_plan()
 
     def _turn(self, card: Card, now_ns: int) -> None:
         card.refresh(now_ns)

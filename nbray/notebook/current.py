@@ -119,6 +119,7 @@ class Notebook:
             "objects": lambda: held_objects(self.namespace, card.engine),
             "release": lambda names: release(self.namespace, names),
             "perfetto": card.chrome_trace,
+            "plan": card.plan,
         }
         if job is not None and not job.plan.options.background:
             card.can_background = True

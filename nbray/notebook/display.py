@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nbray import session
 from nbray.actors import ActorHandle
-from nbray.cards.page import STATE_COLOURS
-from nbray.cards.words import SIGNS, bytes_text
+from nbray.cards.page import PALETTE, STATE_COLOURS
+from nbray.cards.words import SIGNS, bytes_text, count_text, seconds_text
 from nbray.exceptions import RayError
 from nbray.refs import ObjectRef
+
+if TYPE_CHECKING:
+    from nbray.planning import Forecast
 
 Bundle = dict[str, str]  #: mime type -> text
 MUTED = "color:var(--jp-ui-font-color2,#666)"
@@ -46,6 +49,28 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
     return {
         "text/plain": "\n".join([title, *lines]),
         "text/html": f"<table><caption>{html.escape(title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>",
+    }
+
+
+def plan(title: str, told: Forecast) -> Bundle:
+    """A forecast: a row for each number of cores, with a bar as long as the time, and what else there is to know."""
+    longest = max((seconds for seconds in told.seconds if seconds is not None), default=0.0) or 1.0
+    rows = []
+    for cores, seconds in zip(told.cores, told.seconds, strict=True):
+        said = f"a task asks for {told.widest:g} CPUs" if seconds is None else seconds_text(seconds)
+        width = (seconds or 0) / longest * 240
+        bar = f'<div aria-hidden="true" style="height:8px;width:{width:.0f}px;background:{PALETTE[0]}"></div>'
+        cells = (count_text(cores, "core"), said, bar)
+        rows.append("<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>")
+    where = "" if told.nodes == 1 else f", on each of {told.nodes} nodes"
+    notes = "".join(f'<div style="font-size:85%;{MUTED}">{html.escape(note)}</div>' for note in told.notes())
+    caption = html.escape(f"{title} elsewhere{where}")
+    return {
+        "text/plain": "\n".join([f"{title} elsewhere", *(f"  {line}" for line in told.lines())]),
+        "text/html": (
+            f'<table><caption style="text-align:left;white-space:nowrap">{caption}</caption>'
+            f"<tbody>{''.join(rows)}</tbody></table>{notes}"
+        ),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import os
 import pathlib
@@ -72,6 +73,22 @@ def logs(_line: str) -> None:
     """Show the ends of the cluster's log files."""
 
 
+def _counts(text: str) -> tuple[int, ...]:
+    """`1,2,4` as numbers. Raises argparse's error for anything else."""
+    try:
+        return tuple(int(each) for each in unquoted(text).split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is no list of numbers such as 1,2,4") from None
+
+
+@magic_arguments.magic_arguments()
+@magic_arguments.argument("cell", nargs="?", type=unquoted, help="the cell's number or title, or nothing for the last one")
+@magic_arguments.argument("--cores", type=_counts, help="cores of each node: 1,2,4,8,16 unless given")
+@magic_arguments.argument("--nodes", type=int, default=1, help="nodes")
+def plan(_line: str) -> None:
+    """Say how long a cell's tasks would take on other machines: they are run again by the real scheduler, in virtual time."""
+
+
 class Subcommands:
     """The words after %nbray."""
 
@@ -87,6 +104,7 @@ class Subcommands:
             "cancel": (self.cancel, "cancel the last job, a handle, or all: [NAME|all] [--force]"),
             "logs": (self.logs, "the ends of log files: [PART OF NAME] [-n LINES]"),
             "debug": (self.debug, "frames and variables of a task that failed: [NAME] [--item K] [--rerun] [-c COMMAND]"),
+            "plan": (self.plan, "how long a cell would take on other machines: [CELL] [--cores 1,2,4] [--nodes N]"),
             "last": (self.last, "the handle of the last %%remote cell"),
             "config": (self.config, "defaults for the options of %%remote"),
         }
@@ -108,7 +126,14 @@ class Subcommands:
 
     def options(self, word: str) -> list[str]:
         """The options that a word takes, for completion."""
-        taking: dict[str, Any] = {"config": config, "init": init, "cancel": cancel, "logs": logs, "debug": debugging.debug}
+        taking: dict[str, Any] = {
+            "config": config,
+            "init": init,
+            "cancel": cancel,
+            "logs": logs,
+            "debug": debugging.debug,
+            "plan": plan,
+        }
         return option_names(taking[word]) if word in taking else []
 
     # -- looking
@@ -183,6 +208,24 @@ class Subcommands:
 
     def debug(self, rest: str) -> None:
         debugging.run(self.notebook, rest)
+
+    def plan(self, rest: str) -> None:
+        from nbray.planning import CORES, forecast
+
+        given = parse(plan, rest)
+        desk, cell = self.notebook.desk, str(given.get("cell") or "")
+        if desk is None:
+            raise UsageError("a plan is made of what a card has seen, and this front end has none; nbray.planning makes them too")
+        title = f"In[{cell}]" if cell.isdigit() else cell
+        card = desk.find(title)
+        if card is None:
+            known = ", ".join(desk.ended) or "none"
+            raise UsageError(f"no tasks of {title or 'a cell'} are known; cells that can be planned: {known}")
+        try:
+            told = forecast(card.graph(), given.get("cores") or CORES, given["nodes"])
+        except ValueError as error:
+            raise UsageError(f"%nbray plan: {error}") from None
+        self._show(display.plan(card.run.title, told))
 
     def last(self, rest: str) -> Job:
         _nothing("last", rest)

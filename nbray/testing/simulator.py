@@ -44,9 +44,12 @@ class Simulation:
         arena_bytes: int = 256 * 1024,
         plan: FaultPlan | None = None,
         head_apart: bool = False,
+        checked: bool = True,
     ) -> None:
-        """`head_apart`: the head runs on a host of its own, and can be restarted there."""
+        """`head_apart`: the head runs on a host of its own, and can be restarted there. `checked`: every machine proves its
+        invariants after every event, which takes longer the more it knows; a rehearsal of thousands of tasks does without."""
         self.seed = seed
+        self.checked = checked
         self.chance = random.Random(seed)  # reproducible on purpose
         self.clock = Clock()
         self.plan = plan or FaultPlan.none()

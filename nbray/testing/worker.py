@@ -76,7 +76,8 @@ class Worker(Process):
             return
         self.simulation.history.add(self.name, event)
         effects = self.work.handle(event, self.clock.now)
-        self.work.check()
+        if self.simulation.checked:
+            self.work.check()
         for effect in effects:
             self._work_ordered(effect)
 

@@ -3,6 +3,7 @@
 import { SIGNS, bytes, colour, count, countsText, element, plural, seconds } from "./format.js";
 import { Spans, createTimeline } from "./timeline.js";
 import { createLineage } from "./lineage.js";
+import { createPlan } from "./plan.js";
 
 let cards = 0;
 
@@ -25,9 +26,11 @@ export function createCard(el, host) {
   // ---- the tabs
   const timeline = createTimeline(spans, { exportTrace: host.live ? save : null });
   const lineage = createLineage();
+  const plan = createPlan();
   const panels = {
     tasks: { title: "Tasks", body: element("div", { class: "nbray-tasks" }), draw: drawTasks },
     timeline: { title: "Timeline", body: timeline.root, draw: () => timeline.update(snapshot) },
+    plan: { title: "Plan", body: plan.root, draw: drawPlan },
     lineage: { title: "Lineage", body: lineage.root, draw: drawLineage },
     objects: { title: "Objects", body: element("div", {}), draw: drawObjects, liveOnly: true },
     errors: { title: "Errors", body: element("div", {}), draw: drawErrors },
@@ -195,6 +198,16 @@ export function createCard(el, host) {
     ask("lineage", snapshot.lineage).then((graph) => { if (graph && open === "lineage") lineage.draw(graph); });
   }
 
+  // A plan is made of what has ended; while the run goes on it is made again only when the tab is opened.
+  let planned = false;
+  function drawPlan() {
+    if (planned) return;
+    planned = host.live;
+    if (!host.live) plan.draw(snapshot.plan);
+    else if (!snapshot.counts.done) { planned = false; plan.draw(null); }
+    else ask("plan", null).then((grid) => { if (grid && !stopped) plan.draw(grid); });
+  }
+
   function drawObjects() {
     ask("objects", null).then((found) => {
       if (!found || open !== "objects") return;
@@ -233,6 +246,7 @@ export function createCard(el, host) {
   // ---- tabs, as the ARIA pattern has them
 
   function choose(name) {
+    if (open !== name) planned = false;
     open = name;
     tabs.forEach((tab, i) => {
       const selected = shown[i] === name;

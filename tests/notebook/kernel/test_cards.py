@@ -144,3 +144,25 @@ def test_cards_can_be_switched_off(cards: Kernel) -> None:
         assert KEPT not in line
     finally:
         cards.ok("%nbray config --reset")
+
+
+def test_a_plan_is_asked_for_while_the_cell_runs_kept_with_its_card_and_told_by_a_magic(cards: Kernel, gates: Any) -> None:
+    first = "first = [nbray.remote(lambda: time.sleep(0.2)).remote() for _ in range(2)]; nbray.get(first)"
+    cell = cards.start(f"{first}; planned = gated.remote('planned'); nbray.get(planned)")
+    model = shown_live(cards, cell)
+    cards.until(lambda: any(m["snapshot"]["counts"]["done"] == 2 for m in drawn(cards, model)), "two tasks that are done")
+    live = cards.command(model, cards.subshell, "plan")
+    assert live["result"]["seconds"][0][0] == pytest.approx(0.4, rel=0.3)
+    open_gate(cards, "planned", gates)
+    cards.until(lambda: cell.idle and cell.reply is not None, "the end of the cell")
+    cards.until(lambda: any((data.get(KEPT) or {}).get("plan") for data in cell.updates), "the plan on the card that stays")
+    kept = cell.updates[-1]
+    assert "the critical path alone is" in kept["text/plain"]
+    assert "Plan: how long it would take elsewhere" in kept["text/html"]
+    (told,) = cards.ok("%nbray plan --cores 1,4").displays
+    assert "4 cores: " in told["text/plain"]
+    assert "the critical path alone is" in told["text/html"]
+
+
+def test_a_plan_of_an_unknown_cell_says_which_there_are(cards: Kernel) -> None:
+    assert "cells that can be planned: In[" in cards.run("%nbray plan 9999").stderr
