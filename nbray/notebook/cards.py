@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nbray.cards import page, words
@@ -22,7 +22,7 @@ from nbray.notebook.stream import Message
 from nbray.trace import chrome_events
 
 if TYPE_CHECKING:
-    from nbray.planning import Graph
+    from nbray.planning import Forecast, Graph
 
 APPEARS_AFTER_S = 0.3
 PERIOD_S = 0.25
@@ -130,6 +130,12 @@ class Card:
         from nbray.planning import grid
 
         return self._plan or grid(self.graph())
+
+    def forecast(self, cores: Sequence[int] | None, nodes: int) -> Forecast:
+        """The same for any cluster. Raises ValueError where `plan` does, and for numbers that no cluster has."""
+        from nbray.planning import CORES, forecast
+
+        return forecast(self.graph(), cores or CORES, nodes)
 
     def keep_plan(self) -> None:
         """The run is over: its forecast joins what stays in the page."""

@@ -210,8 +210,6 @@ class Subcommands:
         debugging.run(self.notebook, rest)
 
     def plan(self, rest: str) -> None:
-        from nbray.planning import CORES, forecast
-
         given = parse(plan, rest)
         desk, cell = self.notebook.desk, str(given.get("cell") or "")
         if desk is None:
@@ -222,7 +220,7 @@ class Subcommands:
             known = ", ".join(desk.ended) or "none"
             raise UsageError(f"no tasks of {title or 'a cell'} are known; cells that can be planned: {known}")
         try:
-            told = forecast(card.graph(), given.get("cores") or CORES, given["nodes"])
+            told = card.forecast(given.get("cores"), given["nodes"])
         except ValueError as error:
             raise UsageError(f"%nbray plan: {error}") from None
         self._show(display.plan(card.run.title, told))

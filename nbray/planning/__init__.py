@@ -8,7 +8,7 @@ them (`nbray.testing`); what is assumed is that a task takes as long there as it
 """
 
 from nbray.planning.folding import folded
-from nbray.planning.forecast import CORES, MOST_TASKS, Forecast, forecast, grid
+from nbray.planning.forecasts import CORES, MOST_TASKS, Forecast, forecast, grid
 from nbray.planning.graph import Graph, Task, critical_path, graph_of
 
 __all__ = ["CORES", "MOST_TASKS", "Forecast", "Graph", "Task", "critical_path", "folded", "forecast", "graph_of", "grid"]
