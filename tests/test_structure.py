@@ -84,7 +84,7 @@ FUNCTION_IMPORTS: dict[tuple[str, str], str] = {
     ("nbray", "notebook"): "IPython is imported when a notebook loads the extension, never by a script's `import nbray`",
     ("connection", "engines.connecting"): "an engine brings zmq and numpy, and `import nbray` is in every notebook's first cell",
     (
-        "notebook",
+        "notebook.cards",
         "planning",
     ): "a plan brings every machine and the simulator; loading the extension is in every notebook's first cell",
     ("store.arena", "store.views"): "views need numpy: 25 MB that a node daemon does without",
