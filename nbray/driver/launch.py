@@ -12,7 +12,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ import msgspec
 
 from nbray.exceptions import NodeStartError
 from nbray.node.settings import NodeSettings, Started
+from nbray.node.spawn import interpreter
 from nbray.wire import rundir
 
 #: A daemon listens within half a second; a machine that swaps may take longer.
@@ -74,7 +74,7 @@ def start(settings: NodeSettings, timeout_s: float = START_S) -> Launched:
         ends.callback(os.close, ready_r)
         try:
             process = subprocess.Popen(
-                [sys.executable, "-m", "nbray.node", str(settings_r), str(ready_w)],
+                [*interpreter(), "-m", "nbray.node", str(settings_r), str(ready_w)],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,

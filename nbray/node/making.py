@@ -19,6 +19,7 @@ import msgspec
 
 from nbray.node.loop import Loop
 from nbray.node.records import EnvironmentFailed, EnvironmentMade
+from nbray.node.spawn import interpreter
 
 BUILDER = "nbray.environments.builder"
 
@@ -68,7 +69,7 @@ class Making:
         try:
             pid = os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-m", BUILDER],
+                [*interpreter(), "-m", BUILDER],
                 os.environ,
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, orders_r, 0),

@@ -21,6 +21,7 @@ from nbray import config
 from nbray.node import supervisor
 from nbray.node.loop import Loop
 from nbray.node.records import EntrypointExited, EntrypointStarted, ForgetEntrypoint, SignalEntrypoint, StartEntrypoint
+from nbray.node.spawn import interpreter
 
 #: Of a log, in one answer.
 PART_BYTES = 512 * 1024
@@ -72,7 +73,7 @@ class Supervision:
             # Not subprocess: its import costs the daemon megabytes.
             pid = os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-m", "nbray.node.supervisor", str(theirs.fileno())],
+                [*interpreter(), "-m", "nbray.node.supervisor", str(theirs.fileno())],
                 dict(os.environ),
                 file_actions=[(os.POSIX_SPAWN_DUP2, null, 0)],
                 setsigmask=[],

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-import sys
 from collections import Counter
 from typing import Any
 
 from nbray.cards.words import bytes_text
 from nbray.driver import joining
 from nbray.driver.viewer import Viewer
+from nbray.node.spawn import interpreter
 from nbray.sched.resources import to_floats
 from nbray.util import prometheus
 from nbray.util.state import summaries
@@ -136,7 +136,7 @@ class Clusters:
 
     def start(self, num_cpus: float | None) -> dict[str, Any]:
         """A cluster that outlives kernels and this server. Raises RuntimeError with what the daemon said."""
-        command = [sys.executable, "-m", "nbray", "start", "--head", "--port", "0"]
+        command = [*interpreter(), "-m", "nbray", "start", "--head", "--port", "0"]
         if num_cpus is not None:
             command += ["--num-cpus", str(num_cpus)]
         before = {each["id"] for each in self.listing()}
@@ -154,7 +154,7 @@ class Clusters:
         if not any(found.connection.directory == directory for found in connection_file.known()):
             raise PermissionError("this cluster belongs to a notebook or script and ends with it; stop it there (%nbray stop)")
         self._drop(directory)
-        command = [sys.executable, "-m", "nbray", "stop", "--directory", directory]
+        command = [*interpreter(), "-m", "nbray", "stop", "--directory", directory]
         ran = subprocess.run(command, capture_output=True, text=True, timeout=START_S, stdin=subprocess.DEVNULL, check=False)
         if ran.returncode:
             raise RuntimeError(ran.stderr.strip() or f"`nbray stop` ended with code {ran.returncode}")

@@ -3,15 +3,16 @@ zygote, which thereby stays its parent. It first has to find nbray, which is ins
 
 import sys
 
-# The directory of this file, where modules are called `state` and `output`.
-del sys.path[0]
+if not getattr(sys.flags, "safe_path", False):
+    # The directory of this file, where modules are called `state` and `output`.
+    del sys.path[0]
 
-import base64  # noqa: E402
-import importlib  # noqa: E402
-import importlib.util  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
-import site  # noqa: E402
+import base64
+import importlib
+import importlib.util
+import json
+import os
+import site
 
 told = json.loads(os.environ.pop("NBRAY_WORKER_BOOT"))
 for directory in told["parents"]:
