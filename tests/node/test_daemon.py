@@ -508,7 +508,7 @@ def test_attaching_to_what_is_gone_says_so(tmp_path: Path) -> None:
 
 
 def test_a_start_that_fails_says_what_the_daemon_said() -> None:
-    with pytest.raises(NodeStartError, match="'alice' is -1"):
+    with pytest.raises(NodeStartError, match="resource alice cannot be negative, but is -1"):
         start(msgspec.structs.replace(BARE, resources={"alice": -1}))
 
 
