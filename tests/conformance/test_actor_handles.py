@@ -169,6 +169,7 @@ def test_a_call_without_events_is_not_in_the_timeline():
     assert "unseen" not in names()
 
 
+@pytest.mark.differs("events-of-methods")
 def test_an_actor_without_events_has_methods_with_some():
     @ray.remote(enable_task_events=False)
     class A:

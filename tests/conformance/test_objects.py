@@ -266,11 +266,12 @@ def test_readiness_can_be_awaited_without_the_value(gate):
     told = concurrent.futures.Future()
     refs[0]._on_ready(told.set_result)
     assert told.result(timeout=30) is None
-    called_off = []
-    call_off = wait_for_gate.remote(gate)._on_ready(called_off.append)
-    call_off()
+    told = []
+    late = wait_for_gate.remote(gate)
+    late._on_ready(told.append)()  # what it returns calls it off
     gate.touch()
-    assert called_off == []
+    ray.get(late)
+    assert None not in told  # Ray's says that it was called off
 
 
 def test_references_are_awaited_together():

@@ -8,6 +8,7 @@ import pytest
 from tests.conformance.subject import ray
 
 
+@pytest.mark.differs("old-spellings")
 def test_the_address_of_a_redis_server_is_an_address_today():
     refused = pytest.raises(ray.exceptions.RaySystemError, match="it was not attached to '12.345.67.89:6379'")
     with pytest.warns(DeprecationWarning, match="address="), refused:
@@ -25,6 +26,7 @@ def test_a_remote_function_takes_values_and_ids():
     assert ray.get(y_id) == 2
 
 
+@pytest.mark.differs("old-spellings")
 def test_two_return_values():
     with pytest.warns(DeprecationWarning):
 
@@ -79,6 +81,7 @@ def test_a_large_argument_by_value_and_by_id():
     assert ray.get([f.remote(x_id) for _ in range(10)]) == [8_000_000] * 10
 
 
+@pytest.mark.differs("milliseconds")
 def test_wait_for_the_first_and_for_at_most_a_time():
     @ray.remote
     def f(n):
@@ -123,6 +126,7 @@ def test_a_loop_that_starts_a_task_for_each_that_ends(capsys):
     assert ray.get(remaining_ids) == [1] * 5
 
 
+@pytest.mark.differs("old-spellings")
 def test_the_error_of_a_task_is_raised_by_get_and_listed():
     @ray.remote
     def f():

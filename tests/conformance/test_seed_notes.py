@@ -9,6 +9,7 @@ import pytest
 from tests.conformance.subject import ray
 
 
+@pytest.mark.differs("old-spellings")
 def test_the_start_with_a_web_interface_of_old():
     with pytest.warns(DeprecationWarning, match="include_webui"):
         ray.init(include_webui=True)
@@ -21,6 +22,7 @@ def test_objects_by_their_ids():
     assert ray.get(result_ids) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
+@pytest.mark.differs("timeline-at-once")
 def test_normal_and_remote_functions(most_at_once):
     # Normal function
     def add1(a, b):
@@ -43,6 +45,7 @@ def test_normal_and_remote_functions(most_at_once):
     assert most_at_once("f2") == 2
 
 
+@pytest.mark.differs("old-spellings")
 def test_several_return_values():
     with pytest.warns(DeprecationWarning):
 
@@ -72,6 +75,7 @@ def test_tree_reduction(capsys):
     assert capsys.readouterr().out == "100\n"
 
 
+@pytest.mark.differs("timeline-at-once")
 def test_all_results_at_once(most_at_once):
     @ray.remote
     def do_some_work(x):
@@ -91,6 +95,7 @@ def test_all_results_at_once(most_at_once):
     assert most_at_once("do_some_work") == 2
 
 
+@pytest.mark.differs("init-twice")
 def test_each_result_as_soon_as_it_is_there():
     with pytest.warns(UserWarning, match="ignored num_cpus=4"):
         ray.init(num_cpus=4)

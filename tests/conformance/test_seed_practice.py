@@ -183,6 +183,7 @@ def test_matrices_by_value_and_by_reference(capsys):
 
 
 @pytest.mark.parametrize("resources", [{}, {"alice": 1}])
+@pytest.mark.differs("timeline-at-once")
 def test_pi_by_fractions_anywhere_and_on_the_node_that_has_alice(resources, most_at_once):
     @ray.remote
     def pi4_sample(sample_count):
@@ -214,6 +215,7 @@ def test_pi_by_fractions_anywhere_and_on_the_node_that_has_alice(resources, most
     assert most_at_once("pi4_sample") == 2
 
 
+@pytest.mark.differs("timeline-at-once")
 def test_named_resources_bound_what_runs_at_once(most_at_once):
     @ray.remote(num_cpus=0)
     def serve(i):

@@ -8,6 +8,7 @@ import pytest
 from tests.conformance.subject import ray
 
 
+@pytest.mark.differs("init-twice")
 def test_init_returns_at_once_when_it_runs_already():
     ray.init()
     assert ray.is_initialized()
@@ -53,6 +54,7 @@ def test_remote_functions():
     assert ray.get(refs) == [3, 3, 3]
 
 
+@pytest.mark.differs("timeline-at-once")
 def test_tasks_run_in_parallel(most_at_once):
     @ray.remote
     def f2():
@@ -62,6 +64,7 @@ def test_tasks_run_in_parallel(most_at_once):
     assert most_at_once("f2") == 2
 
 
+@pytest.mark.differs("old-spellings")
 def test_several_return_values():
     with pytest.warns(DeprecationWarning, match="num_returns"):
 

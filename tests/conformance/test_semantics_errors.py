@@ -26,6 +26,7 @@ def test_an_error_is_both_the_users_class_and_a_task_error():
     assert "RayTaskError(Custom)" in repr(caught.value)
 
 
+@pytest.mark.differs("text-of-tracebacks")
 def test_the_text_has_the_users_frames_only_and_says_where():
     @ray.remote
     def f():
@@ -42,6 +43,7 @@ def test_the_text_has_the_users_frames_only_and_says_where():
     assert lines[-1] == "ZeroDivisionError: division by zero"
 
 
+@pytest.mark.differs("text-of-tracebacks")
 def test_an_error_through_two_tasks_tells_both():
     @ray.remote
     def bar():
@@ -57,6 +59,7 @@ def test_an_error_through_two_tasks_tells_both():
     assert "nbray.exceptions.RayTaskError(ZeroDivisionError): nbray::bar()" in str(caught.value)
 
 
+@pytest.mark.differs("text-of-tracebacks")
 def test_a_dependant_of_a_failed_task_fails_with_its_cause():
     @ray.remote
     def bar():
@@ -75,6 +78,7 @@ def test_a_dependant_of_a_failed_task_fails_with_its_cause():
         assert "At least one of the input arguments for this task could not be computed:" in str(caught.value)
 
 
+@pytest.mark.differs("error-with-its-process")
 def test_an_actors_error_names_the_actor_and_leaves_it_alive():
     @ray.remote
     class A:
@@ -172,6 +176,7 @@ def test_groups_and_base_exceptions_arrive():
         ray.get(base.remote())
 
 
+@pytest.mark.differs("path-to-what-does-not-pickle")
 def test_a_result_that_does_not_pickle_is_a_type_error_with_the_path():
     @ray.remote
     def f():
@@ -188,6 +193,7 @@ def test_a_result_that_does_not_pickle_is_a_type_error_with_the_path():
     assert ray.get(g.remote()) == 1
 
 
+@pytest.mark.differs("path-to-what-does-not-pickle")
 def test_an_argument_that_does_not_pickle_is_an_error_in_the_calling_line():
     @ray.remote
     def f(x, y):
@@ -243,6 +249,7 @@ def test_sys_exit_in_a_task_is_an_error_of_the_task_and_no_exit_of_ours(code):
     assert not isinstance(caught.value, SystemExit)
 
 
+@pytest.mark.differs("exit-code-of-a-crash")
 def test_a_worker_that_ends_itself_is_a_crash_that_names_the_code():
     @ray.remote(max_retries=0)
     def f():

@@ -89,6 +89,7 @@ def test_a_cancelled_task_that_waits_never_runs(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.differs("interrupted-sleep")
 def test_a_cancelled_task_gets_a_keyboard_interrupt_and_may_answer(tmp_path):
     @ray.remote
     def stubborn():
@@ -141,6 +142,7 @@ def test_a_dependant_of_a_cancelled_task_fails(tmp_path):
         ray.get(second, timeout=10)
 
 
+@pytest.mark.differs("interrupted-sleep")
 def test_cancelling_a_parent_cancels_its_children(tmp_path):
     @ray.remote
     def child():
@@ -164,6 +166,7 @@ def test_cancelling_a_parent_cancels_its_children(tmp_path):
     assert ray.get(everything.remote(), timeout=10) == "both CPUs are free"
 
 
+@pytest.mark.differs("interrupted-sleep")
 def test_many_submitted_and_cancelled_at_once_are_all_cancelled():
     @ray.remote
     def f():
@@ -301,6 +304,7 @@ def test_threads_of_the_driver_submit_and_get_at_once():
 # ------------------------------------------------------------------------------------------ definitions
 
 
+@pytest.mark.differs("changed-globals")
 def test_a_function_that_was_redefined_and_its_globals_reach_the_same_workers():
     scope = {"__name__": "__main__", "ray": ray}
     exec("n = 1\nclass A:\n    def get(self): return n\n@ray.remote\ndef f(): return n, A().get()", scope)
@@ -337,6 +341,7 @@ def test_available_resources_follow_use(tmp_path):
     ray.get(ref)
 
 
+@pytest.mark.differs("what-a-demand-waits-for")
 def test_a_demand_that_cannot_be_met_says_why():
     @ray.remote(num_gpus=2)
     def f():
