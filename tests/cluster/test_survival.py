@@ -261,7 +261,9 @@ def test_a_driver_interrupted_at_a_hundred_moments_has_whole_books_and_right_res
         ray.shutdown()
     """)
     code, out, err = driver.finish(120)
-    assert (code, err) == (0, ""), err
+    # Where a worker takes more than a second to start, the driver says what it waits for.
+    complaints = [line for line in err.splitlines() if not line.startswith("nbray: Needs num_cpus=1;")]
+    assert (code, complaints) == (0, []), err
     assert "HITS 100" in out
 
 
