@@ -19,6 +19,7 @@ import msgspec
 from nbray import trace
 from nbray.config import INLINE_LIMIT
 from nbray.engines import callsite, nodes_view
+from nbray.engines.asking import Ask, Asking
 from nbray.engines.cells import Cells
 from nbray.engines.environments import Environments
 from nbray.engines.finished import record_of
@@ -85,6 +86,7 @@ class NativeEngine:
         self.exit_here: Callable[[], None] = _no_actor
         self.show_here: Callable[[dict[str, Any], dict[str, Any], dict[str, Any], bool], None] | None = None
         self.on_unclaimed: Callable[[m.Message], None] = lambda _message: None  #: a worker's executor takes tasks here
+        self.asking = Asking(runtime.post)  #: what tasks at a breakpoint() ask of this driver
         self.pid = os.getpid()
         self.on_copy_lost: Callable[[bytes], None] = lambda _object: None  #: a worker's task may be waiting for it
         self.self_here: Callable[[], ActorToken | None] = lambda: None
@@ -508,6 +510,9 @@ class NativeEngine:
 
     def on_notice(self, callback: Callable[[str, str, str], None]) -> None:
         self._on_notice = callback
+
+    def on_input(self, ask: Ask) -> None:
+        self.asking.ask = ask
 
     def notice(self, cell: str, kind: str, text: str) -> None:
         self._on_notice(cell, kind, text)

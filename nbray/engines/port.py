@@ -13,7 +13,7 @@ import msgspec
 
 from nbray.refs import ObjectRef
 from nbray.trace import TraceRecord
-from nbray.wire.messages import Streaming
+from nbray.wire.messages import InputWanted, Streaming
 
 
 class FunctionSpec(msgspec.Struct, frozen=True):
@@ -345,6 +345,11 @@ class Engine(Protocol):
     def on_notice(self, callback: Callable[[str, str, str], None]) -> None:
         """`callback(cell, kind, text)` for what a person should know while waiting: "waiting" (why a demand is not
         granted), "restarted" (the cluster died and was started again), "unhandled" (an error nobody fetched)."""
+        ...
+
+    def on_input(self, ask: Callable[[InputWanted, Callable[[], bool]], str | None]) -> None:
+        """Who answers tasks that stop at `breakpoint()`; the default asks the terminal. `ask(question, still_stands)` returns the
+        line, or None where nobody can be asked. Called from a thread of its own, one question at a time."""
         ...
 
     def references(self) -> Iterator[ObjectRef[Any]]:

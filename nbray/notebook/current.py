@@ -14,6 +14,7 @@ from typing import Any
 
 from nbray import connection, session
 from nbray.cards.widget import View
+from nbray.engines.asking import ask_terminal
 from nbray.engines.port import Engine
 from nbray.notebook.cards import Card, Desk
 from nbray.notebook.holders import held_by_names, held_objects, release
@@ -21,6 +22,7 @@ from nbray.notebook.inputs import InputStore
 from nbray.notebook.interrupt import Heartbeat, Interrupts
 from nbray.notebook.job import Job
 from nbray.notebook.output import SEPARATOR, OutputRouter, to_kernel, to_terminal
+from nbray.notebook.prompting import Prompts
 
 JOBS_KEPT = 20  #: handles, and with them the outputs that nobody else holds
 
@@ -33,6 +35,7 @@ class Notebook:
         kernel = getattr(shell, "kernel", None)
         self.router = OutputRouter(to_kernel(kernel) if kernel is not None else to_terminal)
         self.inputs = InputStore()
+        self.prompts = None if kernel is None else Prompts(kernel, self.router)
         self.interrupts = Interrupts()
         self.heartbeat = Heartbeat()
         self.jobs: deque[Job] = deque(maxlen=JOBS_KEPT)
@@ -69,6 +72,8 @@ class Notebook:
         parent = self.parent_message()
         self.tag = str(parent["header"]["msg_id"]) if parent else f"cell-{next(self._numbers)}"
         self.router.begin(self.tag, parent)
+        if self.prompts is not None:
+            self.prompts.begin_cell(self.tag, parent)
         if self._engine is not None:
             self._engine.set_default_cell(self.tag)
 
@@ -81,6 +86,8 @@ class Notebook:
     def end_cell(self, error: BaseException | None) -> None:
         """A cell ends: its output is sent before the prompt; an interrupt cancels what it submitted."""
         self.heartbeat.end()
+        if self.prompts is not None:
+            self.prompts.end_cell()
         if error is not None:
             self.failed_at = time.monotonic()
         engine = self._engine
@@ -147,6 +154,8 @@ class Notebook:
         if engine is not None and engine.is_driver:
             engine.on_output(self.router.take)
             engine.on_notice(self.notice)
+            if self.prompts is not None:
+                engine.on_input(self.prompts.ask)
             if self.desk is not None:
                 self.desk.attach(engine)
             engine.set_default_cell(self.tag)
@@ -158,6 +167,8 @@ class Notebook:
         self.router.notice(tag, kind, text)
 
     def open(self) -> None:
+        if self.prompts is not None:
+            self.prompts.open()
         session.watchers.append(self.attach)
         self.attach(session.engine)
 
@@ -168,10 +179,13 @@ class Notebook:
         if self._engine is not None and self._engine is session.engine:
             self._engine.on_output(print_plainly)
             self._engine.on_notice(lambda _cell, _kind, text: print(f"nbray: {text}"))
+            self._engine.on_input(ask_terminal)
             self._engine.set_default_cell("")
             self._engine.on_new_cell(lambda _tag: False)
         self._engine = None
         self.heartbeat.end()
+        if self.prompts is not None:
+            self.prompts.close()
         if self.desk is not None:
             self.desk.close()
         self.router.close()

@@ -472,6 +472,28 @@ class Display(Message, frozen=True, array_like=True, tag=True):
     update: bool = False
 
 
+class InputWanted(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """A task that stopped at `breakpoint()` wants a line, or (`withdrawn`) no longer does. `number` counts in the worker."""
+
+    cell: Text
+    task: Id16
+    name: Text
+    worker: Address
+    number: int
+    prompt: Text
+    withdrawn: bool = False
+
+
+# ---------------------------------------------------------------------------------------------- driver -> worker
+
+
+class InputGiven(Message, frozen=True, array_like=True, tag=True, gc=False):
+    """The line that was typed; None: nobody can be asked."""
+
+    number: int
+    text: str | None
+
+
 # ---------------------------------------------------------------------------------------------- worker <-> node
 
 

@@ -29,6 +29,7 @@ from nbray.wire.failures import failure_of
 from nbray.wire.values import loads, verified
 from nbray.worker import state as w
 from nbray.worker.actor import ActorExit, LiveActor
+from nbray.worker.breakpoints import Breakpoints
 from nbray.worker.environment import Entered
 from nbray.worker.facts import facts_of
 from nbray.worker.generators import Generators
@@ -69,6 +70,7 @@ class Executor:
         self.flush_output: Callable[[], None] = lambda: None  #: a task ends: all that it printed leaves
         self.send_output: Callable[[], None] = lambda: None  #: as much as may be sent now
         self._idle = Current(None)
+        self.breakpoints = Breakpoints(self.runtime.post, self.source, lambda: self.runtime.me)
         self.share = Share()
         self._main = threading.get_ident()
         self.in_main: Current | None = None  #: what the main thread runs, while it may be interrupted
@@ -100,6 +102,8 @@ class Executor:
         """A message that is not the owner's. From the I/O thread."""
         if isinstance(message, m.DefineFunction):
             self._definitions[message.function] = message
+        elif isinstance(message, m.InputGiven):
+            self.breakpoints.answered(message)
         elif isinstance(message, m.DefineJob):
             self._join_job(message)
         elif isinstance(message, m.StartActor):

@@ -38,7 +38,7 @@ def _live(boot: WorkerBoot) -> int:
     executor = Executor(engine)
     output = OutputSender(runtime.post, executor.source, boot.node)
     executor.flush_output = lambda: output.flush(final=True)
-    executor.send_output = output.flush
+    executor.send_output = executor.breakpoints.flush = output.flush
     engine.facts_here = executor.facts
     engine.show_here = output.display
     engine.exit_here = lambda: _exit_actor(executor)
@@ -53,6 +53,7 @@ def _live(boot: WorkerBoot) -> int:
     output.install()
     _exit_politely(executor, output)
     showing.install(output.display)
+    executor.breakpoints.install()
     runtime.attach(boot.directory)
     executor.state.me = runtime.me
     executor.serve()
