@@ -151,7 +151,6 @@ def connect(
     terminal = Terminal(log_to_driver, here=lambda: runtime.me.node)
     engine.on_output(terminal.output)
     engine.on_notice(terminal.notice)
-    engine.on_unclaimed = engine.asking.take
     engine.show_here = lambda data, metadata, transient, update: engine._on_output(
         OutputEvent(engine.current_cell(), b"", "", 0, b"", "", "", 0, data, metadata, transient, update)
     )

@@ -85,8 +85,8 @@ class NativeEngine:
         self.description_here: dict[str, Any] = {}
         self.exit_here: Callable[[], None] = _no_actor
         self.show_here: Callable[[dict[str, Any], dict[str, Any], dict[str, Any], bool], None] | None = None
-        self.on_unclaimed: Callable[[m.Message], None] = lambda _message: None  #: a worker's executor takes tasks here
         self.asking = Asking(runtime.post)  #: what tasks at a breakpoint() ask of this driver
+        self.on_unclaimed: Callable[[m.Message], None] = self.asking.take  #: a worker's executor takes tasks here
         self.pid = os.getpid()
         self.on_copy_lost: Callable[[bytes], None] = lambda _object: None  #: a worker's task may be waiting for it
         self.self_here: Callable[[], ActorToken | None] = lambda: None
