@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.subject import ray
+from tests.conformance.subject import needs_dashboard, ray
+
+pytestmark = needs_dashboard
 
 BOUND_S = 60.0
 jobs = importlib.import_module(f"{ray.__name__}.job_submission")

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.conformance.subject import ray
+from tests.conformance.subject import needs_dashboard, ray
 
 
 def test_add(capsys):
@@ -221,6 +221,7 @@ def test_cancelling_an_actors_task_leaves_the_actor():
     assert ray.get(actor.quick_task.remote(), timeout=9) == "quick"
 
 
+@needs_dashboard
 def test_the_state_api_lists_actors():
     list_actors = importlib.import_module(f"{ray.__name__}.util.state").list_actors
 

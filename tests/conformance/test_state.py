@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.subject import ray
+from tests.conformance.subject import needs_dashboard, ray
+
+pytestmark = needs_dashboard
 
 NBRAY = ray.__name__ == "nbray"
 state = importlib.import_module(f"{ray.__name__}.util.state")

@@ -17,6 +17,7 @@ from sklearn.model_selection import GridSearchCV
 from tests.conformance.subject import ray
 
 if ray.__name__ == "ray":
+    pytest.importorskip("pandas", reason="Ray's part for Dask imports Dask's data frames")
     from ray.util.dask import disable_dask_on_ray, enable_dask_on_ray, ray_dask_get, ray_dask_get_sync
     from ray.util.joblib import register_ray
 else:
