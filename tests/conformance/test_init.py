@@ -1,0 +1,70 @@
+"""`init` and `shutdown`: the context, a second session, and what is refused."""
+
+import pytest
+
+from tests.conformance.subject import ray
+
+
+@ray.remote
+def one():
+    return 1
+
+
+@ray.remote
+class Counter:
+    def __init__(self):
+        self.count = 0
+
+    def add(self):
+        self.count += 1
+        return self.count
+
+
+def test_what_runs_is_initialized_and_counts_its_cpus():
+    assert ray.is_initialized()
+    assert ray.cluster_resources()["CPU"] == 2
+
+
+def test_init_again_is_the_same_session_when_errors_are_ignored():
+    before = ray.get_runtime_context().get_job_id()
+    context = ray.init(ignore_reinit_error=True)
+    assert context.address_info["address"]
+    assert ray.get_runtime_context().get_job_id() == before
+
+
+def test_functions_and_classes_stay_usable_in_the_next_session_and_its_context_ends_it():
+    assert ray.get(one.remote()) == 1
+    assert ray.get(Counter.remote().add.remote()) == 1
+    ray.shutdown()
+    ray.shutdown()
+    assert not ray.is_initialized()
+    with ray.init(num_cpus=2, namespace="next") as context:
+        assert ray.is_initialized()
+        assert context.address_info["address"]
+        assert context.address_info["node_id"] == ray.get_runtime_context().get_node_id()
+        assert isinstance(context.dashboard_url, str | None)
+        assert ray.get_runtime_context().namespace == "next"
+        assert ray.get(one.remote()) == 1
+        assert ray.get(Counter.remote().add.remote()) == 1
+    assert not ray.is_initialized()
+
+
+@pytest.mark.parametrize(("namespace", "error"), [("", ValueError), (1, TypeError)])
+def test_a_namespace_is_a_string_with_something_in_it(namespace, error):
+    ray.shutdown()
+    with pytest.raises(error):
+        ray.init(num_cpus=1, namespace=namespace)
+
+
+def test_an_unknown_option_is_refused_by_its_name():
+    ray.shutdown()
+    with pytest.raises((TypeError, RuntimeError), match="num_cpu_s"):
+        ray.init(num_cpu_s=1)
+
+
+@pytest.mark.parametrize("ask", [ray.nodes, ray.cluster_resources, ray.available_resources])
+def test_questions_about_the_cluster_start_none(ask):
+    ray.shutdown()
+    with pytest.raises(Exception, match="(?i)not been started|has not been|init"):
+        ask()
+    assert not ray.is_initialized()
