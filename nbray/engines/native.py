@@ -326,8 +326,8 @@ class NativeEngine:
     def _unfinished(self, object_ids: list[bytes]) -> str:
         with self.runtime.locked() as state:
             waiting = sum(not self.runtime.is_ready(o, local=True) for o in object_ids)
-            tasks = (state.tasks.tasks.get(o[:16]) for o in object_ids)
-            why = {state.tasks.leases.why_queued(task) for task in tasks if task is not None}
+            tasks = [task for o in object_ids if (task := state.tasks.tasks.get(o[:16])) is not None]
+            why = {(state.calls if task.shape is None else state.tasks.leases).why_queued(task) for task in tasks}
             why = (why | {state.groups.why(o) for o in object_ids[:100]}) - {""}
         said = f" ({'; '.join(sorted(why))})" if why else ""
         return f"{waiting} of {len(object_ids)} objects {'was' if waiting == 1 else 'were'} not ready{said}"

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from nbray import __version__, session
+from nbray.driver.joining import running_here
 from nbray.node.monitor import cpu_count, memory_limit
 from nbray.notebook import display
 from nbray.notebook.completion import make_matcher
@@ -102,6 +103,8 @@ def card() -> display.Bundle:
         attached = f"attached to {session.engine.description().get('address')}"
     elif address:
         attached = f"attaches to {address} on first use"
+    elif running_here() is not None:
+        attached = "attaches on first use to the cluster that runs here (nbray.init(num_cpus=...) starts one of its own)"
     else:
         attached = "none yet: starts on first use"
     parts = {"cluster": attached, "CPUs": cpus, "memory": memory, "help": "%%remote?"}

@@ -122,7 +122,8 @@ class Job:
         self._shown = [None] * len(self._shown)
 
     def items(self) -> list[dict[str, Any] | BaseException]:
-        """Per item of --each (per cell otherwise): its outputs by name, or its error. What succeeded is always there."""
+        """Per item of --each (per cell otherwise): its outputs by name, and as "Out" the value of its last expression; or its
+        error. What succeeded is always there."""
         self._settled.result()
         if self._shown:
             raise LookupError(
@@ -134,10 +135,12 @@ class Job:
             if isinstance(report, BaseException):
                 found += [report] * len(chunk.items)
                 continue
-            columns = self.engine.get(chunk.refs[2:], None)
+            first = 1 if self.plan.capture.shows else 2  # refs[1] is the value of the last expression
+            names = ("Out", *self.plan.outputs)[first - 1 :]
+            columns = self.engine.get(chunk.refs[first:], None)
             for i, item in enumerate(chunk.items):
                 values = [chunk.per_item(column)[i] for column in columns]
-                found.append(failed.get(item) or dict(zip(self.plan.outputs, values, strict=True)))
+                found.append(failed.get(item) or dict(zip(names, values, strict=True)))
         return found
 
     def __await__(self) -> Generator[Any, None, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import builtins
+import hashlib
 import inspect
 import linecache
 import os
@@ -21,6 +22,7 @@ import types
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import cloudpickle
 import numpy as np
 
 from nbray import session
@@ -87,8 +89,9 @@ def run_cell(task: CellTask, *objects: Any) -> tuple[Any, ...]:
     """Run `task` in a namespace of its own. Raises what the cell raises."""
     started, begun = time.time(), time.perf_counter()
     namespace, inputs = namespace_of(task, objects, {})
+    before = _before(task, inputs)
     shown = _executed(task, namespace)
-    return _results(task, namespace, inputs, shown, (started, begun))
+    return _results(task, namespace, inputs, before, shown, (started, begun))
 
 
 def run_items(task: CellTask, items: Sequence[Any], *objects: Any) -> tuple[Any, ...]:
@@ -119,8 +122,9 @@ def run_items(task: CellTask, items: Sequence[Any], *objects: Any) -> tuple[Any,
 
 def _run_item(task: CellTask, item: Any, objects: Sequence[Any], clock: tuple[float, float]) -> tuple[Any, ...]:
     namespace, inputs = namespace_of(task, objects, {task.item: item})
+    before = _before(task, inputs)
     shown = _executed(task, namespace)
-    return _results(task, namespace, inputs, shown, clock)
+    return _results(task, namespace, inputs, before, shown, clock)
 
 
 def run_in_actor(actor: Any, task: CellTask, *objects: Any) -> tuple[Any, ...]:
@@ -130,8 +134,9 @@ def run_in_actor(actor: Any, task: CellTask, *objects: Any) -> tuple[Any, ...]:
     before = {name: value for name, value in kept.items() if name not in task.strong}
     namespace, inputs = namespace_of(task, objects, {"self": actor}, kept)
     namespace.update(before)
+    before = _before(task, inputs)
     shown = _executed(task, namespace)
-    return _results(task, namespace, inputs, shown, (started, begun))
+    return _results(task, namespace, inputs, before, shown, (started, begun))
 
 
 def namespace_of(
@@ -204,8 +209,30 @@ def remember_source(filename: str, source: str) -> None:
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
 
 
+def _before(task: CellTask, inputs: dict[str, Any]) -> dict[str, bytes | None]:
+    """What the inputs are that the cell may assign again: `m = m.fit()` gives the same object back, and another value."""
+    if not task.auto:
+        return {}
+    return {name: _fingerprint(inputs[name]) for name in task.outputs if name in inputs and name not in task.mutated}
+
+
+def _fingerprint(value: Any) -> bytes | None:
+    """Equal for values that have not changed in between; None for one that cannot be told."""
+    if isinstance(value, np.ndarray) and not value.flags.writeable:
+        return b"read-only"
+    try:
+        return hashlib.blake2b(cloudpickle.dumps(value, protocol=5), digest_size=16).digest()
+    except Exception:  # noqa: BLE001 -- any class may refuse in its own way
+        return None
+
+
 def _results(
-    task: CellTask, namespace: dict[str, Any], inputs: dict[str, Any], shown: Any, clock: tuple[float, float]
+    task: CellTask,
+    namespace: dict[str, Any],
+    inputs: dict[str, Any],
+    before: dict[str, bytes | None],
+    shown: Any,
+    clock: tuple[float, float],
 ) -> tuple[Any, ...]:
     sizes: dict[str, int] = {}
     missing: list[str] = []
@@ -216,7 +243,7 @@ def _results(
         value = None
         if name not in namespace:
             missing.append(name)
-        elif task.auto and name not in task.mutated and name in inputs and namespace[name] is inputs[name]:
+        elif before.get(name) is not None and namespace[name] is inputs[name] and before[name] == _fingerprint(namespace[name]):
             unchanged.append(name)
         else:
             try:

@@ -18,7 +18,18 @@ from nbray.ids import ActorId, Address, NodeId, ProcessId, object_id
 from nbray.machine import Effect, Send
 from nbray.owner import obituary
 from nbray.owner.objects import ObjectTable
-from nbray.owner.records import NOTHING, PUSHED, QUEUED, ActorClient, ActorKilled, ActorKnown, Called, OwnedObject, OwnedTask
+from nbray.owner.records import (
+    NOTHING,
+    PUSHED,
+    QUEUED,
+    ActorClient,
+    ActorKilled,
+    ActorKnown,
+    Called,
+    Notice,
+    OwnedObject,
+    OwnedTask,
+)
 from nbray.owner.tasks import TaskTable
 from nbray.wire.messages import (
     ActorRejected,
@@ -211,6 +222,7 @@ class CallTable:
             return
         self.out.append(ActorKnown(event.actor, event.state))
         client.state = event.state
+        self._waits(client, event.waiting)
         if event.state == "ALIVE":
             if event.epoch != client.epoch:
                 self._lose_running(client, final=False)
@@ -222,6 +234,20 @@ class CallTable:
             self._lose_running(client, final=False)
         elif event.state == "DEAD":
             self.died(client, event.failure or Failure("ActorDiedError", message=f"the actor {client.class_name} is dead"))
+
+    def _waits(self, client: ActorClient, why: str) -> None:
+        """Who called it, or asked for it, is told why it is not there."""
+        if why and why != client.why:
+            creating = self._creating.get(client.actor)
+            asked = [task for line in client.lines.values() for task in line][:1] + ([creating[0]] if creating else [])
+            if asked:
+                self.out.append(Notice(asked[0].push.cell, "waiting", f"Actor {client.class_name}: {why}"))
+        client.why = why
+
+    def why_queued(self, task: OwnedTask) -> str:
+        """Why the actor that the call is for is not there; nothing when it is, or when nobody has said."""
+        client = self.actors.get(task.push.actor) if isinstance(task.push, PushCall) else None
+        return f"actor {client.class_name}: {client.why}" if client is not None and client.why else ""
 
     def died(self, client: ActorClient, failure: Failure) -> None:
         client.state, client.failure = "DEAD", failure

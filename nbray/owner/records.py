@@ -119,12 +119,13 @@ class ActorClient:
 
     __slots__ = (
         "actor", "address", "class_name", "epoch", "failure", "killed", "lines", "owned", "running", "sequence", "state",
-        "unordered", "waiting", "watched",
+        "unordered", "waiting", "watched", "why",
     )  # fmt: skip
 
     def __init__(self, actor: ActorId, class_name: str) -> None:
         self.actor = actor
         self.class_name = class_name
+        self.why = ""  #: PENDING: why it is not placed, in words
         self.state = "UNKNOWN"  #: UNKNOWN, PENDING, ALIVE, RESTARTING, DEAD
         self.epoch = -1
         self.address: Address | None = None

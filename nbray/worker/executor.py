@@ -306,6 +306,9 @@ class Executor:
             self.leave_actor(current, "sys.exit(0) was called")
         else:
             # As any crash: an actor with restarts left is started again.
+            if code is not None and not isinstance(code, int):
+                print(code, file=sys.stderr)  # as Python does with sys.exit("why")
+                self.flush_output()
             current.leaves = f"sys.exit({code!r})"
             self.exit_code = code if isinstance(code, int) else int(code is not None or self.actor is not None)
 

@@ -306,3 +306,24 @@ def test_modules_beside_the_notebook_that_are_edited_reach_the_next_cell(kernel:
     kernel.ok("_ = beside.write_text('def f(): return 2\\n')")
     assert kernel.ok("%%remote\nimport edited_beside\nedited_beside.f()").value == "2"
     kernel.ok("beside.unlink()")
+
+
+def test_what_a_cell_assigns_comes_back_also_when_it_is_the_input_changed(kernel: Kernel) -> None:
+    kernel.ok(
+        "class Model:\n    def fit(self):\n        self.x = 1\n        return self\nmodel, same = Model(), [1, 2]\nkept = same"
+    )
+    kernel.ok("%%remote\nmodel = model.fit()\nif not same:\n    same = []\nelse:\n    same = same")
+    assert kernel.eval("model.x") == 1
+    assert kernel.eval("same is kept") is True, "what has not changed is not replaced by a copy"
+
+
+def test_a_cell_that_exits_says_why(kernel: Kernel) -> None:
+    cell = kernel.run("%%remote\nimport sys\nsys.exit('bad config')")
+    assert "bad config" in cell.text + cell.traceback
+
+
+def test_an_actor_that_finds_no_cpu_says_so_in_the_timeout(kernel: Kernel) -> None:
+    kernel.ok("@nbray.remote(num_cpus=1)\nclass A:\n    def go(self): return 1\nactors = [A.remote() for _ in range(3)]")
+    cell = kernel.run("nbray.get([a.go.remote() for a in actors], timeout=3)")
+    kernel.ok("del actors")
+    assert "actor A: Needs num_cpus=1" in cell.traceback
