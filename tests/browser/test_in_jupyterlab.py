@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from .conftest import Lab
 
@@ -85,3 +88,48 @@ def test_what_tasks_are_called_is_text_in_a_card(lab: Lab) -> None:
     kept.get_by_role("tabpanel").get_by_text(evil).first.wait_for()
     assert notebook.page.evaluate("window.pwned") is None
     assert notebook.output(1).locator("img").count() == 0
+
+
+def violations(page: Any, within: str) -> list[str]:
+    """What axe-core calls serious or critical in the elements that match; JupyterLab's own page is not ours to judge."""
+    found = Axe().run(page, context=within).response["violations"]
+    return [
+        f"{each['id']}: {each['help']}: {each['nodes'][0]['html'][:200]}"
+        for each in found
+        if each["impact"] in {"serious", "critical"}
+    ]
+
+
+def test_cards_live_and_kept_have_no_serious_barrier_and_are_reached_by_keyboard_alone(lab: Lab) -> None:
+    body = (
+        "import nbray, time\n@nbray.remote\ndef slow(i):\n    time.sleep(0.4)\n    return 1 / (i % 5)\n"
+        "refs = [slow.remote(i) for i in range(2000)]\nready, rest = nbray.wait(refs, num_returns=2000)"
+    )
+    notebook = lab.open("barriers.ipynb", ["%load_ext nbray", body])
+    notebook.run(0)
+    notebook.sees(0, "nbray")
+    notebook.run(1)
+    page = notebook.page
+    live = notebook.output(1).locator(".nbray-card")
+    live.get_by_text("failed").first.wait_for()
+    found = []
+    for tab in ("Tasks", "Timeline", "Plan", "Lineage", "Objects", "Errors"):
+        live.get_by_role("tab", name=tab).click()
+        live.get_by_role("tabpanel").locator("table, canvas, svg, ul").first.wait_for()
+        found += [f"live {tab}: {each}" for each in violations(page, ".jp-OutputArea-child .nbray-card")]
+    live.get_by_role("tab", name="Errors").focus()
+    for tab in ("Tasks", "Timeline", "Plan"):  # from the last the arrow goes round to the first
+        page.keyboard.press("ArrowRight")
+        assert live.get_by_role("tab", name=tab).get_attribute("aria-selected") == "true"
+    page.keyboard.press("Tab")
+    answer = live.locator("output")
+    before = answer.inner_text()
+    page.keyboard.press("ArrowRight")
+    assert answer.inner_text() != before, "the slider moves by keyboard, and the answer with it"
+    live.get_by_role("button", name="Cancel").focus()
+    page.keyboard.press("Enter")
+    kept = notebook.output(1).locator(".nbray-card[data-state=failed], summary").first
+    kept.wait_for()
+    notebook.idle()
+    found += [f"kept: {each}" for each in violations(page, ".jp-Notebook .jp-OutputArea-child")]
+    assert not found, "\n".join(found)

@@ -12,10 +12,17 @@ export function createPlan() {
   const answer = element("output", { class: "nbray-answer", for: `${coresSlider.input.id} ${nodesSlider.input.id}` });
   const notes = element("div", { class: "nbray-muted" });
   const table = element("table", { class: "nbray-plan" });
-  const root = element("div", {}, element("div", { class: "nbray-tools" }, coresSlider.label, nodesSlider.label, answer), table, notes);
+  const tools = element("div", { class: "nbray-tools", hidden: true }, coresSlider.label, nodesSlider.label, answer);
+  const root = element("div", {}, tools, table, notes);
+  notes.textContent = "The scheduler rehearses what has run…";
 
+  // JupyterLab takes the arrow keys of a cell that is not being edited for its own, unless it is told that they are somebody's.
   function slider(name, choose) {
-    const input = element("input", { type: "range", min: 0, max: 0, step: 1, id: `${id}-${name[0]}`, oninput: () => { choose(Number(input.value)); draw(); } });
+    const input = element("input", {
+      type: "range", min: 0, max: 0, step: 1, id: `${id}-${name[0]}`, "data-lm-suppress-shortcuts": "true",
+      oninput: () => { choose(Number(input.value)); draw(); },
+      onkeydown: (event) => { if (event.key !== "Tab") event.stopPropagation(); },
+    });
     const shown = element("span", { class: "nbray-value" });
     return { input, shown, label: element("label", { for: input.id }, `${name} `, input, shown) };
   }
@@ -53,6 +60,7 @@ export function createPlan() {
       }
       if (!grid) cores = Math.min(2, next.cores.length - 1);
       grid = next;
+      tools.hidden = false;
       draw();
     },
   };
