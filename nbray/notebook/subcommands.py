@@ -30,6 +30,7 @@ from nbray.notebook.arguments import (
     unquoted,
 )
 from nbray.notebook.current import Notebook
+from nbray.notebook.holders import held_views
 from nbray.notebook.job import Job
 from nbray.notebook.stream import Message
 from nbray.util.state.api import entries
@@ -189,6 +190,9 @@ class Subcommands:
             filters=[("type", "=", "DRIVER"), ("pid", "=", os.getpid())],
             also=lambda entry: {"variables": ", ".join(names.get(entry.object_id, []))},
         )
+        if views := held_views(self.notebook.namespace):
+            rows = [(row["names"], row["type"], words.bytes_text(row["size"]), row["state"]) for row in views]
+            self._show(display.table("values that lie in the object store", ["held by", "type", "size", "state"], rows, "none"))
 
     def logs(self, rest: str) -> None:
         given = parse(logs, rest)

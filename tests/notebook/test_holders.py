@@ -1,0 +1,58 @@
+"""What the notebook's names keep alive: by references, and by values whose bytes lie in the object store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nbray.notebook.holders import held_views, release
+from nbray.store.views import pinned_view
+
+
+@pytest.fixture
+def released() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def view(released: list[str]) -> memoryview:
+    return pinned_view(memoryview(bytearray(800)), lambda: released.append("released"))
+
+
+def as_array(view: memoryview) -> np.ndarray[Any, Any]:
+    return np.frombuffer(view, np.float64).reshape(10, 10)
+
+
+def test_an_array_that_was_only_shown_is_told_to_be_kept_by_that(view: memoryview) -> None:
+    shown = as_array(view)
+    namespace = {"Out": {3: shown}, "_": shown, "_3": shown, "other": np.zeros(5)}
+    (row,) = held_views(namespace)
+    assert row["names"] == "Out[3], _"
+    assert row["type"] == "array of float64, 10 × 10"
+    assert row["size"] == 800
+    assert row["state"] == "pinned, only because it was shown"
+
+
+def test_a_part_of_an_array_holds_all_of_it_and_a_copy_nothing(view: memoryview) -> None:
+    (row,) = held_views({"part": as_array(view)[2:4, 1], "copy": as_array(view).copy()})
+    assert (row["names"], row["state"]) == ("part", "pinned")
+
+
+def test_a_table_over_the_store_is_found_by_its_columns(view: memoryview) -> None:
+    pd = pytest.importorskip("pandas")
+    table = pd.DataFrame(as_array(view), copy=False)
+    (row,) = held_views({"df": table, "text": pd.DataFrame({"a": ["x"]}), "column": 7})
+    assert (row["names"], row["type"], row["size"]) == ("df", "DataFrame, 10 × 10", 800)
+
+
+def test_releasing_what_was_shown_frees_the_bytes(released: list[str]) -> None:
+    namespace: dict[str, Any] = {"Out": {}}
+    memory = pinned_view(memoryview(bytearray(800)), lambda: released.append("released"))
+    namespace["Out"][3] = namespace["_"] = namespace["_3"] = as_array(memory)
+    del memory
+    names = held_views(namespace)[0]["release"]
+    assert released == []
+    release(namespace, names)
+    assert released == ["released"]
