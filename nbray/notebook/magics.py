@@ -10,9 +10,9 @@ from IPython.core import magic_arguments
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
 
-from nbray.cards import words
+from nbray import session
 from nbray.exceptions import RayError
-from nbray.notebook import display, told
+from nbray.notebook import display, preflight, told
 from nbray.notebook.arguments import (
     CellOptions,
     cell_args,
@@ -99,8 +99,10 @@ class NbrayMagics(Magics):  # type: ignore[misc]
         plan = make_plan(line, cell, options, visible, notebook.label, place)
         linecache.cache[plan.filename] = (len(plan.source), None, plan.source.splitlines(keepends=True), plan.filename)
         if options.dry_run:
-            self._say_plan(plan)
+            self._say_plan(plan, visible)
             return None
+        if again := preflight.repeated(plan, visible):
+            notebook.router.notice(notebook.tag, "repeated", again)
         job = self._submit(plan)
         if options.background:
             return self._leave_running(job)
@@ -198,18 +200,10 @@ class NbrayMagics(Magics):  # type: ignore[misc]
         self.notebook.router.show(job.tag, Message("update_display_data" if job.line_shown else "display_data", content))
         job.line_shown = True
 
-    def _say_plan(self, plan: Plan) -> None:
+    def _say_plan(self, plan: Plan, visible: dict[str, Any]) -> None:
         try:
             measured = sizes(plan.values, self.notebook.inputs.standing_for_values)
         except Exception as error:  # noqa: BLE001 -- any class may refuse in its own way
             raise told.told(unpicklable(plan.values, error)) from None
-        rows = [
-            (n, type(plan.values[n]).__name__, "in the cluster" if s is None else words.bytes_text(s)) for n, s in measured.items()
-        ]
-        inputs = display.table("inputs", ["name", "type", "size"], rows, "none")
-        tasks = words.count_text(1 if plan.items is None else len(plan.items), "task" if plan.items is None else "item")
-        outputs = display.facts(
-            "outputs", {"names": ", ".join(plan.outputs) or "none", "would run": tasks, "sent": "nothing (--dry-run)"}
-        )
-        for bundle in (inputs, outputs):
+        for bundle in preflight.described(plan, measured, session.engine, visible):
             self.notebook.router.show(self.notebook.tag, Message("display_data", {"data": bundle, "metadata": {}, "transient": {}}))

@@ -149,6 +149,13 @@ def submit(plan: Plan, engine: Engine, store: InputStore) -> Sent:
     return Sent(_submit_tasks(plan, place, task, objects, packed), packed, (task, objects))
 
 
+def chunks_of(plan: Plan) -> list[range]:
+    """Which items of --each go into each task."""
+    items = plan.items or []
+    size = plan.options.chunk or (1 if plan.options.refs else -(-len(items) // TASKS_PER_CELL) or 1)
+    return [range(i, min(i + size, len(items))) for i in range(0, len(items), size)]
+
+
 def _submit_to_actor(plan: Plan, place: Place, task: CellTask, objects: Sequence[Any]) -> list[Chunk]:
     if plan.items is not None:
         raise UsageError("--each runs items in parallel and --on ACTOR in one place; leave one of them out")
@@ -163,8 +170,7 @@ def _submit_tasks(plan: Plan, place: Place, task: CellTask, objects: Sequence[An
     options = _task_options(plan, place)
     if plan.items is None:
         return [Chunk(nbray.remote(run_cell).options(**options).remote(task, *objects), range(1))]
-    size = plan.options.chunk or (1 if plan.options.refs else -(-len(plan.items) // TASKS_PER_CELL) or 1)
-    chunks = [range(i, min(i + size, len(plan.items))) for i in range(0, len(plan.items), size)]
+    chunks = chunks_of(plan)
     shared: Any = nbray.put(task) if len(chunks) > 1 else task  # once for all, not once per task
     run = nbray.remote(run_items).options(**options)
     sent = []

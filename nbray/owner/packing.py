@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from nbray.config import INLINE_LIMIT
 from nbray.handlers import is_of_signal
 from nbray.ids import Address
+from nbray.owner.repeats import Repeats
 from nbray.refs import ObjectRef
 from nbray.serializability import path_to_culprit
 from nbray.wire.messages import Held
@@ -39,6 +40,7 @@ class Packer:
         self._put = put
         self._owner = owner
         self._local = threading.local()
+        self._repeats = Repeats()
 
     def lend(self, ref: ObjectRef[Any]) -> Address:
         """A reference is being pickled. In a pickle of the user's own nobody counts it: it keeps nothing alive."""
@@ -107,6 +109,7 @@ class Packer:
                 pickled, inner = self.dumps(value, what, name)
                 if pickled.size <= INLINE_LIMIT:
                     return value
+                self._repeats.shipped(what, name, value, pickled.size)
                 ref = made[id(value)] = self._put(pickled, inner)
                 kept.append(ref)
             return stand_in(ref)

@@ -221,6 +221,30 @@ def test_a_dry_run_lists_and_sends_nothing(kernel: Kernel) -> None:
     assert kernel.eval("(len(nbray.timeline()), 'result' in globals())") == (before, False)
 
 
+def test_a_dry_run_says_what_travels_and_whether_it_could_run(kernel: Kernel) -> None:
+    kernel.ok("import numpy as np; table = np.zeros(10**6)")
+    cell = kernel.ok("%%remote --dry-run --each i=range(6) --chunk 2\nnp.sum(table) + i")
+    assert "once per node" in cell.displays[0]["text/plain"]
+    said = cell.displays[1]["text/plain"]
+    assert "6 items in 3 tasks" in said
+    assert "CPU=1" in said
+    assert "on 1 of 1 node, 2 at a time" in said
+    said = kernel.ok("%%remote --dry-run --num-cpus 64\n1").displays[1]["text/plain"]
+    assert "nowhere: no node has CPU=64 (most: 2)" in said
+
+
+def test_a_large_value_in_many_items_is_worth_a_word_before_it_is_sent(kernel: Kernel) -> None:
+    kernel.ok("import numpy as np; table = np.zeros(10**6)")
+    code = "%%remote --each pair=[(table,i) for i in range(4)]\npair[1]".replace("pair=[", '"pair=[').replace("]\n", ']"\n')
+    assert (
+        "table (8.0 MB) is in 4 items of --each" in kernel.ok(code.replace("--each", "--dry-run --each")).displays[1]["text/plain"]
+    )
+    assert "nbray.put(table)" in kernel.ok(code).text
+    kernel.ok("@nbray.remote\ndef width(a): return len(a)")
+    cell = kernel.ok("for _ in range(4): nbray.get(width.remote(table))")
+    assert cell.stderr.count("table_ref = nbray.put(table)") == 1
+
+
 def test_a_handle_is_awaitable_and_knows_its_state(kernel: Kernel) -> None:
     kernel.ok("%%remote --bg --handle job\nhandled = 3\nhandled * 2")
     assert kernel.ok("(await job, job.result(), job.status, job.done(), handled)").value == "(6, 6, 'done', True, 3)"
