@@ -65,7 +65,7 @@ class NativeEngine:
         self.questions = Questions(runtime)
         self.witness = Witness(runtime, self.trace_log, "DRIVER" if is_driver else "WORKER", lambda: self.job.process)
         self._ids = TaskIds(runtime.process)
-        self._packer = Packer(self._put_pickled, self._owner_of)
+        self._packer = Packer(self._put_pickled, self._owner_of, lambda text: self.notice(self.current_cell(), "repeated", text))
         self.groups = GroupDesk(self)
         self._shapes: dict[int, tuple[Any, m.Shape, str, tuple[bytes, bool] | None]] = {}
         self._cell: contextvars.ContextVar[str | None] = contextvars.ContextVar("nbray_cell", default=None)

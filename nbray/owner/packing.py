@@ -35,12 +35,18 @@ NO_ARGUMENTS = Packed(b"", 0, None, [], [])
 class Packer:
     """Pickles for one process. `put` stores a pickled value and returns its reference."""
 
-    def __init__(self, put: Callable[[Pickled, list[Held]], ObjectRef[Any]], owner: Callable[[ObjectRef[Any]], Address]) -> None:
-        """`owner(ref)` is where its owner is now: our own node may be another than when the reference was made."""
+    def __init__(
+        self,
+        put: Callable[[Pickled, list[Held]], ObjectRef[Any]],
+        owner: Callable[[ObjectRef[Any]], Address],
+        say: Callable[[str], None] = lambda _text: None,
+    ) -> None:
+        """`owner(ref)` is where its owner is now: our own node may be another than when the reference was made. `say` gets what a
+        person should know about what is shipped."""
         self._put = put
         self._owner = owner
         self._local = threading.local()
-        self._repeats = Repeats()
+        self._repeats = Repeats(say)
 
     def lend(self, ref: ObjectRef[Any]) -> Address:
         """A reference is being pickled. In a pickle of the user's own nobody counts it: it keeps nothing alive."""

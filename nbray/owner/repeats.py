@@ -6,8 +6,8 @@ Asked only on the way of an argument that is too large for a message, so a call 
 from __future__ import annotations
 
 import sys
-import warnings
 import weakref
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -29,7 +29,9 @@ class _Last(NamedTuple):
 class Repeats:
     """What one process has shipped. Counts per function and argument."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
+        """`say` tells a person, and is no warning: a program that runs with warnings as errors is not wrong."""
+        self._say = say
         self._last: dict[tuple[str, str], _Last] = {}
         self._said: set[tuple[str, str]] = set()
 
@@ -45,11 +47,10 @@ class Repeats:
             self._last.clear()
         self._last[key] = _Last(id(value), _reference(value), times)
         if times >= TIMES:
-            frame, level = _caller()
-            name = _name_of(value, frame)
+            name = _name_of(value, _caller())
             if name or self._last[key].alive is not None:  # else it may be a new one, made in the place of one that has gone
                 self._said.add(key)
-                _warn(what.removeprefix("argument of "), name or argument, value, size, level)
+                self._say(_in_words(what.removeprefix("argument of "), name or argument, value, size))
 
 
 def _reference(value: Any) -> weakref.ref[Any] | None:
@@ -59,22 +60,20 @@ def _reference(value: Any) -> weakref.ref[Any] | None:
         return None
 
 
-def _caller() -> tuple[FrameType | None, int]:
-    """The user's frame, and the stack level that `warnings` knows it by where `shipped` calls `_warn`."""
+def _caller() -> FrameType | None:
+    """The user's frame."""
     frame: FrameType | None = sys._getframe(1)
-    level = 1
     while frame is not None and frame.f_code.co_filename.startswith(PACKAGE_DIRECTORY):
-        frame, level = frame.f_back, level + 1
-    return frame, level + 1
+        frame = frame.f_back
+    return frame
 
 
-def _warn(function: str, name: str, value: Any, size: int, level: int) -> None:
+def _in_words(function: str, name: str, value: Any, size: int) -> str:
     stored = f"{name}_ref" if name.isidentifier() else "ref"
-    said = (
+    return (
         f"{name} ({size / 1e6:.1f} MB, {type(value).__name__}) is shipped again with every call of {function}. Put it into the "
         f"store once, {stored} = nbray.put({name if name.isidentifier() else '...'}), and pass {stored} instead."
     )
-    warnings.warn(said, UserWarning, stacklevel=level)
 
 
 def _name_of(value: Any, frame: FrameType | None) -> str:

@@ -242,7 +242,7 @@ def test_a_large_value_in_many_items_is_worth_a_word_before_it_is_sent(kernel: K
     assert "nbray.put(table)" in kernel.ok(code).text
     kernel.ok("@nbray.remote\ndef width(a): return len(a)")
     cell = kernel.ok("for _ in range(4): nbray.get(width.remote(table))")
-    assert cell.stderr.count("table_ref = nbray.put(table)") == 1
+    assert cell.text.count("table_ref = nbray.put(table)") == 1
 
 
 def test_a_handle_is_awaitable_and_knows_its_state(kernel: Kernel) -> None:
