@@ -186,9 +186,11 @@ def _start(arguments: argparse.Namespace) -> int:
     if arguments.address is not None and arguments.address.startswith(connection_file.TOKEN_PREFIX):
         raise Refusal("a token on the command line shows in `ps`: set NBRAY_TOKEN to it, and give --address HOST:PORT")
     launched, say = _start_head(arguments) if arguments.head else _start_node(arguments)
+    if arguments.block:
+        return _stay(launched, say)
     for line in say:
         print(line, flush=True)
-    return _stay(launched) if arguments.block else 0
+    return 0
 
 
 def _start_head(arguments: argparse.Namespace) -> tuple[launch.Launched, list[str]]:
@@ -280,14 +282,16 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _stay(launched: launch.Launched) -> int:
-    """Wait for the node to end; Ctrl-C or SIGTERM ends it."""
+def _stay(launched: launch.Launched, say: list[str]) -> int:
+    """Say that it runs, and wait for the node to end; Ctrl-C or SIGTERM ends it, from the first word on."""
 
     def ends(_signal: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, ends)
     try:
+        for line in say:
+            print(line, flush=True)
         code = int(launched.process.wait())
     except KeyboardInterrupt:
         launch.stop(launched, STOP_S)
