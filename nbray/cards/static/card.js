@@ -11,6 +11,7 @@ export function createCard(el, host) {
   const id = `nbray-card-${++cards}`;
   const spans = new Spans();
   let snapshot = null, number = 0, asking = false, insist = false, open = host.live ? null : "timeline", stopped = false, received = performance.now();
+  let planned = false; // whether the Plan tab shows what there is to show
 
   // ---- the head
   const sign = element("span", { class: "nbray-sign" });
@@ -199,7 +200,6 @@ export function createCard(el, host) {
   }
 
   // A plan is made of what has ended; while the run goes on it is made again only when the tab is opened.
-  let planned = false;
   function drawPlan() {
     if (planned) return;
     planned = host.live;
