@@ -18,6 +18,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 from playwright.sync_api import TimeoutError as NotSeenError
 
+BUNDLE = Path(__file__).resolve().parents[2] / "nbray" / "labextension"
 TOKEN = "a-token-for-this-test"
 STARTED_WITHIN_S = 60.0
 PAGE_WITHIN_MS = 60_000
@@ -128,6 +129,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory, browser_path: str) -> Iterator
     options = [f"--ServerApp.port={port}", f"--ServerApp.root_dir={directory}", f"--IdentityProvider.token={TOKEN}"]
     options += ["--ServerApp.ip=127.0.0.1", "--ServerApp.port_retries=0", "--allow-root", "--no-browser"]
     options += [f"--LabApp.app_settings_dir={settings}"]
+    # The bundle of this tree, before one that was installed with an earlier one.
+    bundles = home / "labextensions"
+    bundles.mkdir()
+    (bundles / "nbray-lab").symlink_to(BUNDLE)
+    options += [f"--LabApp.extra_labextensions_path={bundles}"]
     log = home / "server.log"
     with log.open("w", encoding="utf-8") as stream:
         server = subprocess.Popen(
