@@ -13,10 +13,12 @@ import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
+from nbray.absent import Finder, missing
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from nbray import actor, cloudpickle, exceptions, experimental, job_config, job_submission, state, types, util
+    from nbray import actor, cloudpickle, dag, exceptions, experimental, job_config, job_submission, state, types, util
     from nbray.actors import method
     from nbray.api import (
         available_resources,
@@ -80,22 +82,10 @@ _HOMES = {
     "nbray.refs": ("ObjectRef",),
     "nbray.runtime_context": ("get_runtime_context",),
 }
-_MODULES = ("actor", "cloudpickle", "exceptions", "experimental", "job_config", "job_submission", "state", "types", "util")
-
-#: What Ray has under this name and nbray has not, with the nearest thing that works.
-_NOT_BUILT = {
-    "data": "cut the data with numpy or pandas and map a remote function over the parts",
-    "train": "train inside tasks or actors",
-    "tune": "run one task per parameter set: `%%remote --each`, or a list of f.remote(p)",
-    "serve": "keep a model in an actor",
-    "rllib": "run environments in actors",
-    "workflow": "pass references between tasks; they are retried and remade by themselves",
-    "dag": "pass references between tasks",
-    "autoscaler": "start nodes with `nbray start --address`",
-    "widgets": "`%%remote` shows what runs",
-}
-#: Those of them that are libraries of their own, which programs import as modules.
-_LIBRARIES = ("data", "train", "tune", "serve", "rllib", "workflow")
+_MODULES = (
+    *("actor", "client_builder", "cloudpickle", "cross_language", "dag", "exceptions", "experimental", "job_config"),
+    *("job_submission", "remote_function", "runtime_context", "runtime_env", "state", "types", "util"),
+)
 
 __all__ = [
     "LOCAL_MODE",
@@ -126,6 +116,7 @@ __all__ = [
     "cloudpickle",
     "cluster_resources",
     "cpp_function",
+    "dag",
     "error_info",
     "exceptions",
     "experimental",
@@ -166,30 +157,14 @@ def __getattr__(name: str) -> Any:
             found = getattr(importlib.import_module(home), name)
             globals()[name] = found
             return found
-    if name in _NOT_BUILT:
-        raise AttributeError(f"nbray.{name} is not built (Ray has it); the nearest that works: {_NOT_BUILT[name]}")
-    raise AttributeError(f"module 'nbray' has no attribute {name!r}")
+    raise missing(__name__, name)
 
 
 def __dir__() -> list[str]:
     return __all__
 
 
-class _Libraries:
-    """The last finder of modules: says what `from nbray import tune` should be instead, where Python would only say "no"."""
-
-    @staticmethod
-    def find_spec(name: str, _path: Any = None, _target: Any = None) -> None:
-        library = name.removeprefix("nbray.")
-        if library != name and library in _LIBRARIES:
-            raise ImportError(
-                f"nbray has no {library}: Ray {library.capitalize()} is a library of its own on top of Ray, and not part of nbray. "
-                f"What works here: {_NOT_BUILT[library]}.",
-                name=name,
-            )
-
-
-sys.meta_path.append(_Libraries)  # a finder needs `find_spec` and no more
+sys.meta_path.append(Finder)  # a finder needs `find_spec` and no more
 
 
 def load_ipython_extension(ipython: Any) -> None:

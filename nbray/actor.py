@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from nbray import session
-from nbray.actors import ActorClass, ActorClassInheritanceException, ActorHandle, ActorMethod
+from nbray.actors import ActorClass, ActorClassInheritanceException, ActorHandle, ActorMethod, method
 
 
 def exit_actor() -> NoReturn:
@@ -21,4 +21,4 @@ def exit_actor() -> NoReturn:
     raise AssertionError("the engine's exit_actor returned")
 
 
-__all__ = ["ActorClass", "ActorClassInheritanceException", "ActorHandle", "ActorMethod", "exit_actor"]
+__all__ = ["ActorClass", "ActorClassInheritanceException", "ActorHandle", "ActorMethod", "exit_actor", "method"]

@@ -19,6 +19,8 @@ import cloudpickle
 import msgspec
 
 from nbray import connection, session
+from nbray.dag.class_node import ClassMethodNode, ClassNode, bound_method
+from nbray.dag.dag_node import DAGNode
 from nbray.definitions import Definition
 from nbray.engines.port import ActorToken, CallOptions, Engine
 from nbray.exceptions import ActorHandleNotFoundError
@@ -131,8 +133,10 @@ class ActorClass:
         """`remote` with arguments as a tuple and a dict, as older Ray programs call it."""
         return self.options(**options).remote(*(args or ()), **(kwargs or {}))
 
-    def bind(self, *_args: Any, **_kwargs: Any) -> NoReturn:
-        raise NotImplementedError(f"{self._definition.name}.bind(): task graphs (ray.dag) are not built yet; use .remote()")
+    def bind(self, *args: Any, **kwargs: Any) -> ClassNode:
+        """A node of a task graph (nbray.dag) that makes an actor. Raises TypeError as `remote` does."""
+        self._shape.check(f"{self._definition.name}.__init__", args, kwargs)
+        return ClassNode(self, args, kwargs)
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
         name = self._definition.name
@@ -354,8 +358,10 @@ class ActorMethod:
     def _remote(self, args: tuple[Any, ...] | None = None, kwargs: dict[str, Any] | None = None, **options: Any) -> Any:
         return self.options(**options).remote(*(args or ()), **(kwargs or {}))
 
-    def bind(self, *_args: Any, **_kwargs: Any) -> NoReturn:
-        raise NotImplementedError(f"{self._method.name}.bind(): task graphs (ray.dag) are not built yet; use .remote()")
+    def bind(self, *args: Any, **kwargs: Any) -> ClassMethodNode | tuple[DAGNode, ...]:
+        """The call as a node of a task graph (nbray.dag); where it has several results, a node for each."""
+        self._method.shape.check(f"{self._handle._token.class_name}.{self._method.name}", args, kwargs)
+        return bound_method(self, args, kwargs, self._call_options.returns)
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
         name = self._method.name

@@ -387,13 +387,27 @@ class ObjectReconstructionFailedError(ObjectLostError):
     """The object is lost, and the task that made it cannot make it again."""
 
     reason: str = ""  #: a key of REASON_MESSAGES
+    reason_message: str = ""
     REASON_MESSAGES = {
-        "PUT": "it was made by put(), which nothing can repeat",
-        "MAX_ATTEMPTS_EXCEEDED": "its task has used all of its retries",
-        "LINEAGE_EVICTED": "how it was made has been forgotten to save memory",
-        "RETRIES_DISABLED": "its task has max_retries=0",
-        "BORROWED": "this process does not own it, and the owner could not make it again",
-        "ACTOR_TASK": "it was made by an actor's method with max_task_retries=0",
+        "OBJECT_UNRECONSTRUCTABLE_PUT": (
+            "it was created by nbray.put(), or stored as a large argument, which nothing can repeat. Return it from a task "
+            "instead, which can run again"
+        ),
+        "OBJECT_UNRECONSTRUCTABLE_MAX_ATTEMPTS_EXCEEDED": (
+            "the maximum number of task retries has been exceeded. Raise max_retries with @nbray.remote(max_retries=N)"
+        ),
+        "OBJECT_UNRECONSTRUCTABLE_RETRIES_DISABLED": (
+            "the task was created with max_retries=0. Enable retries with @nbray.remote(max_retries=N)"
+        ),
+        "OBJECT_UNRECONSTRUCTABLE_ACTOR_TASK": (
+            "a method of an actor made it, whose state is another by now. Put it in a task, or call the method again"
+        ),
+        "OBJECT_UNRECONSTRUCTABLE_TASK_CANCELLED": "the task that would produce it was cancelled",
+        "OBJECT_UNRECONSTRUCTABLE_TASK_FAILED": "the task failed when it ran again to produce it",
+        "OBJECT_UNRECONSTRUCTABLE_LINEAGE_EVICTED": (
+            "how it was made has been forgotten to save memory. NBRAY_LINEAGE_LIMIT is the number of finished tasks that a "
+            "process keeps for this"
+        ),
     }
 
 

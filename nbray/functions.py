@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from nbray import connection, session
+from nbray.dag.function_node import FunctionNode
 from nbray.definitions import Definition
 from nbray.generators import ObjectRefGenerator
 from nbray.options import TASK, checked, task_options
@@ -77,10 +78,10 @@ class RemoteFunction:
         """`remote` with arguments as a tuple and a dict, as older Ray programs call it."""
         return self.options(**options).remote(*(args or ()), **(kwargs or {}))
 
-    def bind(self, *_args: Any, **_kwargs: Any) -> NoReturn:
-        raise NotImplementedError(
-            f"{self._definition.name}.bind(): task graphs (ray.dag) are not built yet; pass the references of .remote()"
-        )
+    def bind(self, *args: Any, **kwargs: Any) -> FunctionNode:
+        """The call as a node of a task graph (nbray.dag), which its `execute()` makes. Raises TypeError as `remote` does."""
+        self._shape.check(self._definition.name, args, kwargs)
+        return FunctionNode(self, args, kwargs)
 
     def _with(self, options: Mapping[str, Any]) -> RemoteFunction:
         other = RemoteFunction.__new__(RemoteFunction)

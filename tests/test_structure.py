@@ -22,7 +22,7 @@ PACKAGE = ROOT / "nbray"
 
 #: Bottom first. A module imports from its own layer and from those before it. A name is a module or package of nbray.
 LAYERS = [
-    {"exceptions", "ids", "machine", "config", "trace", "columns", "handlers", "progress", "serializability"},
+    {"absent", "exceptions", "ids", "machine", "config", "trace", "columns", "handlers", "progress", "serializability"},
     {"wire"},
     {"sched", "store", "inquiry"},
     # Below the engines, which make references; the port is declarations.
@@ -39,11 +39,14 @@ LAYERS = [
         "client_builder",
         "cloudpickle",
         "connection",
+        "cross_language",
+        "dag",
         "definitions",
         "functions",
         "keeping",
         "identifiers",
         "options",
+        "remote_function",
         "runtime_context",
         "runtime_env",
         "signatures",

@@ -25,6 +25,7 @@ ERROR_TYPES = {
     "RuntimeEnvSetupError": "RUNTIME_ENV_SETUP_FAILED",
     "OwnerDiedError": "OWNER_DIED",
     "ObjectLostError": "OBJECT_LOST",
+    "ObjectReconstructionFailedError": "OBJECT_UNRECONSTRUCTABLE",
 }
 
 

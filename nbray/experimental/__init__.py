@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from nbray.absent import missing
+
 if TYPE_CHECKING:
     from nbray.experimental.locations import get_local_object_locations, get_object_locations
 
@@ -15,6 +17,8 @@ _HOMES = {
 _MODULES = (
     "internal_kv",
     "locations",
+    "multiprocessing",
+    "queue",
     "state",
     "tqdm_ray",
 )
@@ -27,7 +31,7 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name in _MODULES:
         return importlib.import_module(f"nbray.experimental.{name}")
-    raise AttributeError(f"module 'nbray.experimental' has no attribute {name!r}")
+    raise missing(__name__, name)
 
 
 def __dir__() -> list[str]:

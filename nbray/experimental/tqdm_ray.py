@@ -112,3 +112,8 @@ class tqdm(Generic[T]):  # noqa: N801 -- as everybody knows it
         shown: dict[str, Any] = {"text/plain": line(state), "text/html": as_html(state)}
         # The whole state goes where it is not saved with the notebook; a terminal draws it itself.
         show(shown, {}, {"display_id": f"nbray-bar-{self._id}", "nbray_progress": msgspec.to_builtins(state)}, not first)
+
+
+def safe_print(*args: Any, **kwargs: Any) -> None:
+    """`print`. In Ray it moves bars out of the way first; here the driver draws them below whatever is printed."""
+    print(*args, **kwargs)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from nbray.exceptions import ObjectReconstructionFailedError
 from nbray.ids import ActorId, NodeId, short
-from nbray.owner.records import OwnedTask
+from nbray.owner.records import OwnedObject, OwnedTask
 from nbray.wire.messages import Death, Failure, PushCall
 
 SIGNALS = {
@@ -82,6 +83,15 @@ def cancelled(task: OwnedTask, ran: bool = False) -> Failure:
     state = "while it ran" if ran or task.state == "PUSHED" else "before it began"
     message = f"{task.push.name or 'the task'} (task {task.id.hex()}) was cancelled {state}"
     return Failure("TaskCancelledError", message=message, fields={"task": task.id.hex(), "cell": task.push.cell})
+
+
+def lost(obj: OwnedObject, last_copy: str) -> Failure:
+    """Every copy of an object is gone. `last_copy` is a clause about where that was; `obj.once` says why there will be no other."""
+    why = ObjectReconstructionFailedError.REASON_MESSAGES[obj.once]
+    made = f"made at {obj.line}, " if obj.line else ""
+    message = f"the object {obj.id.hex()} is lost: {made}{last_copy}. The object cannot be reconstructed because {why}."
+    fields = {"object_ref_hex": obj.id.hex(), "call_site": obj.line, "cell": obj.cell, "reason": obj.once, "reason_message": why}
+    return Failure("ObjectReconstructionFailedError", message=message, fields=fields)
 
 
 def actor_killed(actor: ActorId, class_name: str) -> Failure:

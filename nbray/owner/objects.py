@@ -1,7 +1,7 @@
 """Objects that this process owns or borrows: their values, who holds them, and when they are free.
 
     owner      PENDING -- set_value --> INLINE | STORED | FAILED -- every count zero --> freed
-               STORED -- last copy lost --> PENDING (its task runs again) or FAILED (ObjectLostError)
+               STORED -- last copy lost --> PENDING (its task runs again) or FAILED (ObjectReconstructionFailedError)
     borrower   unknown -- AskValue, TellValue --> as the owner says -- count zero --> RemoveBorrower
 
 Counting across processes is described at `AddBorrower` in wire/messages.py.
@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from nbray.ids import Address, NodeId, ObjectId, ProcessId, task_of
+from nbray.ids import Address, NodeId, ObjectId, ProcessId, short, task_of
 from nbray.machine import Effect, Send
+from nbray.owner import obituary
 from nbray.owner.records import CopyLost, OwnedObject, OwnedTask, Ready, Unhandled
 from nbray.wire.messages import (
     AddBorrower,
@@ -277,9 +278,10 @@ class ObjectTable:
             self._forget_value(obj)
             self.out.append(CopyLost(obj.id))
             if obj.task is None or not self.rerun(obj.task, obj):
-                where = f"made at {obj.line}, " if obj.line else ""
-                message = f"the object {obj.id.hex()} is lost: {where}its only copy was on node {node.hex()[:4]} ({reason})"
-                self.set_value(obj, Value(failure=Failure("ObjectLostError", message=message)), counted=False)
+                if obj.task is not None:
+                    obj.once = obj.task.unrepeatable() or "OBJECT_UNRECONSTRUCTABLE_TASK_FAILED"
+                failure = obituary.lost(obj, f"its only copy was on node {short(node)} ({reason})")
+                self.set_value(obj, Value(failure=failure), counted=False)
             return
         self._readers_again(obj)
 

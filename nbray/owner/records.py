@@ -19,6 +19,7 @@ from nbray.wire.values import checksum
 # -- states of a task (docs/architecture.md has the table)
 WAITING, QUEUED, PUSHED, DONE, FAILED, CANCELLED = "WAITING", "QUEUED", "PUSHED", "DONE", "FAILED", "CANCELLED"
 
+FORGOTTEN = "OBJECT_UNRECONSTRUCTABLE_LINEAGE_EVICTED"  #: of a result whose task might run again, were it still known
 NOTHING = Value(inline=b"\x80\x05N.", crc=checksum(b"\x80\x05N."))  #: the pickle of None
 
 
@@ -44,6 +45,7 @@ class OwnedObject(msgspec.Struct, gc=False):
     seen: bool = False  #: somebody fetched it or passed it on: its failure is not unhandled
     cell: str = ""
     line: str = ""  #: where it was made: "In[12] line 3" or "script.py:40"
+    once: str = ""  #: owner, stored: why it could not be made again, a key of REASON_MESSAGES; "": `task` might
 
 
 class OwnedTask(msgspec.Struct, gc=False):
@@ -72,6 +74,17 @@ class OwnedTask(msgspec.Struct, gc=False):
     @property
     def id(self) -> TaskId:
         return self.push.task
+
+    def unrepeatable(self) -> str:
+        """Why it may not run again for the sake of a lost result, a key of REASON_MESSAGES; "" if it may."""
+        if self.cancelled:
+            return "OBJECT_UNRECONSTRUCTABLE_TASK_CANCELLED"
+        if self.shape is None:
+            return "OBJECT_UNRECONSTRUCTABLE_ACTOR_TASK"
+        if self.retries == 0:
+            used = "MAX_ATTEMPTS_EXCEEDED" if self.push.attempt else "RETRIES_DISABLED"
+            return f"OBJECT_UNRECONSTRUCTABLE_{used}"
+        return ""
 
     def use_retry(self) -> None:
         """One more attempt: N retries are N + 1 runs, whether crashes or exceptions end them."""
@@ -389,6 +402,6 @@ class ActorKnown(Effect, frozen=True, gc=False):
 
 
 __all__ = [
-    "CANCELLED", "DONE", "FAILED", "NOTHING", "PUSHED", "QUEUED", "WAITING", "Amounts", "Death", "Send",
+    "CANCELLED", "DONE", "FAILED", "FORGOTTEN", "NOTHING", "PUSHED", "QUEUED", "WAITING", "Amounts", "Death", "Send",
     *(n for n, c in list(globals().items()) if isinstance(c, type) and c.__module__ == __name__),
 ]  # fmt: skip

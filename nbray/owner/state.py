@@ -188,6 +188,7 @@ class OwnerState:
     def _put(self, event: r.WasPut) -> None:
         obj = self.objects.own(event.object, "", event.line)
         obj.seen = True
+        obj.once = "OBJECT_UNRECONSTRUCTABLE_PUT"
         self.objects.set_value(obj, event.value, counted=False)
 
     def _wanted(self, event: r.Wanted) -> None:

@@ -22,7 +22,7 @@ from nbray.ids import Address, NodeId, ObjectId, TaskId, index_of, object_id, ta
 from nbray.machine import Effect, Send
 from nbray.owner import obituary
 from nbray.owner.objects import ObjectTable
-from nbray.owner.records import DONE, NOTHING, PUSHED, QUEUED, WAITING, NextItem, OwnedObject, OwnedTask
+from nbray.owner.records import DONE, FORGOTTEN, NOTHING, PUSHED, QUEUED, WAITING, NextItem, OwnedObject, OwnedTask
 from nbray.wire.messages import Failure, ItemsTaken, ItemYielded, PushTask, Streaming, Value
 
 #: More than any stream has: the producer waits for nobody.
@@ -110,7 +110,7 @@ class StreamTable:
     def _open(self, stream: Stream) -> None:
         """There is an object for whoever waits for what comes next."""
         push = stream.task.push
-        obj = self.objects.own(object_id(push.task, 1 + stream.known), push.cell, "")
+        obj = self.objects.own(object_id(push.task, 1 + stream.known), push.cell, stream.task.line)
         for node in sorted(stream.vain.pop(1 + stream.known, ()) if stream.vain else ()):
             self.objects.sealed_in_vain(obj.id, node)
         if stream.ended:
@@ -120,11 +120,13 @@ class StreamTable:
         task, index = stream.task, index_of(obj.id)
         if stream.lost:
             stream.lost.discard(index)
-        if value.location is not None and task.shape is not None and task.retries != 0:
-            obj.task = task
-            if stream.kept is None:
-                stream.kept = set()
-            stream.kept.add(index)
+        if value.location is not None:
+            obj.once = task.unrepeatable()
+            if not obj.once:
+                obj.task = task
+                if stream.kept is None:
+                    stream.kept = set()
+                stream.kept.add(index)
         self.objects.set_value(obj, value)
 
     def _refuse(self, each: ObjectId, value: Value) -> None:
@@ -270,11 +272,10 @@ class StreamTable:
         stream = self.streams[task.id]
         lost, stream.lost = stream.lost, None
         for index in sorted(lost or ()):
-            each = object_id(task.id, index)
-            gone = f"the object {each.hex()}, which {task.push.name} yielded, is lost with its node, and the task may not run again"
-            self.objects.set_value(
-                self.objects.objects[each], Value(failure=Failure("ObjectLostError", message=gone)), counted=False
-            )
+            obj = self.objects.objects[object_id(task.id, index)]
+            obj.once = task.unrepeatable() or FORGOTTEN
+            failure = obituary.lost(obj, f"{task.push.name} yielded it, and its only copy is gone with its node")
+            self.objects.set_value(obj, Value(failure=failure), counted=False)
         self._forget(stream)
 
     def has_lost(self, task: OwnedTask) -> bool:
@@ -297,7 +298,8 @@ class StreamTable:
         """The task is over, and will not be repeated."""
         stream = self.streams[task.id]
         for index in stream.kept or ():
-            self.objects.objects[object_id(task.id, index)].task = None
+            obj = self.objects.objects[object_id(task.id, index)]
+            obj.task, obj.once = None, task.unrepeatable() or FORGOTTEN
         stream.kept = None
         self._forget(stream)
 

@@ -12,7 +12,7 @@ from nbray.machine import Effect, Send
 from nbray.owner import obituary
 from nbray.owner.leases import LeaseTable
 from nbray.owner.objects import ObjectTable
-from nbray.owner.records import CANCELLED, DONE, FAILED, PUSHED, QUEUED, WAITING, Finished, Lease, OwnedObject, OwnedTask
+from nbray.owner.records import CANCELLED, DONE, FAILED, FORGOTTEN, PUSHED, QUEUED, WAITING, Finished, Lease, OwnedObject, OwnedTask
 from nbray.owner.streams import StreamTable
 from nbray.wire.failures import dependency_failure
 from nbray.wire.messages import CancelTask, Failure, TaskDone, Value
@@ -170,7 +170,12 @@ class TaskTable:
             if obj is None or obj.value is not None:
                 self.objects.give_back(value.contains)  # a second run for the sake of another return
                 continue
-            obj.task = task if task.retain and value.location is not None else None
+            obj.task = None
+            if value.location is not None:
+                if task.retain:
+                    obj.task = task
+                else:
+                    obj.once = task.unrepeatable() or FORGOTTEN
             self.objects.set_value(obj, value)
         if task.retain:
             self._forget_lineage(task)  # if this was a second run, and has left nothing to run a third time for

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from nbray.absent import missing
+
 # Not at its first use: the function has the name of its module, which would take its place here once it is imported.
 from nbray.util.placement_group import placement_group
 
@@ -46,7 +48,9 @@ _HOMES = {
     "tqdm": "nbray.experimental.tqdm_ray",
 }
 _MODULES = (
+    "accelerators",
     "actor_pool",
+    "annotations",
     "check_serialize",
     "collective",
     "dask",
@@ -93,7 +97,7 @@ def __getattr__(name: str) -> Any:
         return found
     if name in _MODULES:
         return importlib.import_module(f"nbray.util.{name}")
-    raise AttributeError(f"module 'nbray.util' has no attribute {name!r}")
+    raise missing(__name__, name)
 
 
 def __dir__() -> list[str]:

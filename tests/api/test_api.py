@@ -317,9 +317,9 @@ def test_every_public_name_is_there(name: str) -> None:
     assert name in dir(nbray)
 
 
-@pytest.mark.parametrize("name", ["data", "train", "tune", "serve", "rllib", "dag", "workflow"])
+@pytest.mark.parametrize("name", ["data", "train", "tune", "serve", "rllib", "workflow"])
 def test_what_ray_has_and_nbray_has_not_names_what_works(name: str) -> None:
-    with pytest.raises(AttributeError, match=rf"nbray.{name} is not built .Ray has it.; the nearest that works: \w+"):
+    with pytest.raises(AttributeError, match=rf"nbray.{name} is not built .Ray has it: .*. What works here: \w+"):
         getattr(nbray, name)
     assert not hasattr(nbray, name)
 
@@ -327,7 +327,7 @@ def test_what_ray_has_and_nbray_has_not_names_what_works(name: str) -> None:
 @pytest.mark.parametrize("library", ["data", "train", "tune", "serve", "rllib", "workflow"])
 def test_importing_a_library_of_its_own_says_that_it_is_one(library: str) -> None:
     for statement in (f"from nbray import {library}", f"import nbray.{library}", f"from nbray.{library} import anything"):
-        with pytest.raises(ImportError, match=rf"nbray has no {library}: .* not part of nbray. What works here: \w+"):
+        with pytest.raises(ImportError, match=rf"nbray.{library} is not built .* not part of nbray.. What works here: \w+"):
             exec(statement)
     with pytest.raises(ImportError, match="cannot import name 'nonsense'"):
         exec("from nbray import nonsense")

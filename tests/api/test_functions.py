@@ -300,9 +300,10 @@ def test_a_large_closure_is_warned_about_and_a_huge_one_refused(engine: Any) -> 
         f.remote()
 
 
-def test_task_graphs_say_what_works_instead() -> None:
-    with pytest.raises(NotImplementedError, match="bind"):
-        add.bind(1)
+def test_a_bound_call_is_checked_and_not_made() -> None:
+    assert repr(add.bind(1, 2)) == "FunctionNode(RemoteFunction(add))"
+    with pytest.raises(TypeError):
+        add.bind(1, 2, 3)
 
 
 def test_a_function_with_gpus_ends_its_worker_after_each_call_unless_it_says_otherwise() -> None:

@@ -115,8 +115,11 @@ def test_what_can_be_made_again_is_and_the_rest_says_why(tmp_path, monkeypatch):
     assert out["argument"] == "= 6.0"
     assert out["running elsewhere"] == out["restarted here"] == out["soft here"] == "= True"
     for name in ("final", "of_an_actor"):
-        assert re.match(r"! ObjectLostError \| the object \w+ is lost: made at <string>:\d+, its only copy was on node", out[name])
+        lost = r"! ObjectReconstructionFailedError \| the object \w+ is lost: made at <string>:\d+, its only copy was on node"
+        assert re.match(lost, out[name])
+    assert "cannot be reconstructed because the task was created with max_retries=0" in out["final"]
+    assert "cannot be reconstructed because a method of an actor made it" in out["of_an_actor"]
     assert out["of_another_owner"].startswith("! OwnerDiedError")
     assert out["hard"].startswith("! TaskUnschedulableError")
     assert out["hard actor"].startswith(("! ActorUnschedulableError", "! ActorDiedError"))
-    assert out["dependant"].startswith("! RayTaskError(ObjectLostError)")
+    assert out["dependant"].startswith("! RayTaskError(ObjectReconstructionFailedError)")

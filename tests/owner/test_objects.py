@@ -392,7 +392,7 @@ def test_a_second_run_that_fails_lets_go_of_its_arguments(desk: Desk) -> None:
     task = desk.running(needs=[argument])
     desk.done(task, stored(OTHER_NODE))
     desk.tell(m.NodeDied(OTHER_NODE, "it crashed"))
-    assert desk.failure(task).fields["cause_kind"] == "ObjectLostError"
+    assert desk.failure(task).fields["cause_kind"] == "ObjectReconstructionFailedError"
     desk.drop(argument)
     assert desk.gone(argument)
     assert desk.state.tasks.lineage == 0
@@ -419,7 +419,7 @@ def test_a_lost_put_is_lost_and_says_where_it_was(desk: Desk) -> None:
     desk.tell(m.NodeDied(OTHER_NODE, "it crashed"))
     failure = desk.state.objects.objects[new].value.failure  # type: ignore[union-attr]
     assert failure is not None
-    assert failure.kind == "ObjectLostError"
+    assert failure.kind == "ObjectReconstructionFailedError"
     assert OTHER_NODE.hex()[:4] in failure.message
 
 
@@ -427,7 +427,7 @@ def test_a_lost_result_of_a_task_that_may_not_be_repeated_is_lost(desk: Desk) ->
     task = desk.running(retries=0)
     desk.done(task, stored(OTHER_NODE))
     desk.tell(m.NodeDied(OTHER_NODE, "it crashed"))
-    assert desk.failure(task).kind == "ObjectLostError"
+    assert desk.failure(task).kind == "ObjectReconstructionFailedError"
 
 
 def test_a_copy_that_could_not_be_fetched_in_time_is_not_lost(desk: Desk) -> None:

@@ -342,7 +342,7 @@ def test_an_item_that_may_not_be_made_again_is_lost(desk: Desk) -> None:
     desk.tell(m.NodeDied(OTHER_NODE, "gone"))
     assert items[1].value is not None
     assert items[1].value.failure is not None
-    assert items[1].value.failure.kind == "ObjectLostError"
+    assert items[1].value.failure.kind == "ObjectReconstructionFailedError"
 
 
 def test_a_task_that_yields_less_the_second_time_says_so(desk: Desk) -> None:
