@@ -124,12 +124,21 @@ class NativeEngine:
             task.traced = False
         if not self.is_driver:
             task.parent = self.facts_here().task or b""
-        self.cells.submitted(push.cell, push.name)
         me = runtime.me
         # Before the step: what a signal's handler raises at its end then drops them like any other.
         refs: list[ObjectRef[Any]] = [ObjectRef(object_id(task_id, i), me, self) for i in range(options.returns)]
-        runtime.step(r.Submitted(task))
+        self._leaves(push, r.Submitted(task))
         return refs
+
+    def _leaves(self, push: m.PushTask | m.PushCall, event: r.Submitted | r.Called) -> None:
+        """Count a task for its cell and step it: both, or neither when a signal comes."""
+        runtime = self.runtime
+        runtime.guard.enter()
+        try:
+            self.cells.submitted(push.cell, push.name)
+            runtime.step(event)
+        finally:
+            runtime.guard.leave()
 
     def _shape(self, options: TaskOptions, name: str) -> tuple[Any, m.Shape, str, tuple[bytes, bool] | None]:
         """Options objects are made once per function or `.options()`; the entry keeps them, so their id stays theirs."""
@@ -210,12 +219,11 @@ class NativeEngine:
             task.retry_exceptions, task.retry_types = retries, options.retry_exceptions
         if not self.is_driver:
             task.parent = self.facts_here().task or b""
-        self.cells.submitted(push.cell, push.name)
         if not options.traced:
             task.traced = False
         me = runtime.me
         refs: list[ObjectRef[Any]] = [ObjectRef(object_id(task_id, i), me, self) for i in range(options.returns)]
-        runtime.step(r.Called(task, actor.actor, actor.class_name, options.unordered))
+        self._leaves(push, r.Called(task, actor.actor, actor.class_name, options.unordered))
         return refs
 
     def pending_calls(self, actor: ActorToken, limit: int) -> None:

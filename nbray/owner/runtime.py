@@ -139,34 +139,32 @@ class Runtime:
         try:
             with self.lock:
                 rest = self._step(event)
+            for effect in rest:
+                self._carry_out(effect)
         finally:
             self.guard.leave()
-        for effect in rest:
-            self._carry_out(effect)
 
     def ask(self, event: Any, kind: type[E], undone: Callable[[E], Any]) -> E:
         """Step, and return the one effect of `kind` that this fact is answered with. `undone(effect)` is the fact that the asker
         never got it: an interrupt came first."""
         self.refuse_inside()
         self.guard.enter()
-        rest: list[Effect] = []
+        answer = None
         try:
             try:
                 with self.lock:
                     rest = self._step(event)
+                for effect in rest:
+                    if isinstance(effect, kind):
+                        answer = effect
+                    else:
+                        self._carry_out(effect)
             finally:
                 self.guard.leave()
         except BaseException:
-            for effect in rest:
-                if isinstance(effect, kind):
-                    self.step_later(undone(effect))
+            if answer is not None:
+                self.step_later(undone(answer))
             raise
-        answer = None
-        for effect in rest:
-            if isinstance(effect, kind):
-                answer = effect
-            else:
-                self._carry_out(effect)
         assert answer is not None, event
         return answer
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -60,3 +61,45 @@ def test_a_time_out_at_any_point_of_submitting_and_getting_leaves_the_books_whol
             return dict(state.objects.objects)
 
     until(lambda: not left(), lambda: f"nothing is left: {len(left())} objects are, such as {list(left().values())[:3]}")
+
+
+def raised_at(place, call):
+    """Run `call` with a SIGALRM at its `place`-th line of code. Whether it has as many lines."""
+    lines = 0
+
+    def trace(_frame, event, _arg):
+        nonlocal lines
+        if event == "line":
+            lines += 1
+            if lines == place:
+                signal.raise_signal(signal.SIGALRM)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        call()
+    except TimedOut:
+        pass
+    finally:
+        sys.settrace(None)
+    return lines >= place
+
+
+def test_a_signal_at_any_line_of_a_call_leaves_the_counts_of_its_cell_whole(timer):
+    engine = session.engine
+    counter = Counter.remote()
+    array = np.zeros(2)
+    ray.get([one.remote(), counter.add.remote(array)])
+    engine.set_default_cell("swept")
+    try:
+        for call in (one.remote, lambda: counter.add.remote(array), lambda: ray.get(one.remote())):
+            place = 1
+            while raised_at(place, call):
+                place += 1
+            assert place > 50
+        assert ray.get([one.remote() for _ in range(50)]) == [1] * 50
+        until(lambda: not engine.cell_counts("swept")["queued"], lambda: f"all to end: {engine.cell_counts('swept')}")
+        with engine.runtime.locked() as state:
+            state.check()
+    finally:
+        engine.set_default_cell("")
