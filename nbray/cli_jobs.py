@@ -64,6 +64,7 @@ def _submit_arguments(submit: argparse.ArgumentParser) -> None:
     submit.add_argument("--entrypoint-num-gpus", type=float, metavar="N")
     submit.add_argument("--entrypoint-memory", type=int, metavar="BYTES")
     submit.add_argument("--entrypoint-resources", type=_object, metavar="JSON", help="""'{"disk": 1}'""")
+    submit.add_argument("--entrypoint-label-selector", type=_object, metavar="JSON", help="""'{"zone": "in(a, b)"}'""")
     submit.add_argument("--no-wait", action="store_true", help="do not follow its output")
     submit.add_argument("--verbose", action="store_true", help="say to which cluster it went")
     submit.add_argument("entrypoint", nargs=argparse.REMAINDER, metavar="-- COMMAND ...", help="what to run, after two dashes")
@@ -97,6 +98,7 @@ def _submit(arguments: argparse.Namespace) -> int:
         entrypoint_num_gpus=arguments.entrypoint_num_gpus,
         entrypoint_memory=arguments.entrypoint_memory,
         entrypoint_resources=arguments.entrypoint_resources,
+        entrypoint_label_selector=arguments.entrypoint_label_selector,
     )
     print(f"Job '{job}' submitted successfully", flush=True)
     if arguments.no_wait:

@@ -195,7 +195,7 @@ def _prepare(engine: NativeEngine, env: str) -> None:
     prepared = engine.environments.of("")
     if environment.parsed(env).get("config", {}).get("eager_install", True) and environment.setup_of(prepared):
         node = engine.runtime.me.node
-        engine.runtime.post(Address(node, node), m.PrepareEnvironment(prepared))
+        engine.runtime.post(Address(node, node), m.PrepareEnvironment(prepared, engine.runtime.me.process))
 
 
 def _elsewhere(engine: NativeEngine, address: str, store: int | None) -> Attachment:

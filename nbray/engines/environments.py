@@ -40,16 +40,16 @@ class Packed:
 
 
 class Environments:
-    """`ask` asks the head, `job` says whose job this is; `on_edit` is called after an edit was seen, so that nobody keeps an
-    environment from before."""
+    """`ask` asks the head, `holder` says for whom it shall keep what is uploaded: the id of a job in hex. `on_edit` is called after
+    an edit was seen, so that nobody keeps an environment from before."""
 
-    def __init__(self, ask: Callable[..., Any], job: Callable[[], Address], on_edit: Callable[[], None]) -> None:
+    def __init__(self, ask: Callable[..., Any], holder: Callable[[], str], on_edit: Callable[[], None]) -> None:
         self.base = ""  #: the environment of the job, or of the task that runs here: canonical JSON
         self.look_due: float | None = None  #: monotonic seconds; None while there is nothing to look at
         self.generation = 0
         self.uploads = True  #: False where every node is this machine and finds packages in the user's cache
         self._ask = ask
-        self._job = job
+        self._holder = holder
         self._on_edit = on_edit
         # Two: whoever packs waits for the head, whose answer the I/O thread brings, which must not wait to say what was imported.
         self._packing = threading.Lock()
@@ -58,7 +58,7 @@ class Environments:
         self._packed: dict[Tree, Packed] = {}
         self._superseded: deque[Packed] = deque()
         self._ready: dict[str, str] = {}  #: what was prepared, until the next edit
-        self._uploaded: set[tuple[str, str]] = set()  #: (job, URI)
+        self._uploaded: set[tuple[str, str]] = set()  #: (holder, URI)
         self._used: dict[str, Held] = {}  #: by URI
         self._modules: dict[str, _Stat] = {}  #: the files that workers have imported, as they were then
 
@@ -128,7 +128,7 @@ class Environments:
 
     def _keep(self, uri: str, held: Held) -> str:
         """Hold it in the cache for as long as this process lives, and let the head have it."""
-        job = self._job().process.hex()
+        job = self._holder()
         if uri in self._used and self._used[uri] is not held:
             held.close()
         else:

@@ -79,9 +79,7 @@ class NativeEngine:
         self.on_shutdown: Callable[[], None] = lambda: None  #: before the runtime closes
         self.on_cell: Callable[[], None] = lambda: None  #: a notebook's next cell begins
         self.after_shutdown: Callable[[], None] = lambda: None
-        self.environments = Environments(
-            lambda what, **asked: self.questions.ask(what, asked), lambda: self.job, self._shapes.clear
-        )
+        self.environments = Environments(lambda what, **asked: self.questions.ask(what, asked), self._holder, self._shapes.clear)
         self.description_here: dict[str, Any] = {}
         self.exit_here: Callable[[], None] = _no_actor
         self.show_here: Callable[[dict[str, Any], dict[str, Any], dict[str, Any], bool], None] | None = None
@@ -92,6 +90,9 @@ class NativeEngine:
         self.self_here: Callable[[], ActorToken | None] = lambda: None
         runtime.on_effect = self._effect
         runtime.on_message = self._message
+
+    def _holder(self) -> str:
+        return self.job.process.hex()
 
     # ------------------------------------------------------------------------------------------ work
 

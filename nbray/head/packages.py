@@ -28,7 +28,7 @@ class Package(msgspec.Struct, gc=False):
     """One package. `pieces` has one entry per chunk, None for those that have not come."""
 
     pieces: list[bytes | None]
-    jobs: set[str] = set()  #: in hex: those that hold it
+    jobs: set[str] = set()  #: those that hold it: drivers in hex, submitted jobs as `holder_of` says
 
     @property
     def is_whole(self) -> bool:

@@ -28,6 +28,7 @@ from nbray.head.records import ALIVE, JobRecord, Life, NodeGone, NodeRecord, Per
 from nbray.head.submissions import Submissions
 from nbray.ids import Address, NodeId, ProcessId, short
 from nbray.machine import Effect, IllegalTransition, Send, Tick
+from nbray.wire.environment import holder_of
 from nbray.wire.messages import (
     ActorFailed,
     ActorLost,
@@ -90,7 +91,7 @@ class HeadState:
         self.directory = Directory(self.members, self.groups, self.late, self.out)
         self.questions = Questions(self.members, self.groups, self.directory, self.jobs, self.out)
         self.inquiries = inquiry.Inquiries(address)
-        self.submissions = Submissions(address, self.members, self.jobs, self.out, clock_ms)
+        self.submissions = Submissions(address, self.members, self.jobs, self.out, clock_ms, self._let_go_of_packages)
         self._clock_ms = clock_ms
         self._now = 0.0
         self._handlers: dict[type, Callable[[Any, float], object]] = {
@@ -223,10 +224,13 @@ class HeadState:
             self._forget_ended_jobs()
         self.members.tell_all(JobEnded(driver))
         self.groups.job_ended(driver, reason, self.directory.keeps, now)
-        lasting = [record.spec.env for record in self.directory.live.values() if record.spec.detached]
-        self.questions.packages.job_ended(driver.process.hex(), lasting)
+        self._let_go_of_packages(driver.process.hex())
         self.directory.job_ended(driver, reason, now)
         self._retry(now)
+
+    def _let_go_of_packages(self, holder: str) -> None:
+        lasting = [record.spec.env for record in self.directory.live.values() if record.spec.detached]
+        self.questions.packages.job_ended(holder, lasting)
 
     def _forget_ended_jobs(self) -> None:
         ended = [process for process, job in self.jobs.items() if job.ended]
@@ -373,8 +377,6 @@ class HeadState:
         for key, value in tables.get("jobs", {}).items():
             head.jobs[key] = msgspec.msgpack.decode(value, type=JobRecord)
         head.questions.kv.restore(tables.get("kv", {}))
-        running = [job.driver.process.hex() for job in head.jobs.values() if not job.ended]
-        head.questions.packages.restore(tables.get("packages", {}), running)
         head.directory.endings.restore(tables.get("endings", {}))
         head.groups.restore(tables.get("groups", {}))
         lives = {key: msgspec.msgpack.decode(value, type=Life) for key, value in tables.get("lives", {}).items()}
@@ -382,6 +384,9 @@ class HeadState:
             head.directory.restore(msgspec.msgpack.decode(value, type=ActorSpec), lives.get(key), now)
         gone = {info.node for info in infos if info.is_head and info.node != address.node}
         head.submissions.restore(tables.get("submissions", {}), gone, now)
+        holders = [job.driver.process.hex() for job in head.jobs.values() if not job.ended]
+        holders += [holder_of(name) for name in head.submissions.open]
+        head.questions.packages.restore(tables.get("packages", {}), holders)
         head._now = now
         effects = sorted(head.out, key=lambda effect: not isinstance(effect, Persist))
         head.out.clear()

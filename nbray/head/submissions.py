@@ -4,8 +4,10 @@
 
 A submission is placed once, on the head's own node where that can hold it, and never moved: a script that has begun is not
 begun again behind its author's back. Its log stays on its node ("job_log", asked there); what is kept here says which.
+`runtime_env` names packages by URI. `directory` is its working_dir as it lies on the head's machine: there it is run in, elsewhere
+the package.
 
-job_submit     submission_id, entrypoint, metadata, runtime_env, amounts, directory, cwd -> the job
+job_submit     submission_id, entrypoint, metadata, runtime_env, amounts, directory, cwd, labels -> the job
 job_stop       submission_id -> whether it was told to end; it had ended otherwise
 job_delete     submission_id -> True; only of a job that is over
 job_info       submission_id -> the job
@@ -27,7 +29,10 @@ from nbray.head.questions import BadQuestion
 from nbray.head.records import JobRecord, NodeRecord, Persist
 from nbray.ids import Address, NodeId, ProcessId, short
 from nbray.machine import Effect, Send
+from nbray.sched.labels import in_words as labels_in_words
+from nbray.sched.labels import matches
 from nbray.sched.resources import fits, in_words, shortfall
+from nbray.wire.environment import SETUP, canonical, holder_of
 from nbray.wire.messages import (
     Amounts,
     Answer,
@@ -36,7 +41,9 @@ from nbray.wire.messages import (
     EntrypointBegun,
     EntrypointEnded,
     EntrypointWaits,
+    NodeInfo,
     RunEntrypoint,
+    Selector,
     Shape,
 )
 
@@ -71,12 +78,35 @@ class Submission(msgspec.Struct, array_like=True):
     error_type: str = ""
     stopping: bool = False
     cwd: str = ""  #: to run in on the head's own node, without `directory`
+    labels: dict[str, str] = {}  #: what the labels of its node must be
 
     def order(self, head: NodeId) -> RunEntrypoint:
-        told = {"runtime_env": self.runtime_env, "metadata": {ID_KEY: self.id, NAME_KEY: self.id, **self.metadata}}
-        environment = {**self.runtime_env.get("env_vars", {}), CONFIG_VARIABLE: json.dumps(told)}
-        directory = self.directory or (self.cwd if self.node == head else "")
-        return RunEntrypoint(self.id, self.entrypoint, self.amounts, environment, directory)
+        """What its node is told. `head` is the node whose files the submitter named."""
+        env, modules = dict(self.runtime_env), []
+        directory = self.cwd if self.node == head and "working_dir" not in env else ""
+        if self.directory and (self.node == head or "working_dir" not in env):
+            directory, modules = self.directory, [self.directory]
+            env.pop("working_dir", None)
+        # A driver ships a directory itself, as it is when it comes to that.
+        told = {"runtime_env": self._shown(env), "metadata": {ID_KEY: self.id, NAME_KEY: self.id, **self.metadata}}
+        variables = {**env.get("env_vars", {}), CONFIG_VARIABLE: json.dumps(told)}
+        return RunEntrypoint(self.id, self.entrypoint, self.amounts, variables, directory, _to_make(env), modules)
+
+    def _shown(self, env: dict[str, Any]) -> dict[str, Any]:
+        """`env` with the directory by its name, where that is not shipped."""
+        return {**env, "working_dir": self.directory} if self.directory and "working_dir" not in env else env
+
+    def fits(self, info: NodeInfo) -> bool:
+        """Whether the node could hold it when nothing else runs there."""
+        return fits(info.total, self.amounts) and matches(info.labels, self.selector)
+
+    @property
+    def selector(self) -> Selector:
+        return list(self.labels.items())
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(self.amounts, selectors=[self.selector] if self.labels else [])
 
 
 class _Waiter(msgspec.Struct, frozen=True):
@@ -89,8 +119,15 @@ class Submissions:
     """Every submitted job, oldest first. `clock_ms` is what turns `now` into Unix milliseconds."""
 
     def __init__(
-        self, head: Address, members: Members, jobs: Mapping[ProcessId, JobRecord], out: list[Effect], clock_ms: int
+        self,
+        head: Address,
+        members: Members,
+        jobs: Mapping[ProcessId, JobRecord],
+        out: list[Effect],
+        clock_ms: int,
+        let_go: Callable[[str], None],
     ) -> None:
+        """`let_go` is called with the holder of packages that are not needed any more."""
         self.all: dict[str, Submission] = {}
         self.open: dict[str, Submission] = {}  #: those of them that are not over
         self.waiters: dict[str, list[_Waiter]] = {}
@@ -99,6 +136,7 @@ class Submissions:
         self._jobs = jobs
         self._out = out
         self._clock_ms = clock_ms
+        self._let_go = let_go
         self._questions: dict[str, Callable[[dict[str, Any], float], Any]] = {
             "job_submit": self._submit,
             "job_stop": self._stop,
@@ -147,7 +185,7 @@ class Submissions:
                 f"status code 400: Job with submission_id {name} already exists. Please use a different submission_id"
             )
         told = (asked.entrypoint, asked.metadata, asked.runtime_env, asked.amounts, asked.directory)
-        made = Submission(name, *told, submitted_ms=self._ms(now), cwd=asked.cwd)
+        made = Submission(name, *told, submitted_ms=self._ms(now), cwd=asked.cwd, labels=asked.labels)
         self.all[name] = self.open[name] = made
         self._place(made)
         self._keep(made)
@@ -193,7 +231,7 @@ class Submissions:
             "start_time": job.submitted_ms,
             "end_time": job.ended_ms or None,
             "metadata": job.metadata,
-            "runtime_env": job.runtime_env,
+            "runtime_env": {**job.runtime_env, "working_dir": job.directory} if job.directory else job.runtime_env,
             "amounts": job.amounts,
             "node_id": job.node.hex() or None,
             "host": self._host(job.node),
@@ -211,21 +249,29 @@ class Submissions:
     def _place(self, job: Submission) -> None:
         """Give it to a node, if one could ever hold it."""
         nodes = sorted(self._members.nodes.values(), key=lambda record: record.info.node != self._head.node)
-        able = [record for record in nodes if fits(record.info.total, job.amounts)]
-        chosen = next((record for record in able if record.has_room(Shape(job.amounts))), able[0] if able else None)
+        able = [record for record in nodes if job.fits(record.info)]
+        chosen = next((record for record in able if record.has_room(job.shape)), able[0] if able else None)
         if chosen is None:
-            lack = shortfall([record.info.total for record in nodes], job.amounts, [short(r.info.node) for r in nodes])
-            job.message = f"The entrypoint needs {lack}. Ask for less, or add a node: nbray start --address ..."
+            job.message = self._why_nowhere(job, [record.info for record in nodes])
             return
         job.node = chosen.info.node
         if any(job.amounts.values()):
             job.message = f"Job has not started yet: it waits for {in_words(job.amounts)}."
         self._members.send(job.node, job.order(self._head.node))
 
+    @staticmethod
+    def _why_nowhere(job: Submission, nodes: list[NodeInfo]) -> str:
+        labelled = [info for info in nodes if matches(info.labels, job.selector)]
+        if not labelled:
+            wanted = labels_in_words([job.selector])
+            return f"The entrypoint needs a node with {wanted}; no node has such labels. Add one: nbray start --labels ..."
+        lack = shortfall([info.total for info in labelled], job.amounts, [short(info.node) for info in labelled])
+        return f"The entrypoint needs {lack}. Ask for less, or add a node: nbray start --address ..."
+
     def node_came(self, node: NodeRecord, *, returns: bool) -> None:
         """A node reports. One that was there before this head was is asked again for what was given to it."""
         for job in self.open.values():
-            if not job.node and fits(node.info.total, job.amounts):
+            if not job.node and job.fits(node.info):
                 self._place(job)
                 self._keep(job)
             elif returns and job.node == node.info.node:
@@ -255,6 +301,9 @@ class Submissions:
             self._end(job, STOPPED, "Job was intentionally stopped.", now)
         elif event.exit_code == 0:
             self._end(job, SUCCEEDED, "Job finished successfully.", now)
+        elif event.unmade:
+            job.error_type = "RUNTIME_ENV_SETUP_FAILURE"
+            self._end(job, FAILED, f"runtime_env setup failed: {event.reason}", now)
         elif job.status == PENDING:
             job.error_type = "JOB_ENTRYPOINT_COMMAND_START_ERROR"
             self._end(job, FAILED, f"Job entrypoint command could not start: {event.reason}", now)
@@ -277,6 +326,7 @@ class Submissions:
     def _end(self, job: Submission, status: str, message: str, now: float) -> None:
         job.status, job.message, job.ended_ms = status, message, self._ms(now)
         del self.open[job.id]
+        self._let_go(holder_of(job.id))
         self._changed(job)
 
     def _changed(self, job: Submission) -> None:
@@ -358,6 +408,12 @@ class _Asked(msgspec.Struct, frozen=True):
     amounts: Amounts = {}
     directory: str = ""
     cwd: str = ""
+    labels: dict[str, str] = {}
+
+
+def _to_make(env: Mapping[str, Any]) -> str:
+    """What of an environment a node has to make for the command line."""
+    return canonical({name: env[name] for name in (*SETUP, "config") if name in env}) if any(name in env for name in SETUP) else ""
 
 
 def _why_failed(event: EntrypointEnded) -> str:

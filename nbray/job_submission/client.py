@@ -15,6 +15,7 @@ import random
 import string
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
@@ -23,10 +24,13 @@ from urllib.parse import urlsplit
 from nbray import session
 from nbray.driver import looking
 from nbray.driver.viewer import ANSWER_S, Viewer
+from nbray.engines.environments import Environments
 from nbray.ids import Address
 from nbray.job_submission.records import JobDetails, JobStatus, details
 from nbray.options import TASK, checked
 from nbray.sched.resources import to_amounts
+from nbray.wire import environment
+from nbray.wire.environment import holder_of
 
 #: A question that may wait is asked again after this long: an answer that does not come then means that the cluster is gone.
 WAIT_S = 20.0
@@ -97,48 +101,64 @@ class JobSubmissionClient:
     ) -> str:
         """Have the cluster run `entrypoint` in a shell; returns the id of the job, which runs from now on without us.
 
-        `nbray.init()` in it attaches to this cluster, with `runtime_env` for its tasks. The resources are held while it runs,
-        beside what its tasks take. Without a working_dir it runs in our directory if the cluster is on this machine.
+        It runs in `runtime_env`: `python` in it is that of `pip`, `uv` or `conda`, and `nbray.init()` attaches to this cluster with
+        the same environment for its tasks. The resources are held while it runs, beside what its tasks take; its GPUs are those in
+        CUDA_VISIBLE_DEVICES. A working_dir that the head can see is run in where it is; other nodes get a copy. Without one it runs
+        in our directory if the cluster is on this machine. `entrypoint_label_selector`: what the labels of its node must be.
         Raises RuntimeError when the id is taken.
         """
         if not isinstance(entrypoint, str) or not entrypoint.strip():
             raise TypeError(f"entrypoint is a command line, not {entrypoint!r}")
-        if entrypoint_label_selector:
-            raise NotImplementedError("entrypoint_label_selector is not built; name a resource of the node: entrypoint_resources")
+        if job_id:
+            warnings.warn("job_id is called submission_id today", DeprecationWarning, stacklevel=2)
         name = submission_id or job_id or "raysubmit_" + "".join(random.SystemRandom().choices(_LETTERS, k=16))
         asked: dict[str, Any] = {"num_cpus": entrypoint_num_cpus, "num_gpus": entrypoint_num_gpus, "memory": entrypoint_memory}
         asked["resources"] = dict(entrypoint_resources) if entrypoint_resources else None
+        asked["label_selector"] = entrypoint_label_selector or None
         held = checked(TASK, {key: value for key, value in asked.items() if value is not None})
         resources = {"CPU": held.get("num_cpus") or 0, "GPU": held.get("num_gpus") or 0, "memory": held.get("memory") or 0}
+        said = {**self._metadata, **_texts("metadata", metadata)}
         env, directory = self._environment(runtime_env)
-        self._ask(
-            "job_submit",
-            submission_id=name,
-            entrypoint=entrypoint,
-            metadata={**self._metadata, **_texts("metadata", metadata)},
-            runtime_env=env,
-            amounts={key: units for key, units in to_amounts({**resources, **(held.get("resources") or {})}).items() if units},
-            directory=directory,
-            cwd=os.getcwd() if self._viewer.welcome.is_head_node else "",
-        )
+        with contextlib.closing(Environments(self._ask, lambda: holder_of(name), lambda: None)) as packing:
+            self._ask(
+                "job_submit",
+                submission_id=name,
+                entrypoint=entrypoint,
+                metadata=said,
+                runtime_env=self._packed(packing, env, directory),
+                amounts={key: units for key, units in to_amounts({**resources, **(held.get("resources") or {})}).items() if units},
+                directory=directory,
+                cwd=os.getcwd() if self._viewer.welcome.is_head_node else "",
+                labels=dict(held.get("label_selector") or ()),
+            )
         return name
 
     def _environment(self, given: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
-        """(the environment as the cluster keeps it, the directory to run in)."""
+        """(the environment, checked; its working_dir, if the head has that under the same name)."""
         if given is not None and not isinstance(given, Mapping):
             raise TypeError(f"runtime_env must be a dict, got {type(given)}")
-        env = dict(given or {})
-        where = env.pop("working_dir", None)
-        checked(TASK, {"runtime_env": env})
-        if where is None:
-            return env, ""
-        directory = os.path.abspath(os.path.expanduser(where))
-        if not os.path.isdir(directory):
-            raise ValueError(f"working_dir {where!r} is no directory here")
-        if not self._viewer.welcome.is_head_node:
-            raise ValueError(f"working_dir {directory} is on this machine, and the head of {self._name} is not")
-        # Its driver ships it to the workers, wherever they are.
-        return {**env, "working_dir": directory}, directory
+        hook = (given or {}).get("worker_process_setup_hook")
+        if hook is not None and not isinstance(hook, str):
+            raise ValueError(
+                f"Invalid type {type(hook)} for `worker_process_setup_hook`: of a submitted job it is named, 'module.function'; "
+                "a function can be given to nbray.init in its driver"
+            )
+        env = dict(checked(TASK, {"runtime_env": dict(given or {})})["runtime_env"])
+        directory = env.get("working_dir", "")
+        return env, directory if self._viewer.welcome.is_head_node and os.path.isdir(directory) else ""
+
+    def _packed(self, packing: Environments, env: dict[str, Any], directory: str) -> dict[str, Any]:
+        """The environment with URIs in place of what is on this machine, all of it uploaded.
+
+        A `directory` that the head can see is run in as it is; it is packed for the other nodes, if there can be any.
+        """
+        alone = directory and not self._has_network()
+        unpacked = {key: value for key, value in env.items() if not (alone and key == "working_dir")}
+        made = environment.parsed(packing.of(environment.canonical(unpacked)))
+        return {**made, "excludes": env["excludes"]} if directory and "excludes" in env else made
+
+    def _has_network(self) -> bool:
+        return any(node["is_head"] and node["gateway"] for node in self._ask("nodes"))
 
     def stop_job(self, job_id: str) -> bool:
         """Ask the job to end: SIGTERM, and SIGKILL after NBRAY_JOB_STOP_S. Returns at once; False if it was over already."""

@@ -9,6 +9,7 @@ try:
 except ImportError:
     pynvml = None
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 #: The driver's own device: without it the library is not even loaded.
 CONTROL = "/dev/nvidiactl"
 
@@ -31,7 +32,7 @@ def found() -> tuple[int, str]:
         return 0, ""
     finally:
         pynvml.nvmlShutdown()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = os.environ.get(VISIBLE)
     if visible is not None:
         count = min(count, len(visible_ids(visible)))
     return count, kind_of(name.decode() if isinstance(name, bytes) else name)

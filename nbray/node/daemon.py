@@ -28,6 +28,7 @@ from nbray.node.records import (
     EndEnvironment,
     ForgetEntrypoint,
     KillWorker,
+    LogEntrypoint,
     MakeEnvironment,
     MemoryPressure,
     ProcessLost,
@@ -134,7 +135,12 @@ class Daemon:
         self._making = making
         self._spiller = Spiller(self._arena, Path(spill_directory), self._spill_told)
         self._jobs = jobs
-        self._carry |= {StartEntrypoint: jobs.start, SignalEntrypoint: jobs.signal, ForgetEntrypoint: jobs.forget}
+        self._carry |= {
+            StartEntrypoint: jobs.start,
+            SignalEntrypoint: jobs.signal,
+            LogEntrypoint: jobs.write,
+            ForgetEntrypoint: jobs.forget,
+        }
         self._network = network
         self._log_directory = log_directory
 

@@ -1,4 +1,5 @@
-"""Submitted jobs of one node: each waits for its resources, holds them while its command line runs, and is ended when asked. Pure.
+"""Submitted jobs of one node: each waits for its environment and its resources, holds them while its command line runs, and is
+ended when asked. Pure.
 
 RunEntrypoint -> waits -> StartEntrypoint ordered -> EntrypointBegun -> EntrypointEnded
 
@@ -15,6 +16,7 @@ from typing import Any
 import msgspec
 
 from nbray import config
+from nbray.node.environments import Standing
 from nbray.node.ground import Ground
 from nbray.node.records import (
     SIGKILL,
@@ -22,10 +24,13 @@ from nbray.node.records import (
     EntrypointExited,
     EntrypointStarted,
     ForgetEntrypoint,
+    LogEntrypoint,
     SignalEntrypoint,
     StartEntrypoint,
 )
 from nbray.sched.resources import in_words
+from nbray.wire.environment import in_words as environment_in_words
+from nbray.wire.environment import setup_of
 from nbray.wire.messages import EndEntrypoint, EntrypointBegun, EntrypointEnded, EntrypointWaits, RunEntrypoint
 
 SIGTERM = 15
@@ -95,21 +100,37 @@ class EntrypointDesk:
 
     def settle(self, now: float) -> None:
         """Start what can start, and kill what did not end when it was told to."""
-        for name, entrypoint in self.running.items():
+        for name, entrypoint in list(self.running.items()):
             if entrypoint.held is None:
-                self._try(entrypoint)
+                self._try(entrypoint, now)
             elif entrypoint.kill_at is not None and now >= entrypoint.kill_at:
                 # Again after as long: the order may have met a process that was not there yet.
                 entrypoint.kill_at = now + config.JOB_STOP_S
                 self.ground.out.append(SignalEntrypoint(name, SIGKILL))
 
-    def _try(self, entrypoint: Entrypoint) -> None:
-        said = entrypoint.said
-        if self.ground.fits(said.amounts):
+    def _try(self, entrypoint: Entrypoint, now: float) -> None:
+        said, environments = entrypoint.said, self.ground.environments
+        environment = environments.want(said.env, now, self.ground.out) if said.env else None
+        if environment is not None and environment.standing is Standing.FAILED:
+            self._give_up(entrypoint, environment.reason)
+        elif environment is not None and environment.standing is Standing.MAKING:
+            self._tell_waits(entrypoint, f"Its runtime environment is being made: {environment_in_words(setup_of(said.env))}.")
+        elif self.has_room(said):
             entrypoint.held = self.ground.hold(said.amounts)
-            self.ground.out.append(StartEntrypoint(said))
-            return
-        why = f"It waits for {in_words(said.amounts)}, which its node has, but not free."
+            entrypoint.devices = self.ground.devices.take(said.amounts)
+            self.ground.out.append(StartEntrypoint(said, environments.command(said.env), entrypoint.devices))
+        else:
+            self._tell_waits(entrypoint, f"It waits for {in_words(said.amounts)}, which its node has, but not free.")
+
+    def has_room(self, said: RunEntrypoint) -> bool:
+        return self.ground.fits(said.amounts) and self.ground.devices.choose(said.amounts) is not None
+
+    def _give_up(self, entrypoint: Entrypoint, reason: str) -> None:
+        self.ground.out.append(LogEntrypoint(entrypoint.said.submission, reason))
+        self._close(entrypoint, EntrypointExited(entrypoint.said.submission, None, None, reason, ""), unmade=True)
+
+    def _tell_waits(self, entrypoint: Entrypoint, why: str) -> None:
+        said = entrypoint.said
         if why != entrypoint.told:
             entrypoint.told = why
             self.ground.send(self.ground.head, EntrypointWaits(said.submission, self.ground.me.node, why))
@@ -121,18 +142,22 @@ class EntrypointDesk:
         for name, entrypoint in self.running.items():
             assert entrypoint.said.submission == name
             assert name not in self._ends, f"submission {name} runs after its end"
-            assert entrypoint.held is not None or not self.ground.fits(entrypoint.said.amounts), f"{name} waits beside free room"
+            waits = entrypoint.held is None and not self.ground.environments.is_making(entrypoint.said.env)
+            assert not (waits and self.has_room(entrypoint.said)), f"{name} waits beside free room"
 
     def _tell_begun(self, entrypoint: Entrypoint) -> None:
         said = EntrypointBegun(entrypoint.said.submission, self.ground.me.node, entrypoint.pid)
         self.ground.send(self.ground.head, said)
 
-    def _close(self, entrypoint: Entrypoint, event: EntrypointExited) -> None:
+    def _close(self, entrypoint: Entrypoint, event: EntrypointExited, *, unmade: bool = False) -> None:
         name = event.submission
         del self.running[name]
         if entrypoint.held is not None:
             self.ground.release(entrypoint.held)
-        ended = EntrypointEnded(name, self.ground.me.node, event.exit_code, event.signal, event.reason, event.log_tail)
+            self.ground.devices.give(entrypoint.devices, entrypoint.said.amounts)
+        self.ground.environments.waiter_left()
+        me = self.ground.me.node
+        ended = EntrypointEnded(name, me, event.exit_code, event.signal, event.reason, event.log_tail, unmade)
         self._ends[name] = ended
         if len(self._ends) > ENDS_KEPT:
             self._ends.popitem(last=False)

@@ -1,8 +1,9 @@
 """Runtime environments of one node: which are there, which are being made, which cannot be made and why. Pure.
 
     (unknown) --wanted--> MAKING --EnvironmentMade--> READY --nobody in it for ENVIRONMENT_IDLE_S--> (unknown)
-                            |
-                            +--EnvironmentFailed, too long--> FAILED --ENVIRONMENT_RETRY_S--> (unknown)
+                          |    |
+                          |    +--EnvironmentFailed, too long--> FAILED --ENVIRONMENT_RETRY_S--> (unknown)
+                          +--all who waited have ended--> (unknown)
 
 Making happens in a process beside the daemon (node/making.py). Environments that differ only in what a worker does itself when it
 enters (variables, a hook by name) have the same `setup` (wire/environment.py) and share one record here; an empty setup is always
@@ -18,6 +19,7 @@ from typing import Any
 import msgspec
 
 from nbray import config
+from nbray.ids import ProcessId
 from nbray.machine import Effect
 from nbray.node.records import EndEnvironment, EnvironmentFailed, EnvironmentMade, MakeEnvironment, Worker
 from nbray.wire.environment import in_words, setup_of, timeout_of
@@ -29,7 +31,7 @@ class Standing(Enum):
     FAILED = "failed"
 
 
-class Environment(msgspec.Struct, gc=False):
+class Environment(msgspec.Struct):
     """One setup. `since` is when `standing` began; for READY, when somebody was last seen in it."""
 
     setup: str
@@ -38,6 +40,7 @@ class Environment(msgspec.Struct, gc=False):
     timeout_s: float | None = None
     command: str = ""  #: READY: what starts a worker in it; empty for a fork of the zygote
     reason: str = ""  #: FAILED: why
+    drivers: set[ProcessId] = set()  #: MAKING: those that said beforehand that they will want it
 
 
 class Environments:
@@ -46,6 +49,7 @@ class Environments:
     def __init__(self) -> None:
         self.records: dict[str, Environment] = {}
         self.dropped = 0  #: news of environments that are no longer made
+        self._left = False  #: somebody who may have waited for one has ended
 
     # -- what others ask
 
@@ -69,6 +73,10 @@ class Environments:
         """For the State API: setup, state, and the error of a failed one."""
         return [{"setup": r.setup, "state": r.standing.name, "error": r.reason or None} for r in self.records.values()]
 
+    def is_making(self, environment: str) -> bool:
+        record = self.records.get(setup_of(environment)) if environment else None
+        return record is not None and record.standing is Standing.MAKING
+
     def why_waiting(self, environment: str, now: float) -> str:
         """For whoever waits for it; empty when it is not that."""
         record = self.records.get(setup_of(environment)) if environment else None
@@ -77,6 +85,13 @@ class Environments:
         return f"Its runtime environment is being made, for {now - record.since:.0f} s now: {in_words(record.setup)}."
 
     # -- events
+
+    def waiter_left(self, job: ProcessId = b"") -> None:
+        """Somebody has ended who may have waited: what nobody waits for any more is not made to its end. `job`: a driver."""
+        for record in self.records.values():
+            if record.standing is Standing.MAKING:
+                record.drivers.discard(job)
+                self._left = True
 
     def made(self, event: EnvironmentMade, now: float) -> None:
         record = self._making(event.setup)
@@ -119,11 +134,15 @@ class Environments:
         """`inhabited` are the environments of workers and of whoever waits for one. Looked at only when something is due: a node
         may have thousands of them, and this is asked after every event."""
         due = self.deadline()
-        if due is None or now < due:
+        if not self._left and (due is None or now < due):
             return
+        self._left = False
         used = {setup_of(environment) for environment in inhabited}
         for record in list(self.records.values()):
-            if record.standing is Standing.READY and record.setup in used:
+            if record.standing is Standing.MAKING and record.setup not in used and not record.drivers:
+                out.append(EndEnvironment(record.setup))
+                del self.records[record.setup]
+            elif record.standing is Standing.READY and record.setup in used:
                 record.since = now
             elif (due := self._due(record)) is not None and now >= due:
                 self._expire(record, now, out)

@@ -88,7 +88,7 @@ class _Node:
         self._workers = self._make_workers()
         self._making = Making(self._loop, place.path, place.environments, f"{place.logs}/environments.log", self._daemon.tell_node)
         self._open.callback(self._making.close)
-        self._jobs = Supervision(self._loop, place.path, place.logs, self._daemon.tell_node)
+        self._jobs = Supervision(self._loop, place.path, place.logs, place.environments, self._daemon.tell_node)
         self._open.callback(self._jobs.close)
 
     @property

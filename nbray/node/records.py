@@ -102,11 +102,12 @@ class ActorLife(msgspec.Struct, gc=False):
     failed: bool = False  #: `__init__` raised, and the head knows
 
 
-class Entrypoint(msgspec.Struct, gc=False):
+class Entrypoint(msgspec.Struct):
     """A submitted job on this node. `held` is None until it has its resources."""
 
     said: RunEntrypoint
     held: Amounts | None = None
+    devices: list[int] = []  #: the GPUs that it has
     pid: int = 0  #: not 0 once it runs
     kill_at: float | None = None  #: it was told to end; what is left then is killed
     told: str = ""  #: the last EntrypointWaits sent for it
@@ -248,6 +249,8 @@ class StartEntrypoint(Effect, frozen=True, gc=False):
     """Run the command line. What comes back is EntrypointStarted, then EntrypointExited; or only the latter."""
 
     said: RunEntrypoint
+    interpreter: str = ""  #: the command that starts the Python of its environment; empty: ours
+    devices: list[int] = []  #: the GPUs that it has
 
 
 class SignalEntrypoint(Effect, frozen=True, gc=False):
@@ -255,6 +258,13 @@ class SignalEntrypoint(Effect, frozen=True, gc=False):
 
     submission: str
     signal: int
+
+
+class LogEntrypoint(Effect, frozen=True, gc=False):
+    """It never began, and this is why: all that its log will have."""
+
+    submission: str
+    text: str
 
 
 class ForgetEntrypoint(Effect, frozen=True, gc=False):

@@ -92,7 +92,7 @@ class NodeState:
             m.PrepareEnvironment: self._prepare_environment,
             StoreUsed: lambda e, _: self._store_used(e),
             m.RequestLease: self._request_lease,
-            m.CancelLeaseRequest: lambda e, _: self.leases.cancel(e.owner, e.request),
+            m.CancelLeaseRequest: lambda e, _: self._cancel_request(e),
             m.ReturnLease: self.leases.give_back,
             m.WorkerKeeps: self._keeps,
             m.WorkerBlocked: lambda e, _: self._blocked(e.worker, True),
@@ -101,7 +101,7 @@ class NodeState:
             m.ActorStarted: lambda e, _: self.actors.started(e),
             m.ActorFailed: lambda e, _: self.actors.failed(e),
             m.ActorExiting: self.actors.exiting,
-            m.EndActor: self.actors.end,
+            m.EndActor: self._end_actor,
             m.ReserveBundles: lambda e, _: self.bundles.reserve(e),
             m.ReleaseBundles: self._release_bundles,
             m.GroupUpdate: lambda e, _: self._group_updated(e),
@@ -163,9 +163,9 @@ class NodeState:
             give(held[holder.stock], holder.held)
         for entrypoint in self.entrypoints.running.values():
             give(held[self.ground], entrypoint.held or {})
-        self.ground.devices.check(
-            [(h.devices, h.amounts if isinstance(h, Lease) else h.spec.running) for h in holders], self.ground.total
-        )
+        devices = [(h.devices, h.amounts if isinstance(h, Lease) else h.spec.running) for h in holders]
+        devices += [(each.devices, each.said.amounts) for each in self.entrypoints.running.values()]
+        self.ground.devices.check(devices, self.ground.total)
         for stock, taken in held.items():
             for name in stock.total | taken:
                 free, total = stock.free.get(name, 0), stock.total.get(name, 0)
@@ -244,6 +244,8 @@ class NodeState:
             yield life.spec.env
         for request, _count in self.leases.queue.shapes():
             yield request.said.shape.env
+        for entrypoint in self.entrypoints.running.values():
+            yield entrypoint.said.env
 
     # -- life of the node
 
@@ -374,9 +376,11 @@ class NodeState:
 
     def _job_gone(self, job: ProcessId, now: float) -> None:
         self.leases.job_gone(job, now)
+        self.ground.environments.waiter_left(job)
 
     def _owner_gone(self, process: ProcessId, now: float) -> None:
         self.leases.owner_gone(process, now)
+        self.ground.environments.waiter_left()
 
     def _died(self, death: m.Death, now: float) -> None:
         """A process of this node is gone: remember it, tell who asked, and clear what it had here."""
@@ -448,9 +452,19 @@ class NodeState:
         else:
             self.leases.request(said, now)
 
+    def _cancel_request(self, said: m.CancelLeaseRequest) -> None:
+        self.leases.cancel(said.owner, said.request)
+        self.ground.environments.waiter_left()
+
+    def _end_actor(self, said: m.EndActor, now: float) -> None:
+        self.actors.end(said, now)
+        self.ground.environments.waiter_left()
+
     def _prepare_environment(self, said: m.PrepareEnvironment, now: float) -> None:
         if self.pool.cpus:  # a driver's own node, which runs nothing, has no use for it
-            self.ground.environments.want(said.env, now, self.ground.out)
+            record = self.ground.environments.want(said.env, now, self.ground.out)
+            if record is not None:
+                record.drivers.add(said.job)
 
     def _memory_pressure(self, event: MemoryPressure, now: float) -> None:
         used, limit = event.used / 2**30, event.limit / 2**30

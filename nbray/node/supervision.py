@@ -20,14 +20,21 @@ import msgspec
 from nbray import config
 from nbray.node import supervisor
 from nbray.node.loop import Loop
-from nbray.node.records import EntrypointExited, EntrypointStarted, ForgetEntrypoint, SignalEntrypoint, StartEntrypoint
+from nbray.node.records import (
+    EntrypointExited,
+    EntrypointStarted,
+    ForgetEntrypoint,
+    LogEntrypoint,
+    SignalEntrypoint,
+    StartEntrypoint,
+)
 from nbray.node.spawn import interpreter
+from nbray.node.surroundings import directory_of, variables_of
 
 #: Of a log, in one answer.
 PART_BYTES = 512 * 1024
 #: A follower hears something, if only that there is nothing new, within this time: so both sides know that the other lives.
 WAIT_S = 30.0
-_NOT_FOR_JOBS = ("NBRAY_TOKEN", "NBRAY_ADDRESS", "RAY_ADDRESS")
 
 
 class _Follower(msgspec.Struct, frozen=True, eq=False):
@@ -50,12 +57,18 @@ class Supervision:
     """Submitted jobs of this node by submission. `tell` takes EntrypointStarted and EntrypointExited, in the loop."""
 
     def __init__(
-        self, loop: Loop, address: str, log_directory: str, tell: Callable[[EntrypointStarted | EntrypointExited], None]
+        self,
+        loop: Loop,
+        address: str,
+        log_directory: str,
+        places: str,
+        tell: Callable[[EntrypointStarted | EntrypointExited], None],
     ) -> None:
-        """`address` is what NBRAY_ADDRESS shall be for the jobs."""
+        """`address` is what NBRAY_ADDRESS shall be for the jobs, `places` where packages are unpacked."""
         self._loop = loop
         self._address = address
         self._logs = log_directory
+        self._places = places
         self._tell = tell
         self._jobs: dict[str, _Job] = {}  #: those with a supervisor
         #: inode -> where that file begins in the log, of the two latest segments of each; those of an earlier daemon are unknown
@@ -82,7 +95,9 @@ class Supervision:
             job = self._jobs[said.submission] = _Job(ours, pid)
             self._loop.watch(ours, lambda: self._hear(said.submission, job))
             path = self._path(said.submission)
-            command = supervisor.Command(said.command, self._environment(said.environment), said.directory, path, config.LOG_BYTES)
+            around = variables_of(order, self._address, self._places, os.environ)
+            directory = directory_of(order, self._places)
+            command = supervisor.Command(said.command, around, directory, path, config.LOG_BYTES)
             ours.send(supervisor.encode(command))
             ours.setblocking(False)
         except OSError as error:
@@ -101,13 +116,6 @@ class Supervision:
         if job is not None:
             with contextlib.suppress(OSError):  # it is ending: its last word, or the end of file, comes next
                 job.link.send(supervisor.encode(supervisor.Signal(order.signal)))
-
-    def _environment(self, own: dict[str, str]) -> dict[str, str]:
-        """Ours, with the cluster to attach to, and first in PATH the Python that runs it: `python` means the one with nbray."""
-        ours = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_JOBS}
-        here = os.path.dirname(sys.executable)
-        path = f"{here}:{ours['PATH']}" if ours.get("PATH") else f"{here}:{os.defpath}"
-        return {**ours, "PATH": path, "PYTHONUNBUFFERED": "1", "NBRAY_ADDRESS": self._address, **own}
 
     # -- reports
 
@@ -155,6 +163,13 @@ class Supervision:
         self._answer(submission)
 
     # -- logs
+
+    def write(self, order: LogEntrypoint) -> None:
+        """The whole log of one that never began."""
+        with contextlib.suppress(FileExistsError):
+            fd = os.open(self._path(order.submission), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            with open(fd, "w", encoding="utf-8", errors="replace") as file:
+                file.write(f"{order.text}\n")
 
     def forget(self, order: ForgetEntrypoint) -> None:
         """Nobody can ask for its log any more."""

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +24,7 @@ GENERATION = "_generation"
 #: What a driver uploads has this scheme (as in Ray), the hash of its content, and a suffix.
 STORED = "gcs://"
 SETUP_TIMEOUT_S = 600
+_NAMED = re.compile(r"\$\{(\w+)\}")
 
 
 def canonical(environment: dict[str, Any]) -> str:
@@ -55,6 +58,11 @@ def variables(environment: str) -> dict[str, str]:
     return dict(parsed(environment).get("env_vars", {}))
 
 
+def expanded(wanted: Mapping[str, str], before: Mapping[str, str]) -> dict[str, str]:
+    """`wanted` variables, where ${NAME} stands for what was there before."""
+    return {name: _NAMED.sub(lambda found: before.get(found[1], ""), value) for name, value in wanted.items()}
+
+
 def public(environment: str) -> dict[str, Any]:
     """What a person asked for, without our own notes."""
     return {name: value for name, value in parsed(environment).items() if not name.startswith("_")}
@@ -80,6 +88,11 @@ def packages(whole: dict[str, Any]) -> list[str]:
     """The URIs of the packages of an environment or setup."""
     found = [whole.get("working_dir"), *whole.get("py_modules", []), whole.get("_hook")]
     return [uri for uri in found if uri]
+
+
+def holder_of(submission: str) -> str:
+    """For whom the head keeps the packages of a submitted job; drivers have their process id in hex."""
+    return f"submission {submission}"
 
 
 def place_name(uri: str) -> str:

@@ -511,6 +511,7 @@ class PrepareEnvironment(Message, frozen=True, array_like=True, tag=True, gc=Fal
     """driver -> its node: a runtime environment (canonical JSON) that tasks will want: begin to make it (eager_install)."""
 
     env: Text
+    job: Id8 = b"\x00" * 8  #: whose tasks
 
 
 class WorkerKeeps(Message, frozen=True, array_like=True, tag=True, gc=False):
@@ -1042,14 +1043,16 @@ class DrainNode(Message, frozen=True, array_like=True, tag=True, gc=False):
 
 
 class RunEntrypoint(Message, frozen=True, array_like=True, tag=True):
-    """head -> node: once `amounts` are free hold them, and run `command` in a shell. Answered by EntrypointBegun, then
-    EntrypointEnded; EntrypointWaits is a notice. Said twice, it starts nothing twice: the node says again what it said last."""
+    """head -> node: once `env` is made and `amounts` are free hold them, and run `command` in a shell. Answered by EntrypointBegun,
+    then EntrypointEnded; EntrypointWaits is a notice. Said twice, it starts nothing twice: the node repeats what it said last."""
 
     submission: Text
     command: Text
     amounts: Amounts
     environment: dict[str, str]
-    directory: Text = ""  #: to run in; "": the daemon's own
+    directory: Text = ""  #: to run in; "": the working_dir of `env`, else the daemon's own
+    env: Text = ""  #: the runtime environment to run in, as canonical JSON; its variables are in `environment` already
+    modules: list[str] = []  #: directories to import from, beside those of `env`
 
 
 class EndEntrypoint(Message, frozen=True, array_like=True, tag=True, gc=False):
@@ -1061,7 +1064,7 @@ class EndEntrypoint(Message, frozen=True, array_like=True, tag=True, gc=False):
 
 
 class EntrypointWaits(Message, frozen=True, array_like=True, tag=True, gc=False):
-    """node -> head: its resources are not free, in words."""
+    """node -> head: its resources are not free, or its environment is not made, in words."""
 
     submission: Text
     node: Id8
@@ -1084,6 +1087,7 @@ class EntrypointEnded(Message, frozen=True, array_like=True, tag=True, gc=False)
     signal: int | None
     reason: Text = ""
     log_tail: str = ""
+    unmade: bool = False  #: it never began because its runtime environment could not be made
 
 
 # ---------------------------------------------------------------------------------------------- questions to the head

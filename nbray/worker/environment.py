@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -29,8 +28,6 @@ from nbray.wire.failures import system_failure
 from nbray.wire.messages import Failure, ModulesLoaded
 from nbray.wire.rundir import ENVIRONMENTS
 from nbray.worker.modules import ImportedModules
-
-_NAMED = re.compile(r"\$\{(\w+)\}")
 
 
 class Entered:
@@ -89,9 +86,7 @@ class Entered:
 
     def _enter(self, env: dict[str, Any], places: str) -> None:
         """`places` is where this node unpacks packages."""
-        before = dict(os.environ)
-        for name, value in env.get("env_vars", {}).items():
-            os.environ[name] = _NAMED.sub(lambda found: before.get(found[1], ""), value)
+        os.environ.update(environment.expanded(env.get("env_vars", {}), dict(os.environ)))
         modules = [f"{places}/{environment.place_name(uri)}" for uri in env.get("py_modules", [])]
         directory = f"{places}/{environment.place_name(env['working_dir'])}" if "working_dir" in env else None
         if directory is not None:

@@ -15,6 +15,7 @@ from tests.conformance.subject import needs_dashboard, ray
 
 pytestmark = needs_dashboard
 
+CLUSTER = {"num_cpus": 2, "num_gpus": 2}
 BOUND_S = 60.0
 jobs = importlib.import_module(f"{ray.__name__}.job_submission")
 JobStatus = jobs.JobStatus
@@ -178,3 +179,34 @@ def test_the_state_api_lists_the_job(client: Any) -> None:
     done(client, job)
     (found,) = state.list_jobs(filters=[("submission_id", "=", job)])
     assert (found.status, found.type, found.entrypoint) == ("SUCCEEDED", "SUBMISSION", "true")
+
+
+def test_an_entrypoint_sees_the_gpus_that_it_holds(client: Any) -> None:
+    job = client.submit_job(entrypoint="echo devices=$CUDA_VISIBLE_DEVICES.", entrypoint_num_gpus=2)
+    done(client, job)
+    assert "devices=0,1." in client.get_job_logs(job)
+
+
+def test_an_entrypoint_runs_on_a_node_with_the_labels_that_it_asks_for(client: Any) -> None:
+    (node,) = ray.nodes()
+    job = client.submit_job(entrypoint="true", entrypoint_label_selector={"ray.io/node-id": node["NodeID"]})
+    done(client, job)
+    waits = client.submit_job(entrypoint="true", entrypoint_label_selector={"zone": "nowhere"})
+    assert client.get_job_status(waits) == JobStatus.PENDING
+    client.stop_job(waits)
+    until(client, waits, JobStatus.STOPPED)
+
+
+def test_modules_of_the_environment_can_be_imported_by_the_entrypoint(client: Any, tmp_path: Path) -> None:
+    (tmp_path / "shapes").mkdir()
+    (tmp_path / "shapes" / "__init__.py").write_text("SIDES = 3\n")
+    job = client.submit_job(
+        entrypoint="python -c 'import shapes; print(shapes.SIDES)'", runtime_env={"py_modules": [str(tmp_path / "shapes")]}
+    )
+    done(client, job)
+    assert client.get_job_logs(job).endswith("3\n")
+
+
+def test_a_hook_of_a_submitted_job_is_named_and_no_function(client: Any) -> None:
+    with pytest.raises(ValueError, match="Invalid type"):
+        client.submit_job(entrypoint="true", runtime_env={"worker_process_setup_hook": print})

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from nbray.ids import Address
 from nbray.machine import Effect, Send, Tick
 from nbray.sched.resources import to_amounts
 from nbray.wire import messages as m
+from nbray.wire.environment import holder_of
 from tests.head.story import Story, ident, node_info
 
 ASKER = Address(ident("a"), ident("cli"))
@@ -218,3 +221,66 @@ def test_old_jobs_make_room_for_new_ones(story: Story, monkeypatch: pytest.Monke
         story.take(m.EntrypointEnded(name, ident("a"), 0, None))
     submit(story, "four")
     assert [job["submission_id"] for job in ask(story, "job_list")] == ["two", "three", "four"]
+
+
+# ----------------------------------------------------------------------------------------------------- environments, labels
+
+PACKAGE = "gcs://_ray_pkg_1.zip"
+
+
+def told(run: m.RunEntrypoint) -> dict[str, Any]:
+    """The environment that the driver of the job finds."""
+    return dict(json.loads(run.environment["NBRAY_JOB_CONFIG_JSON"])["runtime_env"])
+
+
+def test_what_has_to_be_made_travels_with_the_order_and_variables_do_not_count(story: Story) -> None:
+    ((_, run),) = order(story, runtime_env={"env_vars": {"A": "1"}})
+    assert run.env == ""
+    end(story)
+    ask(story, "job_delete", submission_id="j")
+    ((_, run),) = order(story, runtime_env={"env_vars": {"A": "1"}, "pip": {"packages": ["x"]}})
+    assert run.env == '{"pip":{"packages":["x"]}}'
+    assert told(run) == {"env_vars": {"A": "1"}, "pip": {"packages": ["x"]}}
+
+
+def test_a_working_dir_is_run_in_on_the_heads_machine_and_its_package_elsewhere(story: Story) -> None:
+    story.tell("node b GPU=1")
+    env = {"working_dir": PACKAGE}
+    ((_, run),) = order(story, directory="/data", runtime_env=env)
+    assert (run.directory, run.modules, run.env) == ("/data", ["/data"], "")
+    assert told(run) == {"working_dir": "/data"}
+    assert ask(story, "job_info", submission_id="j")["runtime_env"] == {"working_dir": "/data"}
+    end(story)
+    ask(story, "job_delete", submission_id="j")
+    ((_, run),) = order(story, directory="/data", runtime_env=env, amounts=to_amounts({"GPU": 1}))
+    assert (run.directory, run.modules, run.env) == ("", [], '{"working_dir":"gcs://_ray_pkg_1.zip"}')
+    assert told(run) == env
+
+
+def test_packages_are_kept_for_a_submitted_job_and_let_go_when_it_is_over(story: Story) -> None:
+    ask(story, "package_put", uri=PACKAGE, job=holder_of("j"), index=0, chunks=1, data=b"zip")
+    submit(story, runtime_env={"working_dir": PACKAGE})
+    story.restart(ident("e"))
+    held = story.head.questions.packages.held
+    assert held[PACKAGE].jobs == {holder_of("j")}
+    story.take(m.RegisterNode(node_info("e", {"CPU": 1})))
+    story.take(m.EntrypointEnded("j", ident("e"), 0, None))
+    assert not held
+
+
+def test_a_job_goes_to_a_node_with_the_labels_that_it_asks_for_and_says_so_while_there_is_none(story: Story) -> None:
+    assert order(story, labels={"zone": "in(a, b)"}) == []
+    assert "a node with zone=in(a, b); no node has such labels" in ask(story, "job_info", submission_id="j")["message"]
+    other, wanted = (
+        msgspec.structs.replace(node_info(name, {"CPU": 1}), labels={"zone": zone}) for name, zone in (("b", "c"), ("d", "a"))
+    )
+    assert not sent(story.take(m.RegisterNode(other)), m.RunEntrypoint)
+    assert [node for node, _ in sent(story.take(m.RegisterNode(wanted)), m.RunEntrypoint)] == [wanted.node]
+
+
+def test_an_environment_that_cannot_be_made_fails_the_job_with_the_installers_words(story: Story) -> None:
+    submit(story)
+    end(story, None, reason="no such package", unmade=True)
+    info = ask(story, "job_info", submission_id="j")
+    assert (info["status"], info["error_type"]) == ("FAILED", "RUNTIME_ENV_SETUP_FAILURE")
+    assert info["message"] == "runtime_env setup failed: no such package"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from nbray import config
 from nbray.node import records as r
 from nbray.sched.resources import to_amounts
@@ -96,3 +98,68 @@ def test_the_end_of_the_node_is_how_its_jobs_ended() -> None:
     story.tell(m.DrainNode("SIGTERM"))
     story.tell(exited(code=None, signal=15))
     assert [ended.reason for ended in story.sent(m.EntrypointEnded)] == ["its node was stopped (SIGTERM)"]
+
+
+# ----------------------------------------------------------------------------------------------------- environments, devices
+
+PIP = '{"pip":{"packages":["x"]}}'
+
+
+def in_pip(name: str = "j", **amounts: float) -> m.RunEntrypoint:
+    return msgspec.structs.replace(run(name, **amounts), env=PIP)
+
+
+def test_a_job_waits_for_its_environment_holds_nothing_meanwhile_and_runs_in_it() -> None:
+    story = Story(CPU=1)
+    story.tell(in_pip(CPU=1))
+    assert [order.setup for order in story.ordered(r.MakeEnvironment)] == [PIP]
+    assert ["being made: pip install x" in waits.why for waits in story.sent(m.EntrypointWaits)] == [True]
+    assert story.free["CPU"] == 1
+    story.tell(r.EnvironmentMade(PIP, "/env/bin/python"))
+    assert [start.interpreter for start in story.ordered(r.StartEntrypoint)] == ["/env/bin/python"]
+    assert story.free["CPU"] == 0
+
+
+def test_a_job_whose_environment_cannot_be_made_ends_with_the_installers_words_in_its_log() -> None:
+    story = Story()
+    story.tell(in_pip())
+    story.tell(r.EnvironmentFailed(PIP, "no such package: x"))
+    (ended,) = story.sent(m.EntrypointEnded)
+    assert ended.unmade
+    assert "no such package: x" in ended.reason
+    assert [(log.submission, "no such package: x" in log.text) for log in story.ordered(r.LogEntrypoint)] == [("j", True)]
+    assert not story.ordered(r.StartEntrypoint)
+
+
+def test_an_environment_that_only_a_stopped_job_waited_for_is_given_up_at_once() -> None:
+    story = Story()
+    story.tell(in_pip())
+    story.tell(in_pip("k"))
+    story.tell(m.EndEntrypoint("j"))
+    assert not story.ordered(r.EndEnvironment)
+    story.tell(m.EndEntrypoint("k"))
+    assert [order.setup for order in story.ordered(r.EndEnvironment)] == [PIP]
+    story.ordered(r.MakeEnvironment)
+    story.tell(in_pip("l"))
+    assert len(story.ordered(r.MakeEnvironment)) == 1, "it is begun anew for the next"
+
+
+def test_the_environment_of_a_running_job_is_kept() -> None:
+    story = Story()
+    story.tell(in_pip())
+    story.tell(r.EnvironmentMade(PIP, "/env/bin/python"))
+    story.wait(3 * config.ENVIRONMENT_IDLE_S)
+    assert not story.ordered(r.EndEnvironment)
+    story.tell(exited())
+    story.wait(3 * config.ENVIRONMENT_IDLE_S)
+    assert len(story.ordered(r.EndEnvironment)) == 1
+
+
+def test_jobs_have_devices_of_their_own() -> None:
+    story = Story(CPU=1, GPU=2)
+    story.tell(run("one", GPU=1))
+    story.tell(run("two", GPU=1))
+    story.tell(run("three", GPU=1))
+    assert [start.devices for start in story.ordered(r.StartEntrypoint)] == [[0], [1]]
+    story.tell(exited("one"))
+    assert [start.devices for start in story.ordered(r.StartEntrypoint)] == [[0]]

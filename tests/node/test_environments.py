@@ -208,3 +208,25 @@ def test_who_waits_longer_than_a_second_is_told_what_for() -> None:
     story.wait(1.5)
     (told,) = story.sent_to(address("d"), m.LeaseWaiting)
     assert "pip install x" in told.why
+
+
+def test_an_environment_is_given_up_when_the_last_driver_that_wanted_it_has_left() -> None:
+    story = Story(CPU=1)
+    one, two = story.drive("one"), story.drive("two")
+    for driver in (one, two):
+        story.tell(m.PrepareEnvironment(PIP, driver.process))
+    story.tell(m.JobEnded(one))
+    assert not story.ordered(r.EndEnvironment)
+    story.tell(m.JobEnded(two))
+    assert [order.setup for order in story.ordered(r.EndEnvironment)] == [setup(PIP)]
+
+
+def test_a_request_that_is_withdrawn_takes_the_environment_with_it_that_nobody_else_waits_for() -> None:
+    story = Story(CPU=1)
+    driver = story.drive()
+    story.request(1, shape(env=PIP))
+    story.request(2, shape(env=PIP))
+    story.tell(m.CancelLeaseRequest(1, driver.process))
+    assert not story.ordered(r.EndEnvironment)
+    story.tell(m.CancelLeaseRequest(2, driver.process))
+    assert len(story.ordered(r.EndEnvironment)) == 1
