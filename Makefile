@@ -48,7 +48,7 @@ bench: $(VENV)/.nbray-bench-$(KEY)
 
 # The same tests against the real Ray: what fails here is in docs/differences.md with its reason, or is a bug of ours.
 conformance-ray: $(VENV)/.nbray-test-$(KEY) $(VENV)/.nbray-bench-$(KEY)
-	CONFORMANCE_SUBJECT=ray RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest -W default tests/conformance $(ARGS)
+	PATH="$(abspath $(BIN)):$$PATH" CONFORMANCE_SUBJECT=ray RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest -W default tests/conformance $(ARGS)
 
 docs: $(VENV)/.nbray-test-$(KEY)
 	$(BIN)/python docs/generate.py
