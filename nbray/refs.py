@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import os
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -146,7 +147,7 @@ class ObjectRef(Generic[T]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         owner = session.current().lend(self)  # type: ignore[attr-defined]  # the pickler's engine counts the copy that leaves
-        return receive_ref, (self._id, tuple(owner))
+        return receive_ref, (self._id, _plain(owner))
 
     def index(self) -> int:
         """Which of its task's return values this is."""
@@ -155,4 +156,15 @@ class ObjectRef(Generic[T]):
 
 def receive_ref(id_: bytes, owner: tuple[bytes, bytes]) -> ObjectRef[Any]:
     """Unpickle a reference: this process becomes a borrower."""
-    return session.current().receive(id_, Address(*owner))  # type: ignore[attr-defined,no-any-return]
+    return session.current().receive(id_, _address(owner))  # type: ignore[attr-defined,no-any-return]
+
+
+@functools.lru_cache(maxsize=1000)
+def _plain(owner: Address) -> tuple[bytes, bytes]:
+    """The same tuple for each reference of one owner: a pickle of many references has it once."""
+    return owner.node, owner.process
+
+
+@functools.lru_cache(maxsize=1000)
+def _address(owner: tuple[bytes, bytes]) -> Address:
+    return Address(*owner)

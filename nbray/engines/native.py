@@ -34,9 +34,9 @@ from nbray.engines.port import (
     RuntimeFacts,
     TaskOptions,
 )
+from nbray.engines.reading import Reader
 from nbray.engines.witness import Witness
-from nbray.exceptions import GetTimeoutError, PendingCallsLimitExceeded, ResultDeserializationError
-from nbray.handlers import is_of_signal
+from nbray.exceptions import PendingCallsLimitExceeded
 from nbray.ids import Address, TaskIds, object_id
 from nbray.machine import Effect
 from nbray.owner import records as r
@@ -47,7 +47,7 @@ from nbray.refs import ObjectRef
 from nbray.sched.resources import UNIT
 from nbray.wire import messages as m
 from nbray.wire.failures import error_of
-from nbray.wire.values import Pickled, checksum, loads, verified
+from nbray.wire.values import Pickled, checksum
 
 ONE_CPU = {"CPU": UNIT}
 #: The head is given the news this long after their first.
@@ -66,6 +66,7 @@ class NativeEngine:
         self.witness = Witness(runtime, self.trace_log, "DRIVER" if is_driver else "WORKER", lambda: self.job.process)
         self._ids = TaskIds(runtime.process)
         self._packer = Packer(self._put_pickled, self._owner_of, lambda text: self.notice(self.current_cell(), "repeated", text))
+        self.reader = Reader(self)
         self.groups = GroupDesk(self)
         self._shapes: dict[int, tuple[Any, m.Shape, str, tuple[bytes, bool] | None]] = {}
         self._cell: contextvars.ContextVar[str | None] = contextvars.ContextVar("nbray_cell", default=None)
@@ -288,49 +289,7 @@ class NativeEngine:
         return m.Value(payload, checksum(payload), contains=contains)
 
     def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
-        wanted = [ref._id for ref in refs]  # as it is now: another thread may append to the list meanwhile
-        unique = list(dict.fromkeys(wanted))
-        deadline = None if timeout is None else time.monotonic() + timeout
-        values: dict[bytes, Any] = {}
-        while True:
-            left = None if deadline is None else deadline - time.monotonic()
-            missing = [o for o in unique if o not in values]
-            if not self.runtime.wait_for(missing, len(missing), left, local=True, eager=True):
-                raise GetTimeoutError(f"Get timed out: {self._unfinished(missing)} after {timeout:g} s")
-            self._raise_failure(missing)
-            for object_ in missing:
-                found = self.runtime.value_of(object_)
-                if found is not None:
-                    values[object_] = self.load(object_, *found)
-            if len(values) == len(unique):
-                return [values[object_] for object_ in wanted]
-
-    def _raise_failure(self, object_ids: list[bytes]) -> None:
-        with self.runtime.locked() as state:
-            failure = None
-            for object_ in object_ids:
-                value = state.objects.objects[object_].value
-                if value is not None and value.failure is not None:
-                    state.objects.objects[object_].seen = True
-                    failure = value.failure
-                    break
-        if failure is not None:
-            raise error_of(failure)
-
-    def load(self, object_: bytes, value: m.Value, view: memoryview | None) -> Any:
-        """Unpickle a value that is here. Arrays over `view` pin it."""
-        try:
-            if view is None:
-                assert value.inline is not None
-                return loads(verified(value.inline, value.crc, f"object {object_.hex()}"))
-            return loads(view)
-        except Exception as error:
-            if is_of_signal(error):
-                raise
-            raise ResultDeserializationError(
-                f"the object {object_.hex()} is here, and does not load in this process: {type(error).__name__}: {error}. "
-                "The reference is still good: once what it needs can be imported here, get it again."
-            ) from error
+        return self.reader.get(refs, timeout)
 
     def _unfinished(self, object_ids: list[bytes]) -> str:
         with self.runtime.locked() as state:
@@ -402,12 +361,7 @@ class NativeEngine:
         return self.runtime.me if ref._owner.process == self.runtime.process else ref._owner
 
     def receive(self, id_: bytes, owner: Address) -> ObjectRef[Any]:
-        self.runtime.guard.enter()  # one count, one reference
-        try:
-            self.runtime.step(r.Received(id_, owner))
-            return ObjectRef(id_, owner, self)
-        finally:
-            self.runtime.guard.leave()
+        return self.reader.receive(id_, owner)
 
     def forget(self, id_: bytes) -> None:
         self.runtime.forget(id_)

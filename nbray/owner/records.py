@@ -13,7 +13,7 @@ import msgspec
 
 from nbray.ids import ActorId, Address, NodeId, ObjectId, ProcessId, TaskId
 from nbray.machine import Effect, Send
-from nbray.wire.messages import Amounts, Death, Failure, Held, Location, PushCall, PushTask, Shape, Value
+from nbray.wire.messages import Amounts, Death, Dependency, Failure, Held, Location, PushCall, PushTask, Shape, Value
 from nbray.wire.values import checksum
 
 # -- states of a task (docs/architecture.md has the table)
@@ -276,12 +276,10 @@ class Wanted(msgspec.Struct, gc=False):
     local: bool = True
 
 
-class ValueTold(msgspec.Struct, gc=False):
-    """A worker's shell was handed a dependency's value beside a task; the submitter holds it until the task is done."""
+class ValuesTold(msgspec.Struct, gc=False):
+    """A worker's shell was handed dependencies' values beside a task; the submitter holds them until the task is done."""
 
-    object: ObjectId
-    owner: Address
-    value: Value
+    dependencies: list[Dependency]
 
 
 class Passed(msgspec.Struct, gc=False):

@@ -32,7 +32,7 @@ from nbray.refs import ObjectRef
 from nbray.store.arena import Arena
 from nbray.wire import lifeline
 from nbray.wire.mailbox import Mailbox, MailboxDrained
-from nbray.wire.messages import ActorRejected, Failure, Message, RegionLoaned, StoreFull, Value, Welcome
+from nbray.wire.messages import ActorRejected, Failure, Message, RegionLoaned, StoreFull, Welcome
 
 E = TypeVar("E", bound=Effect)
 #: Dropped references of an idle process are collected this long, then released together.
@@ -289,7 +289,9 @@ class Runtime:
                 if not eager and self._are_ready(object_ids, count, local):
                     return True
                 missing = [o for o in object_ids if not self.is_ready(o, local)]
-                if missing and self.closing:
+                if not missing:
+                    return True
+                if self.closing:
                     raise RaySystemError(SHUT_DOWN)
                 count -= len(object_ids) - len(missing)
                 if count <= 0 or (eager and any(self.has_failed(o) for o in object_ids)):
@@ -344,22 +346,6 @@ class Runtime:
                 yield self.state
         finally:
             self.guard.leave()
-
-    def value_of(self, object_id: ObjectId) -> tuple[Value, memoryview | None] | None:
-        """The value of an object; with its bytes, as a view that pins them, where they are in the store. None when it is no longer
-        ready: another thread's last view went between the wait and this."""
-        with self.locked() as state:
-            obj = state.objects.objects[object_id]
-            obj.seen = True
-            value = obj.value
-            if value is None or (value.location is not None and obj.pinned is None):
-                return None
-            if obj.pinned is None:
-                return value, None
-            offset, size = obj.pinned
-            obj.views += 1
-            # Under the guard: a view that was counted and never made would pin the bytes for ever.
-            return value, self.store.arena.pinned_view(offset, size, lambda: self.released(object_id))
 
     def on_ready(self, object_id: ObjectId, callback: Callable[[], None], local: bool = True) -> None:
         with self.locked() as state:

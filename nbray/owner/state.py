@@ -61,7 +61,7 @@ class OwnerState:
             r.ItemMissed: lambda e, now: t.streams.missed(e.answer),
             r.StreamDropped: lambda e, now: t.streams.drop(e.task),
             r.Wanted: lambda e, now: self._wanted(e),
-            r.ValueTold: lambda e, now: self._value_told(e),
+            r.ValuesTold: lambda e, now: self._values_told(e),
             r.Passed: lambda e, now: o.pass_on(e.held, e.to),
             r.Reported: lambda e, now: o.credited(e.objects),
             r.CancelAsked: lambda e, now: self._cancel(e),
@@ -195,11 +195,12 @@ class OwnerState:
         for each in event.objects:
             self.objects.want(each, event.local)
 
-    def _value_told(self, event: r.ValueTold) -> None:
-        obj = self.objects.receive(event.object, event.owner)
-        if obj.value is None:
-            # Held by the submitter until the task is done, what it contains too: nobody counted us for that.
-            self.objects.set_value(obj, event.value, counted=False)
+    def _values_told(self, event: r.ValuesTold) -> None:
+        for told in event.dependencies:
+            obj = self.objects.receive(told.object, told.owner)
+            if obj.value is None:
+                # Held by the submitter until the task is done, what it contains too: nobody counted us for that.
+                self.objects.set_value(obj, told.value, counted=False)
 
     def _freed(self, obj: OwnedObject) -> None:
         if obj.task is not None:

@@ -124,11 +124,8 @@ class Worker(Process):
             self.call_soon(lambda: self.host.worker_exits(self, 0))
 
     def _fetch(self, push: _Push) -> None:
-        missing = []
-        for dependency in push.dependencies:
-            self.step(r.ValueTold(dependency.object, dependency.owner, dependency.value))
-            if dependency.value.location is not None:
-                missing.append(dependency.object)
+        self.step(r.ValuesTold(push.dependencies))
+        missing = [dependency.object for dependency in push.dependencies if dependency.value.location is not None]
         left = [len(missing)]
         self._fetching[push.task] = missing
 
@@ -342,8 +339,7 @@ class Worker(Process):
         spec, program = message.spec, decode_actor(message.spec.args)
         self.job = self.state.objects.driver = spec.job
         try:
-            for dependency in spec.dependencies:
-                self.step(r.ValueTold(dependency.object, dependency.owner, dependency.value))
+            self.step(r.ValuesTold(spec.dependencies))
             for dependency in spec.dependencies:
                 ref = self.receive(m.Held(dependency.object, dependency.owner))
                 yield from self.get([ref])

@@ -130,8 +130,9 @@ def loads(payload: bytes | memoryview, buffer_over: Callable[[int, int], Any] | 
 checksum = zlib.crc32
 
 
-def verified(payload: bytes, crc: int, what: str) -> bytes:
-    """`payload` itself. Raises CorruptPayload naming `what` when the checksum does not match."""
+def verified(payload: bytes, crc: int, kind: str, which: str | bytes) -> bytes:
+    """`payload` itself. Raises CorruptPayload naming the `kind` of thing and `which` one when the checksum does not match."""
     if zlib.crc32(payload) != crc:
-        raise CorruptPayload(f"{what} arrived damaged: crc32 {zlib.crc32(payload):08x}, sent as {crc:08x}")
+        name = which.hex() if isinstance(which, bytes) else which
+        raise CorruptPayload(f"{kind} {name} arrived damaged: crc32 {zlib.crc32(payload):08x}, sent as {crc:08x}")
     return payload

@@ -26,7 +26,7 @@ from nbray.owner import records as r
 from nbray.owner.packing import unpack
 from nbray.wire import messages as m
 from nbray.wire.failures import failure_of
-from nbray.wire.values import loads, verified
+from nbray.wire.values import verified
 from nbray.worker import state as w
 from nbray.worker.actor import ActorExit, LiveActor
 from nbray.worker.breakpoints import Breakpoints
@@ -159,11 +159,8 @@ class Executor:
 
     def _fetch(self, push: _Push) -> None:
         """The submitter holds the dependencies until the task reports; here they are borrowed until then."""
-        missing = []
-        for dependency in push.dependencies:
-            self.runtime.step(r.ValueTold(dependency.object, dependency.owner, dependency.value))
-            if dependency.value.location is not None:
-                missing.append(dependency.object)
+        self.runtime.step(r.ValuesTold(push.dependencies))
+        missing = [dependency.object for dependency in push.dependencies if dependency.value.location is not None]
         if not missing:
             self.carry_out(self.step(w.ArgumentsReady(push.task)))
             return
@@ -186,13 +183,17 @@ class Executor:
 
     def arguments(self, push: _Push) -> tuple[tuple[Any, ...], dict[str, Any]]:
         payload = push.args
-        # One `get` for all of them: ten thousand arguments would be ten thousand waits.
-        refs = [self.engine.receive(each.object, each.owner) for each in push.dependencies]
-        values = self.engine.get(refs, None) if refs else []
+        if not payload:
+            return (), {}
+        reader, dependencies = self.engine.reader, push.dependencies
+        values: list[Any] = []
+        if dependencies:
+            refs = reader.receive_all(dependencies)
+            values = reader.get([refs[each.object] for each in dependencies], None)
 
         def load(index: int) -> Any:
             if index < 0:
-                return loads(verified(payload, push.crc, f"the arguments of {push.name}"))
+                return reader.loads_with(verified(payload, push.crc, "the arguments of", push.name), push.contains)
             return values[index]
 
         return unpack(payload, load)
@@ -201,7 +202,7 @@ class Executor:
         loaded = self._functions.get(function)
         if loaded is None:
             definition = self._definitions[function]
-            loaded = cloudpickle.loads(verified(definition.payload, definition.crc, f"the function {definition.name}"))
+            loaded = cloudpickle.loads(verified(definition.payload, definition.crc, "the function", definition.name))
             self._functions[function] = loaded
         return loaded
 
@@ -479,9 +480,9 @@ class Executor:
             if spec.env:
                 self.entered.enter(spec.env)
             self.share.take(spec.running, message.devices)
-            cls = cloudpickle.loads(verified(spec.class_payload, spec.class_crc, f"the class {spec.class_name}"))
-            for dependency in spec.dependencies:
-                self.runtime.step(r.ValueTold(dependency.object, dependency.owner, dependency.value))
+            cls = cloudpickle.loads(verified(spec.class_payload, spec.class_crc, "the class", spec.class_name))
+            if spec.dependencies:
+                self.runtime.step(r.ValuesTold(spec.dependencies))
             args, kwargs = self.arguments(push)
             self.actor = LiveActor(self, spec, message.epoch, cls)
             self.actor.build(args, kwargs)
