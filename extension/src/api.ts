@@ -10,21 +10,8 @@ export interface Cluster {
   mine: boolean; // started here: may be stopped here
 }
 
-export interface Node {
-  id: string;
-  host: string;
-  alive: boolean;
-  head: boolean;
-  resources: { name: string; used: string; total: string; share: number }[];
-  workers: { pid: number; task: string }[];
-  waiting: string[];
-}
-
-export interface View {
-  nodes: Node[];
-  tasks: Record<string, number>;
-  actors: { name: string; state: string; pid: number }[];
-}
+// A snapshot of nbray/cards/cluster.py; nbray/cards/static/cluster.js draws it.
+export type View = Record<string, unknown>;
 
 async function request<T>(path: string, init: RequestInit = {}): Promise<T> {
   const settings = ServerConnection.makeSettings();
@@ -54,3 +41,5 @@ export const start = (cpus: number | null) =>
   request<Cluster>('clusters', { method: 'POST', body: JSON.stringify(cpus === null ? {} : { num_cpus: cpus }) });
 export const stop = (id: string) => request<void>(`clusters/${encodeURIComponent(id)}`, { method: 'DELETE' });
 export const view = (id: string) => request<View>(`clusters/${encodeURIComponent(id)}`);
+export const scale = (id: string, asked: { node: string; cpus: number }) =>
+  request<unknown>(`clusters/${encodeURIComponent(id)}`, { method: 'PATCH', body: JSON.stringify({ node: asked.node, num_cpus: asked.cpus }) });

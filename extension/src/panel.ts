@@ -1,10 +1,10 @@
 // The side panel: the clusters of this machine, and what the chosen one is doing. It asks only while it is seen.
 import { Widget } from '@lumino/widgets';
 
+import { createCluster } from '../../nbray/cards/static/cluster.js';
 import * as api from './api';
 
 const PERIOD_MS = 1000;
-const HISTORY = 60;
 
 function element(tag: string, attributes: Record<string, string> = {}, ...children: (Node | string)[]): HTMLElement {
   const made = document.createElement(tag);
@@ -23,7 +23,6 @@ export class ClusterPanel extends Widget {
   private chosen: string | null = null;
   private timer: number | null = null;
   private asking = false;
-  private history = new Map<string, number[]>();
   private readonly list = element('div', { class: 'nbray-panel-clusters', role: 'group', 'aria-label': 'Clusters' });
   private readonly body = element('div', { class: 'nbray-panel-body' });
   private readonly silent = element('p', { class: 'nbray-panel-problem', role: 'status' }); // of the last look
@@ -63,6 +62,7 @@ export class ClusterPanel extends Widget {
 
   dispose(): void {
     this.onBeforeHide();
+    this.forgetView();
     super.dispose();
   }
 
@@ -83,8 +83,13 @@ export class ClusterPanel extends Widget {
       const { clusters } = await api.clusters();
       if (!clusters.some(each => each.id === this.chosen)) this.chosen = clusters[0]?.id ?? null;
       this.drawClusters(clusters);
-      if (this.chosen === null) this.body.replaceChildren(element('p', { class: 'nbray-panel-muted' }, 'No cluster runs here. A notebook that uses nbray starts one of its own.'));
-      else this.drawView(await api.view(this.chosen));
+      if (this.chosen === null) {
+        this.forgetView();
+        this.body.replaceChildren(element('p', { class: 'nbray-panel-muted' }, 'No cluster runs here. A notebook that uses nbray starts one of its own.'));
+      } else {
+        const id = this.chosen;
+        this.drawView(id, await api.view(id));
+      }
       this.silent.textContent = '';
     } catch (error) {
       this.silent.textContent = (error as Error).message;
@@ -109,48 +114,21 @@ export class ClusterPanel extends Widget {
     }));
   }
 
-  private drawView(view: api.View): void {
-    const parts: Node[] = [];
-    const counts = Object.entries(view.tasks).filter(([, number]) => number);
-    parts.push(element('h3', {}, 'Tasks'), element('p', {}, counts.map(([state, number]) => `${number.toLocaleString()} ${state}`).join(', ') || 'none yet'));
-    for (const node of view.nodes) parts.push(this.nodePart(node));
-    if (view.actors.length) {
-      parts.push(element('h3', {}, 'Actors'), element('ul', {}, ...view.actors.map(each => element('li', {}, `${each.name} · ${each.state.toLowerCase()}${each.pid ? ` · pid ${each.pid}` : ''}`))));
+  // One view for the chosen cluster, which keeps what is typed and unfolded in it from look to look.
+  private view: { id: string; drawn: ReturnType<typeof createCluster> } | null = null;
+
+  private drawView(id: string, snapshot: api.View): void {
+    if (this.view?.id !== id) {
+      this.forgetView();
+      this.body.replaceChildren();
+      const command = (_name: string, args: Record<string, unknown>) => api.scale(id, args as { node: string; cpus: number }).then(() => this.refresh());
+      this.view = { id, drawn: createCluster(this.body, { can: ['scale'], command }) };
     }
-    const place = this.node.scrollTop;
-    this.body.replaceChildren(...parts);
-    this.node.scrollTop = place;
+    this.view.drawn.update(snapshot);
   }
 
-  private nodePart(node: api.Node): HTMLElement {
-    const state = node.alive ? '' : ' ✗ dead';
-    const part = element('section', { 'aria-label': `Node ${node.host}` }, element('h3', {}, `${node.head ? 'Head' : 'Node'} ${node.id.slice(0, 4)} on ${node.host}${state}`));
-    for (const each of node.resources) {
-      const line = element('div', { class: 'nbray-panel-resource' }, element('span', {}, each.name), element('span', {}, `${each.used} of ${each.total}`));
-      part.append(line, this.sparkline(`${node.id}/${each.name}`, each.share));
-    }
-    if (node.waiting.length) part.append(element('ul', { class: 'nbray-panel-waiting' }, ...node.waiting.map(text => element('li', {}, text))));
-    const busy = node.workers.filter(each => each.task);
-    part.append(element('p', { class: 'nbray-panel-muted' }, `${node.workers.length} workers, ${busy.length} busy`));
-    if (busy.length) part.append(element('ul', {}, ...busy.slice(0, 32).map(each => element('li', {}, `${each.task} · pid ${each.pid}`))));
-    return part;
-  }
-
-  private sparkline(key: string, share: number): Element {
-    const past = this.history.get(key) ?? [];
-    past.push(Math.max(0, Math.min(1, share)));
-    if (past.length > HISTORY) past.shift();
-    this.history.set(key, past);
-    const points = past.map((value, i) => `${((HISTORY - past.length + i) / (HISTORY - 1)) * 200},${22 - value * 20}`);
-    const made = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
-    made.setAttribute('viewBox', '0 0 200 24');
-    made.setAttribute('preserveAspectRatio', 'none');
-    made.setAttribute('class', 'nbray-panel-spark');
-    made.setAttribute('role', 'img');
-    made.setAttribute('aria-label', `${Math.round(share * 100)} % used; the last ${past.length} s`);
-    const line = document.createElementNS('http://www.w3.org/2000/svg', 'polyline');
-    line.setAttribute('points', points.join(' '));
-    made.append(line);
-    return made;
+  private forgetView(): void {
+    this.view?.drawn.remove();
+    this.view = null;
   }
 }

@@ -13,19 +13,20 @@ from functools import cache
 from pathlib import Path
 
 STATIC = Path(__file__).parent / "static"
-FILES = ("format.js", "timeline.js", "lineage.js", "plan.js", "card.js")  #: in dependency order
+FILES = ("format.js", "timeline.js", "lineage.js", "plan.js", "card.js", "cluster.js")  #: in dependency order
+VIEWS = ("createCard", "createCluster")  #: what a page makes of it, by name
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./[a-z]+\.js";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=function|const|class)", re.MULTILINE)
 
 
 @cache
 def module() -> str:
-    """One ES module that exports `createCard`."""
+    """One ES module that exports what makes each view."""
     parts = []
     for name in FILES:
         source = (STATIC / name).read_text(encoding="utf-8")
         parts.append(_EXPORT.sub("", _IMPORT.sub("", source)))
-    return "\n".join([*parts, "export { createCard };\n"])
+    return "\n".join([*parts, f"export {{ {', '.join(VIEWS)} }};\n"])
 
 
 @cache

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 #: Never colour alone: each state has its sign.
 SIGNS = {"done": "✓", "failed": "✗", "cancelled": "■", "timed out": "■", "running": "▸", "detached": "▸"}
+
+
+MOST_CHARACTERS = 160  #: of a name that somebody gave
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
+
+
+def cut(text: object, most: int = MOST_CHARACTERS) -> str:
+    """One line, short, and without characters that turn text around: what people name things may be anything."""
+    said = _CONTROL.sub(" ", str(text))
+    return said if len(said) <= most else f"{said[: most - 1]}…"
 
 
 def bytes_text(size: float) -> str:

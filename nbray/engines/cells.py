@@ -69,6 +69,17 @@ class Cells:
             total.cancelled += count.cancelled
         return total
 
+    def totals(self) -> NameCount:
+        """All cells together."""
+        total = NameCount()
+        for tag in list(self._cells):
+            count = self.counts(tag)
+            total.submitted += count.submitted
+            total.done += count.done
+            total.failed += count.failed
+            total.cancelled += count.cancelled
+        return total
+
     def progress(self, tag: str, running: dict[str, int]) -> CellProgress:
         """The counts by name, and the records that ended since this was asked before: each is given once."""
         cell = self._cells.get(tag)

@@ -73,6 +73,7 @@ class NativeEngine:
         self._default_cell = ""
         self._trace_armed = False
         self.cells = Cells()
+        self.witness.totals_here = self.cells.totals
         self._naming: dict[bytes, Question] = {}  #: actors whose name the head has not granted yet
         self._on_output: Callable[[OutputEvent], None] = lambda _event: None
         self._on_notice: Callable[[str, str, str], None] = lambda _cell, _kind, _text: None

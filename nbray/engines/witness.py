@@ -4,7 +4,8 @@ tasks     {"total", "rows", "forgotten"}   arguments: filters, limit, detail, ru
 objects   {"total", "rows"}                arguments: filters, limit
 task_counts    {"total", "rows": {name: [type, {state: count}]}}      arguments: running, heard
 object_counts  {"rows": {call site: {"objects", "bytes", "status": {}, "references": {}}}}
-running   {"rows": {task: [state, began_ns]}}
+running   {"rows": {task: [state, began_ns, name]}}
+pulse     {"rows": as `running`, "counts": [submitted, done, failed, cancelled]}: cheap, whatever there is
 stack     {"text"}
 
 Answers are msgpack, opaque to the nodes and the head on the way, and keep to the `room` (bytes) that the question gives.
@@ -27,6 +28,7 @@ import msgspec
 
 from nbray.columns import Filter, matches, told
 from nbray.engines import task_rows
+from nbray.engines.port import NameCount
 from nbray.engines.task_rows import Circumstances
 from nbray.exceptions import PACKAGE_DIRECTORY
 from nbray.ids import object_id
@@ -51,13 +53,15 @@ class Witness:
         self._log = log
         self._role = role
         self._job = job
-        self.running_here: Callable[[], dict[bytes, tuple[str, int]]] = dict  #: a worker's executor knows
+        self.running_here: Callable[[], dict[bytes, tuple[str, int, str]]] = dict  #: a worker's executor knows
+        self.totals_here: Callable[[], NameCount] = NameCount  #: what this process has submitted
         self._known = {
             "tasks": self._tasks,
             "objects": self._objects,
             "task_counts": self._task_counts,
             "object_counts": self._object_counts,
             "running": self._running,
+            "pulse": self._pulse,
             "stack": self._stack,
         }
 
@@ -158,6 +162,10 @@ class Witness:
 
     def _running(self, _arguments: dict[str, Any]) -> dict[str, Any]:
         return {"rows": dict(list(self.running_here().items())[:RUNNING_TOLD])}
+
+    def _pulse(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        total = self.totals_here()
+        return {**self._running(arguments), "counts": [total.submitted, total.done, total.failed, total.cancelled]}
 
     def _stack(self, _arguments: dict[str, Any]) -> dict[str, Any]:
         names = {thread.ident: thread.name for thread in threading.enumerate()}

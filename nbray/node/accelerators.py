@@ -38,6 +38,42 @@ def found() -> tuple[int, str]:
     return count, kind_of(name.decode() if isinstance(name, bytes) else name)
 
 
+class Gauges:
+    """How busy the GPUs are, asked again and again: the library stays open, because opening it takes longer than asking."""
+
+    def __init__(self) -> None:
+        self._handles: list[object] | None = None
+
+    def read(self) -> list[list[float]]:
+        """[share of the time busy, bytes used, bytes in all] of each GPU that is ours; none where they cannot be asked."""
+        if pynvml is None or not os.path.exists(CONTROL):
+            return []
+        try:
+            if self._handles is None:
+                pynvml.nvmlInit()
+                self._handles = [_handle(each) for each in _ours(pynvml.nvmlDeviceGetCount())]
+            return [_gauge(handle) for handle in self._handles]
+        except (pynvml.NVMLError, ValueError):
+            return []
+
+
+def _ours(count: int) -> list[str]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [str(number) for number in range(count)] if visible is None else visible_ids(visible)
+
+
+def _handle(name: str) -> object:
+    found: object = (
+        pynvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else pynvml.nvmlDeviceGetHandleByUUID(name.encode())
+    )
+    return found
+
+
+def _gauge(handle: object) -> list[float]:
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    return [pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100, int(memory.used), int(memory.total)]
+
+
 def visible_ids(visible: str) -> list[str]:
     """The devices that a value of CUDA_VISIBLE_DEVICES lets through: up to the first that cannot be one."""
     ids: list[str] = []

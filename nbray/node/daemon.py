@@ -21,6 +21,7 @@ from nbray import config
 from nbray.ids import HEAD, Address
 from nbray.machine import Effect, IllegalTransition, Send, Tick
 from nbray.node import logs, monitor
+from nbray.node.load import Load
 from nbray.node.loop import Loop
 from nbray.node.making import Making
 from nbray.node.records import (
@@ -42,6 +43,7 @@ from nbray.node.records import (
 )
 from nbray.node.state import NodeState
 from nbray.node.supervision import Supervision
+from nbray.sched.resources import UNIT
 from nbray.store.arena import Arena
 from nbray.store.ledger import Ledger
 from nbray.store.orders import Fact, ProcessExited, RemoveSpilled, Restore, SendChunk, Spill, WriteChunk
@@ -95,6 +97,7 @@ class Daemon:
         for mailbox in self._mailboxes:
             loop.watch(mailbox.fd, lambda: None)  # it only ends the wait: mail is fetched before every wait
         self._store_used = 0
+        self._load = Load(self.state.ground.total.get("GPU", 0) // UNIT)
         self._look_due: float | None = None
         self._spiller: Spiller | None = None
         self._start_worker: Callable[[bytes, str], None]
@@ -245,7 +248,11 @@ class Daemon:
                 result = self.ledger.stats()
             case "environments":
                 result = self.state.ground.environments.listing()
-            case "processes":
+            case "vitals":
+                alive = [row for row in self.state.workers() if row["state"] != "GONE"]
+                pids = [row["pid"] for row in alive if row["pid"]]
+                result = {"workers": alive, "store": self.ledger.stats(), "load": self._load.reading(pids)}
+            case "processes" | "scale":
                 self.tell_node(ask)
                 return
             case "logs" | "log":

@@ -39,6 +39,13 @@ class Ground(Stock):
     def send(self, to: Address, message: Message) -> None:
         self.out.append(Send(to, message))
 
+    def resize(self, name: str, units: int) -> None:
+        """There is another amount of a resource. What is held stays held: less may be free than nothing for a while."""
+        more = units - self.total.get(name, 0)
+        self.total[name] = units
+        self.free[name] = self.free.get(name, 0) + more
+        self._info = msgspec.structs.replace(self._info, total=dict(self.total))
+
     def has_labels(self, shape: Shape) -> bool:
         """Whether this node is one that `shape` may run on, as far as labels go."""
         return not shape.selectors or best_rank(self._info.labels, shape.selectors) is not None

@@ -59,6 +59,26 @@ def memory_limit(root: str = "") -> Found:
     return Found(found.value, f"{found.value / 2**30:.1f} GiB: {found.where}")
 
 
+def cpu_seconds(root: str = "") -> float:
+    """CPU time that was spent so far by everybody who shares the CPUs of `cpu_count`: our cgroup where its quota decides how many
+    these are, else all processes on the CPUs that we may use."""
+    quota = _cpu_quota(root)
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    if quota is not None and quota[0] < len(allowed):
+        for controller, name, unit_s in (("cpu", "cpu.stat", 1e-6), ("cpuacct", "cpuacct.usage", 1e-9)):
+            for directory in _ancestors(root, controller, name):
+                text = _read(f"{directory}/{name}") or ""
+                spent = _fields(text).get("usage_usec") if name == "cpu.stat" else _number(text)
+                if spent is not None:
+                    return spent * unit_s
+    ticks = 0
+    for line in (_read(f"{root}/proc/stat") or "").splitlines():
+        name, *fields = line.split()
+        if name.startswith("cpu") and name[3:].isdigit() and int(name[3:]) in allowed:
+            ticks += sum(map(int, fields[:3])) + sum(map(int, fields[5:8]))  # without what was idle, or waited for a disk
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def memory_usage(root: str = "") -> Usage:
     """The tightest of the machine and every cgroup above us: the one whose limit is nearest."""
     facts = _meminfo(root)

@@ -24,12 +24,17 @@ class WorkerPool:
 
     def __init__(self, node: NodeId, cpus: int) -> None:
         self.node = node
-        self.cpus = cpus
-        self.limit = max(config.WORKERS_PER_CPU * cpus, config.WORKERS_MIN)  #: of processes, besides actors
+        self.limit = 0  #: of processes, besides actors
+        self.resize(cpus)
         self.workers: dict[ProcessId, Worker] = {}
         self.last_death: Death | None = None  #: of a worker that never worked
         self._started = 0
         self._start_deaths: deque[float] = deque(maxlen=config.START_DEATHS)
+
+    def resize(self, cpus: int) -> None:
+        """The node has so many CPUs from now on. The limit only grows: so many processes there may be already."""
+        self.cpus = cpus
+        self.limit = max(self.limit, config.WORKERS_PER_CPU * cpus, config.WORKERS_MIN)
 
     def __getitem__(self, process: ProcessId) -> Worker:
         return self.workers[process]

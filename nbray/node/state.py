@@ -20,7 +20,7 @@ import msgspec
 from nbray import config, inquiry
 from nbray.ids import Address, ProcessId, short
 from nbray.machine import Effect, IllegalTransition, Tick
-from nbray.node import census
+from nbray.node import capacity, census
 from nbray.node.actors import ActorDesk
 from nbray.node.bundles import Bundles
 from nbray.node.elsewhere import Elsewhere
@@ -116,7 +116,7 @@ class NodeState:
             m.HeartbeatTaken: self._lease_renewed,
             HeadMoved: lambda e, _: self._stop(f"node {short(e.head)} is the head now", rejoin=True),
             m.DrainNode: self._drain,
-            m.Ask: self._ask_processes,
+            m.Ask: self._asked,
             m.Answer: lambda e, _: self.ground.out.extend(self.inquiries.answered(e)),
         }
 
@@ -430,6 +430,12 @@ class NodeState:
         return self.actors.lives[worker.actor] if worker.actor is not None else None
 
     # -- questions
+
+    def _asked(self, ask: m.Ask, now: float) -> None:
+        if ask.what != "scale":
+            self._ask_processes(ask, now)
+        elif capacity.scale(self.ground, ask):
+            self.leases.cluster_changed()
 
     def _ask_processes(self, ask: m.Ask, now: float) -> None:
         """What only processes that run user code know (inquiry.Wanted): drivers, and workers that have said Hello."""

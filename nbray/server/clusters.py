@@ -8,33 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections import Counter
 from typing import Any
 
-from nbray.cards.words import bytes_text
 from nbray.driver import joining
 from nbray.driver.viewer import Viewer
 from nbray.node.spawn import interpreter
-from nbray.sched.resources import to_floats
 from nbray.util import prometheus
-from nbray.util.state import summaries
 from nbray.util.state.asking import Asker
-from nbray.util.state.listing import Query, listing
+from nbray.util.state.watching import Lookout, scale
 from nbray.wire import connection_file, rundir
 
 START_S = 30.0
-PATIENCE_S = 2.0  #: for processes that are asked what they do
-MOST_BUSY = 200  #: workers whose task is named
-STATE_WORDS = {
-    "FINISHED": "finished",
-    "FAILED": "failed",
-    "RUNNING": "running",
-    "RUNNING_IN_RAY_GET": "running",
-    "RUNNING_IN_RAY_WAIT": "running",
-}
-BYTES = frozenset({"memory", "object_store_memory"})
-#: What the panel shows of a node, in this order; other resources follow.
-FIRST = ("CPU", "GPU", "memory", "object_store_memory")
+PATIENCE_S = 2.0  #: for processes that are asked for their figures
 
 
 class NoCluster(LookupError):
@@ -46,6 +31,7 @@ class Clusters:
 
     def __init__(self) -> None:
         self._viewers: dict[str, Viewer] = {}
+        self._lookouts: dict[str, Lookout] = {}
 
     def close(self) -> None:
         for viewer in self._viewers.values():
@@ -73,7 +59,7 @@ class Clusters:
                 }
             )
         for gone in self._viewers.keys() - set(rundir.in_use()):
-            self._viewers.pop(gone).close()
+            self._drop(gone)
         return found
 
     def _viewer(self, directory: str) -> Viewer | None:
@@ -87,6 +73,7 @@ class Clusters:
         return viewer
 
     def _drop(self, directory: str) -> None:
+        self._lookouts.pop(directory, None)
         if (old := self._viewers.pop(directory, None)) is not None:
             old.close()
 
@@ -99,24 +86,23 @@ class Clusters:
     # -- looking
 
     def view(self, cluster: str) -> dict[str, Any]:
-        """Nodes with their resources and what waits there, tasks by state, actors. Raises NoCluster, ConnectionError."""
+        """The cluster now (cards/cluster.py). Raises NoCluster, ConnectionError."""
         directory = self._directory(cluster)
         viewer = self._viewer(directory)
         if viewer is None:
             raise NoCluster(f"cluster {cluster} has just ended")
-        asker = Asker(viewer, PATIENCE_S)
         try:
-            nodes, actors, counts = asker.nodes(), asker.head("actors"), task_counts(asker)
-            busy = _busy(asker) if counts.get("running") else {}
-            workers = [worker for worker in asker.workers() if worker["is_alive"] and worker["worker_type"] != "DRIVER"]
+            return self._lookouts.setdefault(directory, Lookout()).look(viewer)
         except ConnectionError:
             self._drop(directory)
             raise
-        return {
-            "nodes": [_node(node, [_worker(w, busy) for w in workers if w["node_id"] == node["node_id"]]) for node in nodes],
-            "tasks": counts,
-            "actors": [_actor(actor) for actor in actors if actor["state"] != "DEAD"],
-        }
+
+    def scale(self, cluster: str, node: str, num_cpus: int) -> dict[str, Any]:
+        """Give a node so many CPUs. Raises NoCluster, ConnectionError, ValueError."""
+        viewer = self._viewer(self._directory(cluster))
+        if viewer is None:
+            raise NoCluster(f"cluster {cluster} has just ended")
+        return scale(viewer, node, num_cpus)
 
     def metrics(self, cluster: str | None) -> str:
         """A cluster's figures as Prometheus reads them; of the one that runs here if none is named. Raises NoCluster."""
@@ -172,56 +158,3 @@ def _parent(pid: int) -> int:
             return int(stat.read().rpartition(")")[2].split()[1])
     except (OSError, ValueError, IndexError):
         return pid
-
-
-def task_counts(asker: Asker) -> dict[str, int]:
-    """Tasks by state, in the words of people."""
-    summary, _ = summaries.tasks(asker)
-    counts: Counter[str] = Counter()
-    for row in summary["summary"].values():
-        for state, count in row["state_counts"].items():
-            counts[STATE_WORDS.get(state, "queued")] += count
-    return {word: counts[word] for word in ("running", "queued", "finished", "failed") if counts[word]}
-
-
-def _busy(asker: Asker) -> dict[str, str]:
-    """Worker -> the name of what it runs."""
-    states = [state for state, word in STATE_WORDS.items() if word == "running"]
-    queries = [Query("tasks", [("state", "=", state)], MOST_BUSY, detail=False) for state in states]
-    return {row["worker_id"]: row["name"] for query in queries for row in listing(asker, query)}
-
-
-def _worker(worker: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    return {"pid": worker["pid"], "task": names.get(worker["worker_id"], "")}
-
-
-def _node(node: dict[str, Any], workers: list[dict[str, Any]]) -> dict[str, Any]:
-    total, free = to_floats(node["total"]), to_floats(node["available"])
-    used = {name: amount - free.get(name, 0.0) for name, amount in total.items()}
-    if node["store_bytes"]:
-        total["object_store_memory"], used["object_store_memory"] = float(node["store_bytes"]), float(node["store_used"])
-    names = [name for name in FIRST if total.get(name)]
-    names += sorted(name for name in total if name not in FIRST and not name.startswith("node:"))
-    return {
-        "id": node["node_id"],
-        "host": node["host"],
-        "alive": node["alive"],
-        "head": node["is_head"],
-        "resources": [_resource(name, used.get(name, 0.0), total[name]) for name in names],
-        "workers": workers,
-        "waiting": [f"{queued['count']:,} waiting: {queued['why']}" for queued in node["queued"]],
-    }
-
-
-def _resource(name: str, used: float, total: float) -> dict[str, Any]:
-    def written(amount: float) -> str:
-        return bytes_text(amount) if name in BYTES else f"{amount:g}"
-
-    shown = {"object_store_memory": "object store"}.get(name, name)
-    return {"name": shown, "used": written(used), "total": written(total), "share": used / total if total else 0.0}
-
-
-def _actor(actor: dict[str, Any]) -> dict[str, Any]:
-    name = actor.get("name") or ""
-    called = f"{actor['class_name']} {name!r}" if name else str(actor["class_name"])
-    return {"name": called, "state": actor["state"], "pid": actor.get("pid") or 0}

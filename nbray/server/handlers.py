@@ -2,7 +2,8 @@
 
 GET    /nbray/api/clusters        {"clusters": [...]}
 POST   /nbray/api/clusters        {"num_cpus": 4} -> the new cluster
-GET    /nbray/api/clusters/ID     nodes, tasks, actors
+GET    /nbray/api/clusters/ID     nodes, workers, tasks, actors (cards/cluster.py)
+PATCH  /nbray/api/clusters/ID     {"node": "b71e", "num_cpus": 4}: give a node so many CPUs
 DELETE /nbray/api/clusters/ID     stop what `nbray start` or POST began
 """
 
@@ -47,6 +48,17 @@ class _Handler(APIHandler):
         else:
             self.finish(json.dumps(result))
 
+    def _body(self, *names: str) -> dict[str, Any]:
+        if len(self.request.body) > BODY_BYTES:
+            raise web.HTTPError(413, f"more than {BODY_BYTES:,} bytes")
+        try:
+            asked = json.loads(self.request.body or b"{}")
+        except ValueError:
+            raise web.HTTPError(400, "the body is not JSON") from None
+        if not isinstance(asked, dict) or asked.keys() - set(names):
+            raise web.HTTPError(400, f"the body is an object that may have {' and '.join(names)}")
+        return asked
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]
         said = error.log_message if isinstance(error, web.HTTPError) and error.log_message else self._reason
@@ -61,22 +73,11 @@ class ClustersHandler(_Handler):
 
     @web.authenticated
     async def post(self) -> None:
-        asked = self._body()
+        asked = self._body("num_cpus")
         cpus = asked.get("num_cpus")
         if cpus is not None and (isinstance(cpus, bool) or not isinstance(cpus, int | float) or not 0 < cpus <= MOST_CPUS):
             raise web.HTTPError(400, f"num_cpus is a number above 0 and at most {MOST_CPUS:,}, not {cpus!r:.50}")
         await self._answer(lambda: self.clusters.start(cpus), 201)
-
-    def _body(self) -> dict[str, Any]:
-        if len(self.request.body) > BODY_BYTES:
-            raise web.HTTPError(413, f"more than {BODY_BYTES:,} bytes")
-        try:
-            asked = json.loads(self.request.body or b"{}")
-        except ValueError:
-            raise web.HTTPError(400, "the body is not JSON") from None
-        if not isinstance(asked, dict) or asked.keys() - {"num_cpus"}:
-            raise web.HTTPError(400, 'the body is an object that may have "num_cpus"')
-        return asked
 
 
 class MetricsHandler(_Handler):
@@ -90,6 +91,14 @@ class ClusterHandler(_Handler):
     @web.authenticated
     async def get(self, cluster: str) -> None:
         await self._answer(lambda: self.clusters.view(cluster))
+
+    @web.authenticated
+    async def patch(self, cluster: str) -> None:
+        asked = self._body("node", "num_cpus")
+        node, cpus = asked.get("node"), asked.get("num_cpus")
+        if not isinstance(node, str) or isinstance(cpus, bool) or not isinstance(cpus, int) or not 1 <= cpus <= MOST_CPUS:
+            raise web.HTTPError(400, f"node is a node's id, and num_cpus a whole number from 1 to {MOST_CPUS:,}")
+        await self._answer(lambda: self.clusters.scale(cluster, node, cpus))
 
     @web.authenticated
     async def delete(self, cluster: str) -> None:

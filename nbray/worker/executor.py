@@ -536,18 +536,19 @@ class Executor:
             current.waits_in = ""
         self.carry_out(self.step(w.Unblocked()))
 
-    def running_now(self) -> dict[bytes, tuple[str, int]]:
-        """What was sent here and has not reported, in the State API's words, with when it began: (state, ns or 0)."""
+    def running_now(self) -> dict[bytes, tuple[str, int, str]]:
+        """What was sent here and has not reported, in the State API's words, with when it began: (state, ns or 0, name)."""
         with self.runtime.locked():
             sent = list(self.state.tasks.values())
         told = {}
         for each in sent:
             current = self.running.get(each.push.task)
             if current is not None:
-                told[each.push.task] = (f"RUNNING_IN_RAY_{current.waits_in}" if current.waits_in else "RUNNING", current.started_ns)
+                state = f"RUNNING_IN_RAY_{current.waits_in}" if current.waits_in else "RUNNING"
+                told[each.push.task] = (state, current.started_ns, each.push.name)
             elif not each.ready:
                 call = isinstance(each.push, m.PushCall)
-                told[each.push.task] = ("PENDING_ACTOR_TASK_ARGS_FETCH" if call else "PENDING_ARGS_FETCH", 0)
+                told[each.push.task] = ("PENDING_ACTOR_TASK_ARGS_FETCH" if call else "PENDING_ARGS_FETCH", 0, each.push.name)
         return told
 
     def source(self) -> Source:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nbray.node import monitor
+from nbray.node.load import Load
 from nbray.node.logs import TAIL_BYTES, rotate, tail
 
 GIB = 2**30
@@ -172,3 +173,21 @@ def test_a_log_that_was_replaced_by_a_link_is_left_alone(tmp_path: Path) -> None
     (tmp_path / "log").symlink_to(precious)
     assert not rotate(str(tmp_path / "log"), 10)
     assert precious.stat().st_size == 100
+
+
+def test_cpu_time_is_the_cgroups_where_its_quota_decides_and_the_machines_elsewhere(machine: Machine) -> None:
+    first = min(os.sched_getaffinity(0))
+    stat = f"cpu  1 1 1 1 1 1 1 1 0 0\ncpu{first} 100 20 30 5000 40 5 6 7 0 0\ncpu99999 9 9 9 9 9 9 9 9 0 0\n"
+    ticks = os.sysconf("SC_CLK_TCK")
+    assert monitor.cpu_seconds(machine(**{"proc/stat": stat})) == (100 + 20 + 30 + 5 + 6 + 7) / ticks
+    ours = {"pod/box/cpu.max": "50000 100000\n", "pod/box/cpu.stat": "usage_usec 2500000\nuser_usec 1\n"}
+    assert monitor.cpu_seconds(machine(**v2(**ours))) == 2.5
+
+
+def test_the_load_of_a_node_tells_of_processes_that_are_there(machine: Machine) -> None:
+    of_one = "7 (a ) b) S 1 7 7 0 -1 0 0 0 0 0 100 50 25 25 20 0 1 0 0 0 0"
+    root = machine(**{"proc/7/stat": of_one, "proc/7/statm": "900 300 100 1 0 1 0", "proc/stat": ""})
+    ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+    told = Load(0).reading([7, 8], root)
+    assert told["processes"] == {7: [200 / ticks, 200 * page]}
+    assert (told["memory_used"], told["memory_limit"], told["gpus"]) == (4 * GIB, 16 * GIB, [])

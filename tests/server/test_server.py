@@ -30,6 +30,7 @@ EVERY_VERB = [
     ("POST", "clusters"),
     ("GET", "clusters/" + "0" * 16),
     ("DELETE", "clusters/" + "0" * 16),
+    ("PATCH", "clusters/" + "0" * 16),
 ]
 
 
@@ -114,14 +115,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.mark.parametrize(("verb", "path"), EVERY_VERB)
 def test_nobody_is_answered_without_the_token(server: Server, verb: str, path: str) -> None:
-    body = {} if verb == "POST" else None
+    body = {} if verb in ("POST", "PATCH") else None
     assert server.ask(verb, path, body, token="").status == 403
     assert server.ask(verb, path, body, token="wrong").status == 403
 
 
 @pytest.mark.parametrize(("verb", "path"), EVERY_VERB)
 def test_a_foreign_host_or_origin_is_refused(server: Server, verb: str, path: str) -> None:
-    body = {} if verb == "POST" else None
+    body = {} if verb in ("POST", "PATCH") else None
     assert server.ask(verb, path, body, {"Host": "evil.example"}).status == 403
     cross = server.ask(verb, path, body, {"Origin": "http://evil.example", "Authorization": ""}, token="")
     assert cross.status in (403, 404)
@@ -149,8 +150,9 @@ def test_a_scripts_cluster_is_seen_and_is_not_ours_to_stop(server: Server) -> No
         (found,) = [each for each in server.clusters() if each["name"] == f"cluster of process {os.getpid()}"]
         assert found["mine"] is False
         (node,) = server.ask("GET", f"clusters/{found['id']}").body["nodes"]
-        cpu = next(each for each in node["resources"] if each["name"] == "CPU")
-        assert (cpu["total"], cpu["share"]) == ("3", 0.0)
+        cpu = next(each for each in node["meters"] if each["label"] == "CPU")
+        assert cpu["text"].startswith("0 of 3 given out")
+        assert "<img src=x>" in [each["label"] for each in node["meters"]]
         gate = nbray.remote(num_cpus=0)(Gate).remote()
         held = nbray.remote(lambda gate: nbray.get(gate.wait.remote())).options(name="<img src=x>").remote(gate)
         nbray.get(gate.waited.remote())
@@ -159,6 +161,11 @@ def test_a_scripts_cluster_is_seen_and_is_not_ours_to_stop(server: Server) -> No
         assert "<img src=x>" in [worker["task"] for worker in view["nodes"][0]["workers"]]
         metrics = server.ask("GET", f"/nbray/metrics?cluster={found['id']}").body.decode()
         assert 'nbray_tasks{State="RUNNING' in metrics
+        scaled = server.ask("PATCH", f"clusters/{found['id']}", {"node": node["id"], "num_cpus": 5})
+        assert (scaled.status, scaled.body["cpus"]) == (200, 5), scaled.body
+        assert nbray.cluster_resources()["CPU"] == 5
+        for bad in ({"node": node["id"], "num_cpus": 0}, {"node": 3, "num_cpus": 2}, {"num_cpus": 2}):
+            assert server.ask("PATCH", f"clusters/{found['id']}", bad).status == 400
         gate.open.remote()
         nbray.get(held)
         del gate, held

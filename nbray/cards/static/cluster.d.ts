@@ -1,0 +1,11 @@
+export interface Host {
+  command?: (name: string, args: Record<string, unknown>) => Promise<unknown>;
+  can?: string[]; // "scale", "stop"
+}
+
+export interface Cluster {
+  update(snapshot: Record<string, unknown>): void;
+  remove(): void;
+}
+
+export function createCluster(el: HTMLElement, host: Host): Cluster;
