@@ -63,7 +63,9 @@ class NativeEngine:
         self.job = job  #: the driver; a worker is told with each task
         self.trace_log = trace.Trace()
         self.questions = Questions(runtime)
-        self.witness = Witness(runtime, self.trace_log, "DRIVER" if is_driver else "WORKER", lambda: self.job.process)
+        self.cells = Cells()
+        role = "DRIVER" if is_driver else "WORKER"
+        self.witness = Witness(runtime, self.trace_log, role, lambda: self.job.process, self.cells.totals)
         self._ids = TaskIds(runtime.process)
         self._packer = Packer(self._put_pickled, self._owner_of, lambda text: self.notice(self.current_cell(), "repeated", text))
         self.reader = Reader(self)
@@ -72,8 +74,6 @@ class NativeEngine:
         self._cell: contextvars.ContextVar[str | None] = contextvars.ContextVar("nbray_cell", default=None)
         self._default_cell = ""
         self._trace_armed = False
-        self.cells = Cells()
-        self.witness.totals_here = self.cells.totals
         self._naming: dict[bytes, Question] = {}  #: actors whose name the head has not granted yet
         self._on_output: Callable[[OutputEvent], None] = lambda _event: None
         self._on_notice: Callable[[str, str, str], None] = lambda _cell, _kind, _text: None
@@ -443,13 +443,7 @@ class NativeEngine:
     def cell_counts(self, tag: str) -> dict[str, int]:
         count = self.cells.counts(tag)
         count.running = sum(self._running(tag).values())
-        return {
-            "queued": count.queued,
-            "running": count.running,
-            "done": count.done,
-            "failed": count.failed,
-            "cancelled": count.cancelled,
-        }
+        return {name: getattr(count, name) for name in ("queued", "running", "done", "failed", "cancelled")}
 
     def on_new_cell(self, callback: Callable[[str], bool]) -> None:
         self.cells.on_new = callback

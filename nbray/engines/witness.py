@@ -46,15 +46,16 @@ NOT_THE_USERS = ("<frozen", *(str(module.__file__) for module in (threading, asy
 
 
 class Witness:
-    """Answers for one process. `role` is Ray's word, DRIVER or WORKER; `job()` the driver that this process works for."""
+    """Answers for one process. `role` is Ray's word, DRIVER or WORKER; `job()` the driver that this process works for,
+    `totals()` counts what it has submitted."""
 
-    def __init__(self, runtime: Runtime, log: Trace, role: str, job: Callable[[], bytes]) -> None:
+    def __init__(self, runtime: Runtime, log: Trace, role: str, job: Callable[[], bytes], totals: Callable[[], NameCount]) -> None:
         self._runtime = runtime
         self._log = log
         self._role = role
         self._job = job
+        self._totals = totals
         self.running_here: Callable[[], dict[bytes, tuple[str, int, str]]] = dict  #: a worker's executor knows
-        self.totals_here: Callable[[], NameCount] = NameCount  #: what this process has submitted
         self._known = {
             "tasks": self._tasks,
             "objects": self._objects,
@@ -164,7 +165,7 @@ class Witness:
         return {"rows": dict(list(self.running_here().items())[:RUNNING_TOLD])}
 
     def _pulse(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        total = self.totals_here()
+        total = self._totals()
         return {**self._running(arguments), "counts": [total.submitted, total.done, total.failed, total.cancelled]}
 
     def _stack(self, _arguments: dict[str, Any]) -> dict[str, Any]:
