@@ -58,6 +58,7 @@ class Directory:
         self.dead: dict[ActorId, ActorRecord] = {}  #: oldest death first
         self.names: dict[tuple[str, str], ActorId] = {}  #: (namespace, name) -> a live actor
         self.owned: dict[ProcessId, dict[ActorId, None]] = {}  #: live actors by owner, detached ones excepted
+        self.grouped: dict[bytes, dict[ActorId, None]] = {}  #: live actors by placement group
         self.hosts: dict[ProcessId, ActorId] = {}  #: worker process -> the ALIVE actor in it
         self.strangers = Strangers(out)
         self.endings = Endings(members, out)
@@ -99,6 +100,8 @@ class Directory:
             self.names[spec.namespace, spec.name] = spec.actor
         if not spec.detached:
             self.owned.setdefault(spec.owner.process, {})[spec.actor] = None
+        if spec.placement.group:
+            self.grouped.setdefault(spec.placement.group, {})[spec.actor] = None
         if record.worker is not None:
             self.hosts[record.worker.process] = spec.actor
         return record
@@ -285,8 +288,9 @@ class Directory:
 
     def group_removed(self, group: bytes, why: str, now: float) -> None:
         """A placement group is gone: every actor in it ends, whatever restarts it has left."""
-        for record in [record for record in self.live.values() if record.spec.placement.group == group]:
-            if record.state == DEAD:  # it went with another that ended just now
+        for actor in list(self.grouped.get(group, ())):
+            record = self.live.get(actor)
+            if record is None:  # it went with another that ended just now
                 continue
             self._end_process(record, kill=True, reason="its placement group was removed")
             self.end(record, obituary.group_removed(record, why), now)
@@ -323,6 +327,10 @@ class Directory:
         owned.pop(record.actor, None)
         if not owned:
             self.owned.pop(record.spec.owner.process, None)
+        grouped = self.grouped.get(record.spec.placement.group, {})
+        grouped.pop(record.actor, None)
+        if not grouped:
+            self.grouped.pop(record.spec.placement.group, None)
         record.state, record.failure, record.node, record.waiting = DEAD, failure, None, ""
         record.tell(f"dead: {failure.fields.get('cause', failure.kind)}")
         self._publish(record)
@@ -456,6 +464,9 @@ class Directory:
         assert all(actor in self.live for actor in self.names.values())
         assert all(actor in self.live for actor in self.hosts.values())
         assert all(actor in self.live for owned in self.owned.values() for actor in owned)
+        assert {actor for grouped in self.grouped.values() for actor in grouped} == {
+            actor for actor, record in self.live.items() if record.spec.placement.group
+        }
         self.placing.check()
         self.endings.check()
 

@@ -46,6 +46,10 @@ TOLD_S = 1.0
 #: How often the reason for waiting is looked at again.
 REMIND_S = 5.0
 TABLE = "groups"
+#: Nodes among which a place is sought first; all of them only if these have none.
+SEARCHED = 256
+#: A search among all nodes that has failed is not repeated for so long per node; not at all in a small cluster.
+RETRY_S_PER_NODE = 1e-4
 
 
 class GroupLife(msgspec.Struct, frozen=True, array_like=True):
@@ -100,6 +104,8 @@ class Groups:
         self.removed: dict[bytes, GroupRecord] = {}  #: the oldest removal first
         self.waiting: dict[bytes, GroupRecord] = {}  #: those of them that have no place, and are not being given one
         self.names: dict[tuple[str, str], bytes] = {}
+        self._tried_at = float("-inf")  #: when a place was last sought for those that wait
+        self._again_at: float | None = None  #: when it is sought again, if it is
         self.on_removed: Callable[[GroupRecord, float], None] = lambda _record, _now: None  #: before its bundles are released
 
     # -- what people ask for
@@ -149,6 +155,14 @@ class Groups:
 
     def retry(self, now: float) -> None:
         """Look for a place for every group that has none, the oldest first."""
+        if not self.waiting:
+            return
+        nodes = len(self.members.nodes)
+        due = self._tried_at + (nodes * RETRY_S_PER_NODE if nodes > SEARCHED else 0.0)
+        if now < due:
+            self._again_at = due
+            return
+        self._tried_at, self._again_at = now, None
         failed: list[tuple[list[Amounts], str, object]] = []
         for record in list(self.waiting.values()):
             if record.waits:
@@ -161,7 +175,7 @@ class Groups:
 
     def _try(self, record: GroupRecord, now: float) -> None:
         spec = record.spec
-        found = place(spec, self.members.open_views(), record.places)
+        found = self._place(record)
         if found is None:
             self._wait(record, now)
             return
@@ -182,6 +196,18 @@ class Groups:
             self.members.room_changed(target, now)
             self.members.send(node, ReserveBundles(spec.group, record.round, bundles))
 
+    def _place(self, record: GroupRecord) -> Places | None:
+        spec, nodes = record.spec, self.members.nodes
+        if len(nodes) > SEARCHED:
+            likely = self.members.roster.likely(spec.bundles, SEARCHED)
+            known = {info.node for info in likely}
+            concerned = dict.fromkeys((*record.places.values(), spec.target or b""))
+            likely += [nodes[node].view() for node in concerned if node in nodes and node not in known]
+            found = place(spec, [info for info in likely if not nodes[info.node].full], record.places)
+            if found is not None:
+                return found
+        return place(spec, self.members.open_views(), record.places)
+
     def _wait(self, record: GroupRecord, now: float) -> None:
         self.waiting[record.spec.group] = record
         if record.look_at is None:
@@ -201,9 +227,16 @@ class Groups:
             if record.look_at is not None and now >= record.look_at:
                 record.look_at = now + REMIND_S
                 self._explain(record)
+        if self._again_at is not None and now >= self._again_at:
+            self.retry(now)
 
     def next_deadline(self) -> float | None:
-        return min((record.look_at for record in self.waiting.values() if record.look_at is not None), default=None)
+        if not self.waiting:
+            return None
+        times = [record.look_at for record in self.waiting.values() if record.look_at is not None]
+        if self._again_at is not None:
+            times.append(self._again_at)
+        return min(times, default=None)
 
     # -- what nodes answer
 

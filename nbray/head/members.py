@@ -15,6 +15,7 @@ from nbray import config
 from nbray.head.records import NodeGone, NodeRecord, Persist
 from nbray.ids import Address, NodeId
 from nbray.machine import Effect, Send
+from nbray.sched.roster import Roster
 from nbray.wire.messages import ClusterView, HeartbeatTaken, Message, NodeAccepted, NodeDied, NodeInfo, Shape
 
 #: More than this share of the nodes silent together is taken for one fault, not many deaths.
@@ -24,6 +25,8 @@ MASS_GRACE_S = 60.0
 PAUSE_S = max(5.0, 5 * config.HEARTBEAT_S)
 #: Many nodes that join together share one ClusterView.
 JOIN_PAUSE_S = 0.05
+#: Nodes told of nodes, at most, in a second: in a large cluster where much changes views come less often than heartbeats.
+TOLD_PER_S = 2_000_000
 #: Dead nodes kept for the listing and to refuse their late words.
 DEAD_KEPT = 1000
 
@@ -41,6 +44,11 @@ class Members:
         self._last_tick = 0.0
         self._viewed_at = 0.0
         self._view_due: float | None = None
+        self._view_pause_s = 0.0  #: what the last view cost, as a pause before the next
+        self._serial = 0  #: of the last view
+        self._moved: dict[NodeId, None] = {}  #: changed since `roster` looked
+        self._unsaid: dict[NodeId, None] = {}  #: changed since the last view
+        self._roster = Roster()
 
     # -- events
 
@@ -52,7 +60,7 @@ class Members:
         info = msgspec.structs.replace(info, is_head=info.node == self.head.node, alive=True, suspect=False)
         record = self.nodes.get(info.node)
         if record is None:
-            record = self.nodes[info.node] = NodeRecord(info, now)
+            record = self.nodes[info.node] = NodeRecord(info, now, moved=self._moved)
         else:
             record.reported(info, now, 2 * config.HEARTBEAT_S)
         self.out.append(Persist("nodes", info.node, msgspec.msgpack.encode(info)))
@@ -60,14 +68,19 @@ class Members:
         self._changed(now, membership=True)
         return record
 
-    def heartbeat(self, info: NodeInfo, now: float, sent_s: float = 0.0) -> NodeRecord | None:
-        """Renew a lease. A node that this head has never heard of joins by it: the head is new here, not the node."""
+    def heartbeat(self, info: NodeInfo, now: float, sent_s: float = 0.0, *, astray: bool = False) -> NodeRecord | None:
+        """Renew a lease. A node that this head has never heard of joins by it: the head is new here, not the node.
+
+        `astray`: it has lost count of the views, and is sent a whole one.
+        """
         record = self.nodes.get(info.node)
         if record is None:
             return self.register(info, now)
         info = msgspec.structs.replace(info, is_head=record.info.is_head, alive=True, suspect=False)
-        membership = record.suspect
-        if record.reported(info, now, 2 * config.HEARTBEAT_S):
+        membership = record.suspect or astray
+        if astray:
+            record.told = False
+        if record.reported(info, now, 2 * config.HEARTBEAT_S) or astray:
             self._changed(now, membership=membership)
         self.send(info.node, HeartbeatTaken(info.node, sent_s))
         return record
@@ -117,10 +130,28 @@ class Members:
         ]
 
     def broadcast(self, now: float) -> None:
-        """Send the view if one is due."""
-        if self._view_due is not None and now >= self._view_due:
-            self._view_due, self._viewed_at = None, now
-            self.tell_all(ClusterView(self.views()))
+        """Send the view if one is due: to those who have one what has changed since, to the others all of it."""
+        if self._view_due is None or now < self._view_due:
+            return
+        self._view_due, self._viewed_at = None, now
+        self._look()
+        changed = [record.view() for node in self._unsaid if (record := self.nodes.get(node)) is not None]
+        self._unsaid.clear()
+        new = [node for node, record in self.nodes.items() if not record.told]
+        self._view_pause_s = (len(changed) * (len(self.nodes) - len(new)) + len(self.nodes) * len(new)) / TOLD_PER_S
+        if not changed and not new:
+            return
+        # One message for all who get the same, one after the other: it is encoded once.
+        changes = ClusterView(changed, self._serial + 1, self._serial)
+        for node, record in self.nodes.items():
+            if record.told:
+                self.send(node, changes)
+        if new:
+            whole = ClusterView(self.views(), self._serial + 1)
+            for node in new:
+                self.send(node, whole)
+                self.nodes[node].told = True
+        self._serial += 1
 
     def next_deadline(self) -> float | None:
         watching = self._last_tick + config.HEARTBEAT_S if any(not r.info.is_head for r in self.nodes.values()) else None
@@ -131,7 +162,8 @@ class Members:
         self._last_event = self._last_tick = now
         for info in infos:
             was = msgspec.structs.replace(info, is_head=info.node == self.head.node)
-            (self.nodes if info.alive else self.dead)[info.node] = NodeRecord(was, now, restored=info.alive)
+            kept = self.nodes if info.alive else self.dead
+            kept[info.node] = NodeRecord(was, now, restored=info.alive, moved=self._moved if info.alive else None)
 
     # -- what others ask
 
@@ -141,6 +173,25 @@ class Members:
     def open_views(self) -> list[NodeInfo]:
         """Without those that refused a placement since they last reported."""
         return [record.view() for record in self.nodes.values() if not record.full]
+
+    @property
+    def roster(self) -> Roster:
+        """The nodes as work may be placed on them now: those that refused a placement since they last reported count as unwell."""
+        self._look()
+        return self._roster
+
+    def _look(self) -> None:
+        """Take over what has changed."""
+        for node in self._moved:
+            record = self.nodes.get(node)
+            if record is None:
+                self._roster.pop(node, None)
+                self._unsaid.pop(node, None)
+                continue
+            view = record.view()
+            self._roster[node] = msgspec.structs.replace(view, suspect=True) if record.full else view
+            self._unsaid[node] = None
+        self._moved.clear()
 
     def room_changed(self, record: NodeRecord, now: float) -> None:
         record.changed()
@@ -161,7 +212,8 @@ class Members:
         self.send(record.info.node, NodeDied(record.info.node, record.cause or "it was declared dead before the head restarted"))
 
     def _changed(self, now: float, *, membership: bool) -> None:
-        due = max(now, self._viewed_at + (JOIN_PAUSE_S if membership else config.HEARTBEAT_S))
+        pause_s = max(self._view_pause_s, JOIN_PAUSE_S if membership else config.HEARTBEAT_S)
+        due = max(now, self._viewed_at + pause_s)
         self._view_due = due if self._view_due is None else min(self._view_due, due)
 
     def check(self) -> None:

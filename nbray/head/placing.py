@@ -13,7 +13,7 @@ from nbray.head.groups import Groups
 from nbray.head.members import Members
 from nbray.head.records import ActorRecord, NodeRecord
 from nbray.ids import ActorId, NodeId
-from nbray.sched.policy import choose, explain
+from nbray.sched.policy import explain
 from nbray.wire.messages import PlaceActor, Shape
 
 #: How often the reason for waiting is looked at again.
@@ -51,8 +51,9 @@ class Placing:
             return True
         if not line:
             self._remind_at = max(self._remind_at, now + REMIND_S)
+        # Who waits before it in the same line waits for the same reason, which takes a look at every node.
+        record.waiting = next(iter(line.values())).waiting if line else self._why(record.spec.placement)
         line[record.actor] = record
-        record.waiting = self._why(record.spec.placement)
         return False
 
     def remove(self, record: ActorRecord) -> None:
@@ -119,12 +120,11 @@ class Placing:
             return False
         owner = spec.owner.node
         near = [(d.value.location.node, d.value.location.size) for d in spec.dependencies if d.value.location is not None]
-        node = choose(spec.placement, owner, self.members.open_views(), near, self._turn)
+        roster = self.members.roster
+        node = roster.with_room(spec.placement, roster.get(owner), near, self._turn)
         if node is None:
             return False
         target = self.members.nodes[node]
-        if not target.has_room(spec.placement):
-            return False
         self._turn += spec.placement.strategy == "SPREAD" or bool(spec.placement.group)
         target.hold(spec.actor, record.epoch, spec.running, now, spec.placement)
         self.members.room_changed(target, now)

@@ -130,10 +130,13 @@ class Hold:
 class NodeRecord:
     """One life of one node. What is free is what it reported, less what the head has placed there since."""
 
-    __slots__ = ("_view", "alive", "cause", "full", "heard_at", "holds", "info", "placed", "restored", "suspect")
+    __slots__ = ("_moved", "_view", "alive", "cause", "full", "heard_at", "holds", "info", "placed", "restored", "suspect", "told")
 
-    def __init__(self, info: NodeInfo, now: float, *, restored: bool = False) -> None:
+    def __init__(self, info: NodeInfo, now: float, *, restored: bool = False, moved: dict[NodeId, None] | None = None) -> None:
+        """`moved` gets the node's id whenever something about it has changed."""
         self.info = info
+        self._moved: dict[NodeId, None] = {} if moved is None else moved
+        self.told = False  #: it has a view of the cluster, and needs to hear of changes only
         self.alive = info.alive
         self.suspect = restored
         self.restored = restored  #: known from the journal and not heard of yet
@@ -143,6 +146,7 @@ class NodeRecord:
         self.placed = 0
         self.holds: dict[tuple[ActorId, int], Hold] = {}
         self._view: NodeInfo | None = None
+        self.changed()
 
     @property
     def free(self) -> Amounts:
@@ -165,6 +169,7 @@ class NodeRecord:
 
     def changed(self) -> None:
         self._view = None
+        self._moved[self.info.node] = None
 
     def reported(self, info: NodeInfo, now: float, forget_after_s: float) -> bool:
         """Take a report. Holds are counted once the report must include them; returns whether anything is new."""
@@ -174,19 +179,20 @@ class NodeRecord:
                 hold.counted = hold.started or info.placements >= hold.index or now - hold.placed_at >= forget_after_s
                 new = new or hold.counted
         self.info, self.heard_at, self.full, self.suspect, self.restored = info, now, False, False, False
-        self._view = None
+        if new:
+            self.changed()
         return new
 
     def hold(self, actor: ActorId, epoch: int, amounts: Amounts, now: float, shape: Shape = ANYWHERE) -> None:
         """`amounts` are taken for an epoch of an actor, or for a try to place a group, out of what `shape` may use here."""
         self.placed += 1
         self.holds[actor, epoch] = Hold(amounts, self.placed, now, shape)
-        self._view = None
+        self.changed()
 
     def release(self, actor: ActorId, epoch: int) -> None:
         """The epoch ended: what it held is free now, ahead of the node's next report."""
         hold = self.holds.pop((actor, epoch), None)
-        self._view = None
+        self.changed()
         if hold is None or not hold.counted:
             return
         if hold.shape.group:
@@ -204,7 +210,7 @@ class NodeRecord:
         hold = self.holds.get((group, round_))
         if hold is not None and not hold.counted:
             self.info = msgspec.structs.replace(self.info, bundles=[*self.info.bundles, *bundles])
-            self._view = None
+            self.changed()
 
     def drop_bundles(self, group: bytes, indexes: list[int]) -> None:
         """The node is told to release these. That their amounts are free it reports once nothing runs in them any more."""
@@ -212,7 +218,7 @@ class NodeRecord:
             del self.holds[key]
         left = [b for b in self.info.bundles if b.group != group or b.index not in indexes]
         self.info = msgspec.structs.replace(self.info, bundles=left)
-        self._view = None
+        self.changed()
 
 
 class JobRecord(msgspec.Struct, array_like=True):

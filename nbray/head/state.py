@@ -96,7 +96,7 @@ class HeadState:
         self._now = 0.0
         self._handlers: dict[type, Callable[[Any, float], object]] = {
             RegisterNode: lambda e, now: self._node_heard(e.info, now),
-            Heartbeat: lambda e, now: self._node_heard(e.info, now, e.sent_s),
+            Heartbeat: lambda e, now: self._node_heard(e.info, now, e.sent_s, astray=e.astray),
             NodeGone: lambda e, now: self._node_died(e.node, e.reason, now),
             NodeDied: lambda e, now: self._node_died(e.node, e.reason, now),  # from the node itself: it leaves in order
             Tick: lambda _, now: self._tick(now),
@@ -156,10 +156,10 @@ class HeadState:
 
     # -- nodes
 
-    def _node_heard(self, info: NodeInfo, now: float, sent_s: float = 0.0) -> None:
+    def _node_heard(self, info: NodeInfo, now: float, sent_s: float = 0.0, *, astray: bool = False) -> None:
         known = self.members.nodes.get(info.node)
         returns = known is not None and known.restored
-        record = self.members.heartbeat(info, now, sent_s) if known else self.members.register(info, now)
+        record = self.members.heartbeat(info, now, sent_s, astray=astray) if known else self.members.register(info, now)
         if record is None:
             return
         if returns:

@@ -49,6 +49,7 @@ from nbray.store.ledger import Ledger
 from nbray.store.orders import Fact, ProcessExited, RemoveSpilled, Restore, SendChunk, Spill, WriteChunk
 from nbray.store.spill import Spiller
 from nbray.store.transfer import move_chunk
+from nbray.wire.codec import encode
 from nbray.wire.mailbox import Mailbox
 from nbray.wire.messages import Answer, Ask, ClusterView, DrainNode, Heartbeat, Message, NodeInfo, ProcessDied
 
@@ -89,6 +90,7 @@ class Daemon:
         self._head_address = state.ground.head
         self._arena = arena
         self._local: deque[tuple[Address, Any]] = deque()
+        self._encoded: tuple[Message | None, bytes] = None, b""  #: the last that went to another node
         self._mailbox = Mailbox(self.me, directory)
         self._mailboxes = [self._mailbox]
         if head is not None:
@@ -331,7 +333,12 @@ class Daemon:
         """To a mailbox of this process, or by mail."""
         if to.node == self.me.node and to.process in (self.me.process, HEAD):
             self._local.append((to, message))
-        elif self.stopped is None or to.node != self.me.node:
+        elif to.node != self.me.node:
+            # What the head tells all nodes comes here once for each of them.
+            if self._encoded[0] is not message:
+                self._encoded = message, encode(message)
+            self._mailbox.send_frame(to, self._encoded[1])
+        elif self.stopped is None:
             # Once stopped, this node's processes learn it from their lifelines, and mail for those that are gone would hold up
             # the end for as long as mailboxes linger.
             self._mailbox.send(to, message)

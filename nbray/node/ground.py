@@ -1,9 +1,14 @@
-"""What leases and actors of a node stand on: its resources, its workers, its picture of the cluster. Pure."""
+"""What leases and actors of a node stand on: its resources, its workers, its picture of the cluster. Pure.
+
+The picture is what the head last told, less what has been sent to other nodes since. A node that we sent something reports it, and
+then the head tells; if it does not come about (the asker no longer wanted it), what the head told is true again after PROMISE_S.
+"""
 
 from __future__ import annotations
 
 import msgspec
 
+from nbray import config
 from nbray.ids import Address, NodeId
 from nbray.machine import Effect, Send
 from nbray.node.devices import Devices
@@ -11,7 +16,12 @@ from nbray.node.environments import Environments
 from nbray.node.pool import WorkerPool
 from nbray.node.stock import Bundle, Stock
 from nbray.sched.labels import best_rank
-from nbray.wire.messages import BundleInfo, Message, NodeInfo, QueuedDemand, Shape
+from nbray.sched.rooms import without
+from nbray.sched.roster import Roster
+from nbray.wire.messages import BundleInfo, ClusterView, Message, NodeInfo, QueuedDemand, Shape
+
+#: So long it takes at most until what another node gave away has come back to us by way of the head.
+PROMISE_S = 2 * config.HEARTBEAT_S
 
 
 class Ground(Stock):
@@ -24,7 +34,10 @@ class Ground(Stock):
         self.pool = pool
         self.environments = Environments()
         self.out: list[Effect] = []
-        self.others: dict[NodeId, NodeInfo] = {}  #: the rest of the cluster, as the head last told
+        self.others = Roster()  #: the rest of the cluster
+        self.astray = False  #: the head spoke of a view that this node has not: it is to send all of it
+        self._serial = 0  #: of the last view
+        self._promised: dict[NodeId, tuple[NodeInfo, float]] = {}  #: what the head told of nodes that we sent work to, and when
         self.dead: set[NodeId] = set()  #: nodes that died while this one lived
         self.queued: list[QueuedDemand] = []  #: for the next heartbeat
         self.store_used = 0
@@ -60,6 +73,52 @@ class Ground(Stock):
             placements=self.placements,
             bundles=self._told_of_bundles(),
         )
+
+    def learn(self, said: ClusterView) -> None:
+        """The cluster as the head sees it, or what has changed."""
+        if said.since and said.since != self._serial:
+            self.astray = True
+            return
+        self._serial, self.astray = said.serial, False
+        if not said.since:
+            told = {info.node for info in said.nodes}
+            for gone in [node for node in self.others if node not in told]:
+                self.forget(gone)
+        for info in said.nodes:
+            self._promised.pop(info.node, None)
+            if info.node == self.me.node:
+                continue
+            if info.alive:
+                self.others[info.node] = info
+            else:
+                self.forget(info.node)
+
+    def forget(self, node: NodeId) -> None:
+        """It has left the cluster."""
+        self.others.pop(node, None)
+        self._promised.pop(node, None)
+
+    def promise(self, node: NodeId, shape: Shape, now: float) -> None:
+        """Work of `shape` was sent to another node: until the head tells anew this is all that is known of it; without it every
+        request of a burst would go to one free CPU."""
+        known = self.others[node]
+        self._promised.setdefault(node, (known, now))
+        self.others[node] = without(known, shape, shape.amounts)
+
+    def settle_promises(self, now: float) -> bool:
+        """What the head told is true again where nothing came of what was sent. Returns whether that was so anywhere."""
+        settled = False
+        while self._promised:
+            node, (told, since) = next(iter(self._promised.items()))
+            if now < since + PROMISE_S:
+                break
+            settled = True
+            del self._promised[node]
+            if node in self.others:
+                known = {(bundle.group, bundle.index) for bundle in told.bundles}
+                since_then = [b for b in self.others[node].bundles if (b.group, b.index) not in known]
+                self.others[node] = msgspec.structs.replace(told, bundles=[*told.bundles, *since_then])
+        return settled
 
     def bundles_changed(self) -> None:
         """What `info` says of them is to be made anew."""

@@ -14,9 +14,9 @@ from nbray.node.ground import Ground
 from nbray.node.queue import LeaseQueue, Verdict
 from nbray.node.records import Lease, Phase, Request, ShapeKey, Worker, shape_key
 from nbray.node.stock import Stock
-from nbray.sched.policy import choose, explain, feasible
+from nbray.sched.policy import explain, feasible
 from nbray.sched.resources import fits, in_words, take
-from nbray.sched.rooms import has_room, without
+from nbray.sched.rooms import has_room
 from nbray.wire.messages import (
     Amounts,
     Death,
@@ -61,7 +61,7 @@ class LeaseDesk:
             self.dropped += 1  # the second: it did not know yet that it had been declared dead, and will not come to use a lease
         elif (failure := self._impossible(said)) is not None:
             self._refuse(request, failure)
-        elif not self._redirect(request):
+        elif not self._redirect(request, now):
             self.queue.add(request)
             if said.shape.group:
                 self.bundles.learn(said.shape.group)
@@ -129,13 +129,13 @@ class LeaseDesk:
             if theirs(lease.owner, lease.job):
                 self.ground.pool.kill(self.ground.pool[lease.worker], reason, now, self.ground.out)
 
-    def cluster_changed(self) -> None:
+    def cluster_changed(self, now: float) -> None:
         """A new ClusterView, or news of a group: what waits may have a better place, or none at all any more."""
         for request in self.queue:
             if (failure := self._impossible(request.said)) is not None:
                 self.queue.remove(*request.id)
                 self._refuse(request, failure)
-            elif self._redirect(request):
+            elif self._redirect(request, now):
                 self.queue.remove(*request.id)
 
     # -- decisions
@@ -157,7 +157,7 @@ class LeaseDesk:
         shape = request.said.shape
         return self.bundles.why(shape) is not None or feasible(shape, self.ground.nodes())
 
-    def _redirect(self, request: Request) -> bool:
+    def _redirect(self, request: Request, now: float) -> bool:
         """Send the request elsewhere if that is better. A request is moved once: two busy nodes would play ball with it. One for
         a placement group goes where the group's bundles are, and on from there only to one that has room."""
         said, me = request.said, self.ground.me.node
@@ -165,16 +165,15 @@ class LeaseDesk:
             return False
         if said.shape.group and not self.bundles.is_open(said.shape.group):
             return False
-        nodes = self.ground.nodes()
-        to = choose(said.shape, me, nodes, said.near, self._turn)
+        here = self.ground.info()
+        to = self.ground.others.choose(said.shape, here, said.near, self._turn)
         self._turn += 1
         if to is None or to == me:
             return False
         is_here = said.shape.group and any(self.bundles.stocks(said.shape))
-        if is_here and (has_room(nodes[0], said.shape) or not has_room(self.ground.others[to], said.shape)):
+        if is_here and (has_room(here, said.shape) or not has_room(self.ground.others[to], said.shape)):
             return False
-        # Until the next view this is all we know of it; without it every request of a burst would go to one free CPU.
-        self.ground.others[to] = without(self.ground.others[to], said.shape, said.shape.amounts)
+        self.ground.promise(to, said.shape, now)
         self.ground.send(said.owner, LeaseRedirected(said.request, to))
         return True
 

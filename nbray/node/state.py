@@ -104,7 +104,7 @@ class NodeState:
             m.EndActor: self._end_actor,
             m.ReserveBundles: lambda e, _: self.bundles.reserve(e),
             m.ReleaseBundles: self._release_bundles,
-            m.GroupUpdate: lambda e, _: self._group_updated(e),
+            m.GroupUpdate: self._group_updated,
             m.WatchGroup: lambda e, _: self.bundles.watch(e),
             **self.entrypoints.handlers,
             m.WatchProcess: self._watch,
@@ -198,6 +198,8 @@ class NodeState:
         if self.stopping:
             return
         self._mind_the_fence(now)
+        if self.ground.settle_promises(now):
+            self.leases.cluster_changed(now)
         self.ground.environments.settle(self._inhabited(), now, out)
         self._give_up_on_starts(now)
         self.bundles.settle()
@@ -264,7 +266,7 @@ class NodeState:
         info = self._info_said()
         if now >= due or (now >= self._beat_at + config.HEARTBEAT_MIN_S and info != self._beat_said):
             self._beat_at, self._beat_said = now, info
-            self.ground.send(self.ground.head, m.Heartbeat(info, now))
+            self.ground.send(self.ground.head, m.Heartbeat(info, now, self.ground.astray))
         if now >= self._head_heard + config.HEAD_GRACE_S and not self._is_head:
             self._stop(f"the head has not answered for {config.HEAD_GRACE_S:.0f} s")
 
@@ -288,28 +290,27 @@ class NodeState:
 
     def _cluster_view(self, said: m.ClusterView, now: float) -> None:
         self._head_heard = now
-        me = self.ground.me.node
-        self.ground.others = {info.node: info for info in said.nodes if info.node != me and info.alive}
+        self.ground.learn(said)
         self.bundles.view_changed()
-        self.leases.cluster_changed()
+        self.leases.cluster_changed(now)
 
     def _release_bundles(self, said: m.ReleaseBundles, now: float) -> None:
         for bundle in self.bundles.release(said):
             self.leases.bundle_gone(bundle, said.reason, now)
             self.actors.bundle_gone(bundle, said.reason, now)
 
-    def _group_updated(self, said: m.GroupUpdate) -> None:
+    def _group_updated(self, said: m.GroupUpdate, now: float) -> None:
         self.bundles.updated(said)
-        self.leases.cluster_changed()
+        self.leases.cluster_changed(now)
 
     def _node_died(self, said: m.NodeDied, now: float) -> None:
         if said.node == self.ground.me.node:
             self._stop(f"the head had declared this node dead: {said.reason}", rejoin=True)
             return
-        self.ground.others.pop(said.node, None)
+        self.ground.forget(said.node)
         self.ground.dead.add(said.node)
         self.leases.node_gone(said.node, now)
-        self.leases.cluster_changed()
+        self.leases.cluster_changed(now)
         for process in (*self.pool.workers, *self.drivers):
             worker = self.pool.get(process)
             if worker is None or worker.phase is not Phase.STARTING:

@@ -91,7 +91,7 @@ class Host:
             self.state.check()
         self._node_alarm.set()
         if isinstance(event, m.ClusterView):
-            self._learn({info.node for info in event.nodes})
+            self._learn({self.id, *self.state.ground.others})
 
     def tell_store(self, event: Any) -> None:
         if not self.alive:

@@ -78,6 +78,10 @@ class Mailbox:
         """Queue `message`; never blocks. To a process that is gone, it waits until `forget`."""
         self._post(to, encode(message))
 
+    def send_frame(self, to: Address, frame: bytes) -> None:
+        """As `send`, with what `encode` made of a message: for one that goes to many."""
+        self._post(to, frame)
+
     def send_all(self, to: Address, batch: list[Message]) -> None:
         """Queue several messages to one mailbox, as few frames. Large ones travel alone: a frame is bounded."""
         small: list[Message] = []

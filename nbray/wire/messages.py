@@ -993,6 +993,7 @@ class Heartbeat(Message, frozen=True, array_like=True, tag=True):
 
     info: NodeInfo
     sent_s: float = 0.0  #: by the node's own clock; comes back in HeartbeatTaken
+    astray: bool = False  #: a ClusterView was about changes to one that this node has not: send all of it
 
 
 class HeartbeatTaken(Message, frozen=True, array_like=True, tag=True, gc=False):
@@ -1003,9 +1004,14 @@ class HeartbeatTaken(Message, frozen=True, array_like=True, tag=True, gc=False):
 
 
 class ClusterView(Message, frozen=True, array_like=True, tag=True):
-    """head -> nodes, when membership changes and once a heartbeat: what redirection decides on."""
+    """head -> nodes, when membership changes and about once a heartbeat: what redirection decides on.
+
+    A node hears of the whole cluster once; after that of the nodes that have changed. Who leaves is told by NodeDied.
+    """
 
     nodes: list[NodeInfo]
+    serial: int = 0  #: of the head's views, from 1
+    since: int = 0  #: the view that these are changes to; 0: these are all nodes
 
 
 class NodeDied(Message, frozen=True, array_like=True, tag=True, gc=False):
