@@ -436,7 +436,7 @@ class NodeState:
         if ask.what != "scale":
             self._ask_processes(ask, now)
         elif capacity.scale(self.ground, ask):
-            self.leases.cluster_changed()
+            self.leases.cluster_changed(now)
 
     def _ask_processes(self, ask: m.Ask, now: float) -> None:
         """What only processes that run user code know (inquiry.Wanted): drivers, and workers that have said Hello."""
