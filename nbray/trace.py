@@ -43,6 +43,7 @@ class TraceRecord(msgspec.Struct, array_like=True, gc=False):
     line: str = ""  #: where it was submitted
     function: str = ""  #: where the task goes by another name
     demand: dict[str, int] = {}  #: what it was given of its node while it ran, in units of sched.resources.UNIT; none for calls
+    fetch_ns: int = 0  #: how long its arguments were on their way
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -116,6 +117,7 @@ def chrome_events(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     "cell": record["cell"],
                     "attempt": record["attempt"],
                     "waited_ms": max(0, record["started_ns"] - record["submitted_ns"]) / 1e6,
+                    "transfer_ms": record["fetch_ns"] / 1e6,
                 },
             }
         )

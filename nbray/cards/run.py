@@ -45,13 +45,17 @@ class Run:
         self.recent: list[TraceRecord] = []
         self.records: list[TraceRecord] = []  #: all, up to spans.MOST; whoever has made a graph of them empties it
         self.notice = ""  #: why nothing moves, in words
-        self.moved = (0, 0)  #: bytes sent and received, where known
+        self.moved = (0, 0)  #: bytes sent and received, where whoever submitted knows better than the tasks
+        self.nested = 0  #: of all tasks, those that tasks submitted
+        self._counted = (0, 0)
         self.most_running = 0
 
     # -- facts in
 
     def take(self, progress: CellProgress) -> None:
         self.names = progress.names
+        self.nested = progress.nested
+        self._counted = (progress.sent, progress.received)
         self.most_running = max(self.most_running, sum(count.running for count in self.names.values()))
         if progress.records:
             self.notice = ""
@@ -130,8 +134,9 @@ class Run:
     def snapshot(self, now_ns: int) -> dict[str, Any]:
         """Everything but the spans, as JSON: the same for a live card, a saved one, and the panel."""
         total, elapsed = self.total(), self.elapsed_s(now_ns)
+        sent, received = self.moved if any(self.moved) else self._counted
         return {
-            "v": 1,
+            "v": 2,
             "title": self.title,
             "state": self.state,
             "begun_ms": self.begun_ns / 1e6,
@@ -139,14 +144,15 @@ class Run:
             "left_s": self.left_s() if self.state == "running" else None,
             "speed_up": round(self.busy_s() / elapsed, 2) if elapsed > 0 else 0.0,
             "counts": _counts(total),
+            "nested": self.nested,
             "names": [{"name": name, **_counts(count), **self._times(name)} for name, count in self.names.items()],
             "workers": [f"{node.hex()[:4]}/{worker.hex()[:4]}" for node, worker in self.spans.rows],
             "span_names": list(self.spans.names),
             "spans": len(self.spans),
             "errors": [{"text": text, "count": count} for text, count in self.errors.most_common()],
             "notice": self.notice if self.state == "running" else "",
-            "sent": self.moved[0],
-            "received": self.moved[1],
+            "sent": sent,
+            "received": received,
             "verdict": self.verdict(),
         }
 
@@ -160,6 +166,7 @@ class Run:
                 "attempt": record.attempt,
                 "worker": f"{record.node.hex()[:4]}/{record.worker.hex()[:4]}",
                 "waited_ms": max(0.0, (record.started_ns - record.submitted_ns) / 1e6) if record.started_ns else None,
+                "transfer_ms": record.fetch_ns / 1e6,
                 "ran_ms": (record.ended_ns - record.started_ns) / 1e6 if record.started_ns else None,
                 "detail": record.detail,
             }

@@ -58,7 +58,10 @@ def counts_text(counts: dict[str, int]) -> str:
 def line(snapshot: dict[str, Any]) -> str:
     """One line: state, title, counts, time, verdict."""
     state = snapshot["state"]
-    parts = [f"{SIGNS[state]} {state}", snapshot["title"], counts_text(snapshot["counts"])]
+    counts = counts_text(snapshot["counts"])
+    if snapshot["nested"]:
+        counts += f" ({snapshot['nested']:,} submitted by tasks)"
+    parts = [f"{SIGNS[state]} {state}", snapshot["title"], counts]
     time = seconds_text(snapshot["elapsed_s"])
     if snapshot["left_s"] is not None:
         time += f", about {seconds_text(snapshot['left_s'])} left"

@@ -6,6 +6,7 @@ answers True, the records of the cell's finished tasks are kept for it until it 
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
 
@@ -17,11 +18,12 @@ OTHERS = "(other names)"
 
 
 class _Cell:
-    __slots__ = ("names", "records")
+    __slots__ = ("names", "received", "records", "sent")
 
     def __init__(self) -> None:
         self.names: dict[str, NameCount] = {}
         self.records: deque[TraceRecord] | None = None
+        self.sent = self.received = 0
 
 
 class Cells:
@@ -30,6 +32,7 @@ class Cells:
     def __init__(self) -> None:
         self.on_new: Callable[[str], bool] = lambda _tag: False
         self._cells: dict[str, _Cell] = {}
+        self._stored: dict[str, int] = {}
 
     def submitted(self, tag: str, name: str) -> None:
         cell = self._cells.get(tag)
@@ -42,21 +45,40 @@ class Cells:
             count = self._new_name(cell, name)
         count.submitted += 1  # no call in between: no other thread gets in here
 
-    def ended(self, tag: str, name: str, record: TraceRecord) -> None:
+    def ended(self, tag: str, name: str, record: TraceRecord) -> bool:
+        """Whether somebody takes the cell's records."""
         cell = self._cells.get(tag)
         if cell is None:  # submitted before this cluster's engine, or by an older attempt of it
-            return
+            return False
         count = cell.names.get(name) or cell.names.get(OTHERS)
         if count is None:
-            return  # an actor's creation: it is not counted as a task
+            return False  # an actor's creation: it is not counted as a task
         if record.state == "FINISHED":
             count.done += 1
         elif record.state == "FAILED":
             count.failed += 1
         else:
             count.cancelled += 1
-        if cell.records is not None:
-            cell.records.append(record)
+        if cell.records is None:
+            return False
+        cell.records.append(record)
+        return True
+
+    def is_drawn(self, tag: str) -> bool:
+        """Whether somebody takes the cell's records."""
+        cell = self._cells.get(tag)
+        return cell is not None and cell.records is not None
+
+    def moved(self, tag: str, sent: int, received: int) -> None:
+        """Bytes that went out with an ended task of a cell, and that its results have."""
+        cell = self._cells[tag]
+        cell.sent += sent
+        cell.received += received
+
+    def stored(self, tag: str, size: int) -> None:
+        """The cell put a value of `size` bytes into the store; it may not have submitted anything yet."""
+        if tag:
+            self._stored[tag] = self._stored.get(tag, 0) + size
 
     def counts(self, tag: str) -> NameCount:
         """All names together; `running` is left to the caller, who knows the leases."""
@@ -69,6 +91,7 @@ class Cells:
             total.cancelled += count.cancelled
         return total
 
+<<<<<<< HEAD
     def totals(self) -> NameCount:
         """All cells together."""
         total = NameCount()
@@ -82,21 +105,26 @@ class Cells:
 
     def progress(self, tag: str, running: dict[str, int]) -> CellProgress:
         """The counts by name, and the records that ended since this was asked before: each is given once."""
+=======
+    def progress(self, tag: str, running: dict[str, int], most: int = sys.maxsize) -> CellProgress:
+        """The counts by name, and the records that ended since this was asked before: each is given once, `most` at a time."""
+>>>>>>> f29bfa3 (A cell's card counts what its tasks submit, exactly; the timeline shows transfers; bytes moved of every cell; a stored value says its type and shape)
         cell = self._cells.get(tag)
         if cell is None:
             return CellProgress({}, [])
         records: list[TraceRecord] = []
         waiting = cell.records
-        while waiting:
+        while waiting and len(records) < most:
             records.append(waiting.popleft())
         names = {
             name: NameCount(count.submitted, count.done, count.failed, count.cancelled, running.get(name, 0))
             for name, count in list(cell.names.items())
         }
-        return CellProgress(names, records)
+        return CellProgress(names, records, sent=cell.sent + self._stored.get(tag, 0), received=cell.received)
 
     def forget(self, tag: str) -> None:
         """Nobody draws the cell any more: keep its counts, collect no records."""
+        self._stored.pop(tag, None)
         if (cell := self._cells.get(tag)) is not None:
             cell.records = None
 

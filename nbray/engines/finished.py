@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from nbray.ids import object_id
 from nbray.owner import records as r
 from nbray.owner.state import OwnerState
 from nbray.trace import TraceRecord
@@ -19,8 +20,18 @@ def record_of(done: r.Finished, owner: OwnerState) -> TraceRecord:
         done.task.submitted_ns, 0, done.started_ns, done.ended_ns, time.time_ns(), done.cpu_ns,
         [h.object for h in done.task.needs or []], push.returns, detail,
         push.actor if isinstance(push, m.PushCall) else b"", done.task.line, _function_of(push, owner),
-        {} if done.task.shape is None else done.task.shape.amounts,
+        {} if done.task.shape is None else done.task.shape.amounts, done.fetch_ns,
     )  # fmt: skip
+
+
+def returned_bytes(done: r.Finished, owner: OwnerState) -> int:
+    """Of all its results that are still there."""
+    total = 0
+    for index in range(done.task.push.returns):
+        obj = owner.objects.objects.get(object_id(done.task.id, index))
+        if obj is not None and obj.value is not None:
+            total += obj.value.location.size if obj.value.location is not None else len(obj.value.inline or b"")
+    return total
 
 
 def _function_of(push: m.PushTask | m.PushCall, owner: OwnerState) -> str:

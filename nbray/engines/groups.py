@@ -61,7 +61,7 @@ class GroupDesk:
         runtime.wait_attached()
         pickled, contains = engine._packer.dumps(value, "placement group", "value")
         new = object_id(engine._ids.next())
-        runtime.step(GroupAwaited(new, group, engine.sealed(new, runtime.me, pickled, contains), engine.current_cell()))
+        runtime.step(GroupAwaited(new, group, engine.sealed(new, runtime.me, pickled, contains, value), engine.current_cell()))
         return ObjectRef(new, runtime.me, engine)
 
     def choose(self, choice: GroupChoice, demands: list[Amounts], name: str) -> tuple[bytes, int, bool]:

@@ -6,29 +6,27 @@ What only a driver does (starting, attaching, restarting a cluster; showing outp
 
 from __future__ import annotations
 
-import contextvars
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
 from nbray import trace
 from nbray.config import INLINE_LIMIT
+from nbray.describing import describe
 from nbray.engines import callsite, nodes_view
 from nbray.engines.asking import Ask, Asking
-from nbray.engines.cells import Cells
 from nbray.engines.environments import Environments
-from nbray.engines.finished import record_of
+from nbray.engines.finished import record_of, returned_bytes
 from nbray.engines.groups import GroupDesk
+from nbray.engines.of_cells import OfCells
 from nbray.engines.port import (
     ActorOptions,
     ActorToken,
     CallOptions,
-    CellProgress,
     FunctionSpec,
     OutputEvent,
     RuntimeFacts,
@@ -54,13 +52,11 @@ ONE_CPU = {"CPU": UNIT}
 TRACE_S = 1.0
 
 
-class NativeEngine:
+class NativeEngine(OfCells):
     """Implements engines/port.py:Engine."""
 
     def __init__(self, runtime: Runtime, job: Address, *, is_driver: bool) -> None:
-        self.runtime = runtime
-        self.is_driver = is_driver
-        self.job = job  #: the driver; a worker is told with each task
+        super().__init__(runtime, job, is_driver=is_driver)
         self.trace_log = trace.Trace()
         self.questions = Questions(runtime)
         self.cells = Cells()
@@ -71,17 +67,21 @@ class NativeEngine:
         self.reader = Reader(self)
         self.groups = GroupDesk(self)
         self._shapes: dict[int, tuple[Any, m.Shape, str, tuple[bytes, bool] | None]] = {}
-        self._cell: contextvars.ContextVar[str | None] = contextvars.ContextVar("nbray_cell", default=None)
-        self._default_cell = ""
         self._trace_armed = False
         self._naming: dict[bytes, Question] = {}  #: actors whose name the head has not granted yet
         self._on_output: Callable[[OutputEvent], None] = lambda _event: None
         self._on_notice: Callable[[str, str, str], None] = lambda _cell, _kind, _text: None
         self.facts_here: Callable[[], RuntimeFacts] = self._driver_facts
         self.on_shutdown: Callable[[], None] = lambda: None  #: before the runtime closes
-        self.on_cell: Callable[[], None] = lambda: None  #: a notebook's next cell begins
         self.after_shutdown: Callable[[], None] = lambda: None
+<<<<<<< HEAD
         self.environments = Environments(lambda what, **asked: self.questions.ask(what, asked), self._holder, self._shapes.clear)
+=======
+        self.environments = Environments(
+            lambda what, **asked: self.questions.ask(what, asked), lambda: self.job, self._shapes.clear
+        )
+        self.look_around = lambda: self.environments.look(now=True)
+>>>>>>> f29bfa3 (A cell's card counts what its tasks submit, exactly; the timeline shows transfers; bytes moved of every cell; a stored value says its type and shape)
         self.description_here: dict[str, Any] = {}
         self.exit_here: Callable[[], None] = _no_actor
         self.show_here: Callable[[dict[str, Any], dict[str, Any], dict[str, Any], bool], None] | None = None
@@ -270,22 +270,25 @@ class NativeEngine:
             self.runtime.wait_attached()
         line = callsite.here()
         pickled, contains = self._packer.dumps(value, "put value", "value")
-        return self._put_pickled(pickled, contains, line)
+        return self._put_pickled(pickled, contains, value, line)
 
-    def _put_pickled(self, pickled: Pickled, contains: list[m.Held], line: str = "") -> ObjectRef[Any]:
+    def _put_pickled(self, pickled: Pickled, contains: list[m.Held], value: Any, line: str = "") -> ObjectRef[Any]:
         ref: ObjectRef[Any] = ObjectRef(object_id(self._ids.next()), self.runtime.me, self)
         self.runtime.guard.enter()  # what is in the store is known to be ours
         try:
-            self.runtime.step(r.WasPut(ref._id, self.sealed(ref._id, self.runtime.me, pickled, contains), line))
+            self.runtime.step(r.WasPut(ref._id, self.sealed(ref._id, self.runtime.me, pickled, contains, value), line))
         finally:
             self.runtime.guard.leave()
         return ref
 
-    def sealed(self, new: bytes, owner: Address, pickled: Pickled, contains: list[m.Held]) -> m.Value:
-        """The Value of a pickled object: inside the message when small, else written to the store of this node."""
+    def sealed(self, new: bytes, owner: Address, pickled: Pickled, contains: list[m.Held], value: Any) -> m.Value:
+        """The Value of `value`, which was pickled: inside the message when small, else written to the store of this node."""
         if len(pickled.data) > INLINE_LIMIT or pickled.size > INLINE_LIMIT:
             self.runtime.refuse_inside()  # it may have to wait for room
-            return m.Value(location=self.runtime.store.write(new, owner, pickled), contains=contains)
+            location = self.runtime.store.write(new, owner, pickled)
+            if self.is_driver:
+                self.cells.stored(self.current_cell(), location.size)
+            return m.Value(location=location, contains=contains, said=describe(value))
         payload = pickled.payload()
         return m.Value(payload, checksum(payload), contains=contains)
 
@@ -409,6 +412,7 @@ class NativeEngine:
         self.environments.close()
         self.after_shutdown()
 
+<<<<<<< HEAD
     # ------------------------------------------------------------------------------------------ cells
 
     def current_cell(self) -> str:
@@ -462,6 +466,9 @@ class NativeEngine:
                 if task.push.cell == tag:
                     running[task.push.name] = running.get(task.push.name, 0) + 1
         return running
+=======
+    # ------------------------------------------------------------------------------------------ what it tells
+>>>>>>> f29bfa3 (A cell's card counts what its tasks submit, exactly; the timeline shows transfers; bytes moved of every cell; a stored value says its type and shape)
 
     def on_output(self, callback: Callable[[OutputEvent], None]) -> None:
         self._on_output = callback
@@ -495,7 +502,8 @@ class NativeEngine:
 
     def _finished(self, done: r.Finished) -> None:
         record = record_of(done, self.runtime.state)
-        self.cells.ended(record.cell, record.name, record)
+        if self.cells.ended(record.cell, record.name, record):
+            self.cells.moved(record.cell, len(done.task.push.args), returned_bytes(done, self.runtime.state))
         if not done.task.traced:
             return
         self.trace_log.add(record)
@@ -524,6 +532,8 @@ class NativeEngine:
             self._on_output(msgspec.structs.replace(shown, transient=message.transient, update=message.update))
         elif isinstance(message, m.Ask):
             self.witness.asked(message)
+        elif isinstance(message, m.CellNews):
+            self.nested.take(message, keep=self.cells.is_drawn(message.cell))
         elif isinstance(message, m.ModulesLoaded):
             self.environments.loaded(message, self.runtime.me)
         else:

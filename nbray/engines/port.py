@@ -179,6 +179,9 @@ class CellProgress(msgspec.Struct, frozen=True):
 
     names: dict[str, NameCount]
     records: list[TraceRecord]
+    nested: int = 0  #: of all submitted, those that tasks submitted
+    sent: int = 0  #: bytes: arguments of the tasks that ended, and values put into the store
+    received: int = 0  #: bytes of their results
 
 
 class GroupEngine(Protocol):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 APPEARS_AFTER_S = 0.3
 PERIOD_S = 0.25
-SAVED_SPANS = 3000  #: in the JSON of a static card: 57 kB
+SAVED_SPANS = 2000  #: in the JSON of a static card: 61 kB
 SAVED_TASKS = 50
 SENT_SPANS = 20_000  #: in one message
 PLANNABLE = 20  #: cells whose graphs are kept for %nbray plan
@@ -45,6 +45,8 @@ class Card:
         self.over = False
         self.can_background = False
         self.holds = True  #: the cell's code still runs, and may submit more
+        self.ends_as = ""  #: the state that its job has given it, while tasks of its tasks go on
+        self.quiet = 0  #: how often in turn there was nothing new
         self._show = show
         self._lock = threading.RLock()
         self._view: Any = None
@@ -63,8 +65,14 @@ class Card:
         with self._lock:
             if not self.over:
                 progress = self.engine.cell_progress(self.tag)
+                self.quiet = 0 if progress.records or progress.names != self.run.names else self.quiet + 1
                 self.run.take(progress)
                 self._desk_lineage.add(self.run.title, progress.records)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left. What workers say of the tasks that tasks submitted may be a moment behind the last result."""
+        return not self.run.unfinished and (not self.run.nested or self.quiet > 0)
 
     def appear(self, make_view: Callable[[Card], Any]) -> None:
         """Put the live card under its cell."""
@@ -202,6 +210,7 @@ class Desk:
         self.lineage = Lineage()
         self.ended: dict[str, Card] = {}  #: the latest PLANNABLE, by title
         self._unplanned: deque[Card] = deque()
+        self._planning = False
         self._engine: Engine | None = None
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -241,7 +250,7 @@ class Desk:
         card.holds = False
         now = time.time_ns()
         card.refresh(now)
-        if not card.run.unfinished:
+        if card.settled:
             self.finish(tag)
         with self._wake:
             self._wake.notify()
@@ -252,12 +261,25 @@ class Desk:
             card.appear(self._make_view)
 
     def finish(self, tag: str, state: str = "", moved: tuple[int, int] = (0, 0)) -> bool:
-        """The run is over; `moved` are bytes sent and received. Whether a card shows it."""
-        with self._wake:
-            card = self.cards.pop(tag, None)
+        """The run is over; `moved` are bytes sent and received. Whether a card shows it.
+
+        Tasks that its tasks have submitted, and that go on, keep the card: it becomes static when the last of them has ended.
+        """
+        card = self.cards.get(tag)
         if card is None:
             return False
         card.run.moved = moved
+        card.refresh(time.time_ns())
+        if not self._closed and not card.settled and card.run.nested and (card.shown or card.run.unfinished):
+            card.holds, card.ends_as = False, state
+            card.appear(self._make_view)
+            return True
+        return self._finish(card, state)
+
+    def _finish(self, card: Card, state: str) -> bool:
+        with self._wake:
+            if self.cards.pop(card.tag, None) is None:
+                return card.shown
         card.finish(time.time_ns(), state)
         self.ended.pop(card.run.title, None)
         self.ended[card.run.title] = card
@@ -279,8 +301,8 @@ class Desk:
         with self._wake:
             self._closed = True
             self._wake.notify()
-        for tag in list(self.cards):
-            self.finish(tag)
+        for card in list(self.cards.values()):
+            self._finish(card, card.ends_as)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=5)
 
@@ -291,17 +313,28 @@ class Desk:
             with self._wake:
                 if self.cards:
                     self._wake.wait(PERIOD_S)
-                elif not self._unplanned:
+                elif self._planning or not self._unplanned:
                     self._wake.wait()
             for card in list(self.cards.values()):
                 self._turn(card, time.time_ns())
-            if self._unplanned and not self._closed:
-                self._unplanned.popleft().keep_plan()
+            if self._unplanned and not self._planning and not self._closed:
+                self._planning = True
+                ended = self._unplanned.popleft()
+                threading.Thread(target=self._plan, args=(ended,), name="nbray-plan", daemon=True).start()
+
+    def _plan(self, card: Card) -> None:
+        """In a thread of its own: a rehearsal may take a second, and cards of other cells are to appear meanwhile."""
+        try:
+            card.keep_plan()
+        finally:
+            with self._wake:
+                self._planning = False
+                self._wake.notify()
 
     def _turn(self, card: Card, now_ns: int) -> None:
         card.refresh(now_ns)
-        if not card.holds and not card.run.unfinished:
-            self.finish(card.tag)
+        if not card.holds and card.settled:
+            self._finish(card, card.ends_as)
             return
         if not card.shown and card.run.elapsed_s(now_ns) >= APPEARS_AFTER_S and card.run.unfinished:
             card.appear(self._make_view)

@@ -194,7 +194,7 @@ class ObjectTable:
         """A borrower wants to be told the value, once."""
         if obj.value is None and not obj.asked and obj.owner.process != self.me.process:
             obj.asked = True
-            self._watch(obj.owner)
+            self.watch(obj.owner)
             self.out.append(Send(obj.owner, AskValue(obj.id, self.me)))
 
     def _progress(self, obj: OwnedObject) -> None:
@@ -256,7 +256,7 @@ class ObjectTable:
             self.set_value(obj, self._owner_died(obj.id, obj.owner), counted=False)
             return
         obj.asked = True
-        self._watch(obj.owner)
+        self.watch(obj.owner)
         self.out.append(Send(obj.owner, ReportMissing(obj.id, node, self.me)))
 
     def _forget_value(self, obj: OwnedObject) -> None:
@@ -273,7 +273,8 @@ class ObjectTable:
             return
         if copies:
             other = min(copies)
-            obj.value = Value(location=Location(other, value.location.size, other), contains=value.contains)
+            location = Location(other, value.location.size, other)
+            obj.value = Value(location=location, contains=value.contains, said=value.said)
         else:
             self._forget_value(obj)
             self.out.append(CopyLost(obj.id))
@@ -386,7 +387,7 @@ class ObjectTable:
             obj.holders[holder.process] = count
             self._held_by.setdefault(holder.process, set()).add(object_id)
             if change > 0:  # who leaves before it came names no node to ask; whoever adds it does
-                self._watch(holder)
+                self.watch(holder)
         else:
             obj.holders.pop(holder.process, None)
             self._held_by.get(holder.process, set()).discard(object_id)
@@ -409,7 +410,8 @@ class ObjectTable:
             if obj is not None:
                 obj.credits += 1
 
-    def _watch(self, other: Address) -> None:
+    def watch(self, other: Address) -> None:
+        """Be told when it dies."""
         if other.process not in self._watching and other.process != self.me.process:
             self._watching[other.process] = other.node
             self.out.append(Send(Address(other.node, other.node), WatchProcess(other.process, self.me)))
@@ -437,6 +439,10 @@ class ObjectTable:
         task = int.from_bytes(task_of(object_id)[8:], "big")
         message = f"the object {object_id.hex()} cannot be had: its owner, process {owner} (its submission {task}), has died"
         return Value(failure=Failure("OwnerDiedError", message=message))
+
+    def is_dead(self, process: Address) -> bool:
+        """Whether the death of a process that we watch is known here."""
+        return process.process in self._dead or process.node in self._dead_nodes
 
     def node_died(self, node: NodeId, reason: str) -> None:
         # Its daemon will not answer for the processes there any more.

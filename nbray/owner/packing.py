@@ -33,11 +33,11 @@ NO_ARGUMENTS = Packed(b"", 0, None, [], [])
 
 
 class Packer:
-    """Pickles for one process. `put` stores a pickled value and returns its reference."""
+    """Pickles for one process. `put` stores a pickled value, which it gets too, and returns its reference."""
 
     def __init__(
         self,
-        put: Callable[[Pickled, list[Held]], ObjectRef[Any]],
+        put: Callable[[Pickled, list[Held], Any], ObjectRef[Any]],
         owner: Callable[[ObjectRef[Any]], Address],
         say: Callable[[str], None] = lambda _text: None,
     ) -> None:
@@ -116,7 +116,7 @@ class Packer:
                 if pickled.size <= INLINE_LIMIT:
                     return value
                 self._repeats.shipped(what, name, value, pickled.size)
-                ref = made[id(value)] = self._put(pickled, inner)
+                ref = made[id(value)] = self._put(pickled, inner, value)
                 kept.append(ref)
             return stand_in(ref)
 
@@ -127,7 +127,7 @@ class Packer:
             payload = pickled.payload()
             return Packed(payload, checksum(payload), held, contains, kept)
         # Very many arguments. Their stand-ins count from 1: dependency 0 is the pickle of all of them.
-        whole = self._put(pickled, contains)
+        whole = self._put(pickled, contains, (args, kwargs))
         needs = [Held(whole._id, self._owner(whole)), *held]
         return Packed(ARGUMENTS_ARE_AN_OBJECT, checksum(ARGUMENTS_ARE_AN_OBJECT), needs, [], [*kept, whole])
 

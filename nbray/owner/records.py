@@ -282,6 +282,12 @@ class ValuesTold(msgspec.Struct, gc=False):
     dependencies: list[Dependency]
 
 
+class DeathAwaited(msgspec.Struct, gc=False):
+    """The shell wants to know when this process dies: `ObjectTable.is_dead` tells."""
+
+    process: Address
+
+
 class Passed(msgspec.Struct, gc=False):
     """This process sends references away in a result to `to`: count it as their holder before the result leaves."""
 
@@ -382,6 +388,7 @@ class Finished(Effect, frozen=True, gc=False):
     node: NodeId
     failure: Failure | None = None
     attempt: int = 0  #: the task itself may be at the next one already, for the sake of a result that was lost
+    fetch_ns: int = 0
 
 
 class Notice(Effect, frozen=True, gc=False):

@@ -63,6 +63,7 @@ class OwnerState:
             r.Wanted: lambda e, now: self._wanted(e),
             r.ValuesTold: lambda e, now: self._values_told(e),
             r.Passed: lambda e, now: o.pass_on(e.held, e.to),
+            r.DeathAwaited: lambda e, now: o.watch(e.process),
             r.Reported: lambda e, now: o.credited(e.objects),
             r.CancelAsked: lambda e, now: self._cancel(e),
             r.CellCancelled: lambda e, now: self._cancel_cell(e),

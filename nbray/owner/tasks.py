@@ -142,7 +142,7 @@ class TaskTable:
         else:
             state = CANCELLED if failure.kind == "TaskCancelledError" else FAILED
         times = event.started_ns, event.ended_ns, event.cpu_ns
-        self.out.append(Finished(task, state, *times, event.worker, node, failure, event.attempt))
+        self.out.append(Finished(task, state, *times, event.worker, node, failure, event.attempt, event.fetch_ns))
         self._complete(task, state, event.values, raised=event.retriable)
 
     def pump_after(self, task: OwnedTask) -> None:

@@ -83,7 +83,8 @@ class Value(Record, frozen=True, array_like=True, gc=False):
     """What is known of a finished object: exactly one of `inline` (with `crc`), `location`, `failure`.
 
     `contains` are the references pickled inside the value. Whoever receives a Value becomes a borrower of each of them,
-    counted by the sender before it sends (see `AddBorrower`).
+    counted by the sender before it sends (see `AddBorrower`). `said` describes what lies at `location`, for people: its type and
+    shape.
     """
 
     inline: Payload | None = None
@@ -91,6 +92,7 @@ class Value(Record, frozen=True, array_like=True, gc=False):
     location: Location | None = None
     failure: Failure | None = None
     contains: list[Held] = []
+    said: Text = ""
 
 
 class Dependency(Record, frozen=True, array_like=True, gc=False):
@@ -415,6 +417,7 @@ class TaskDone(Message, frozen=True, array_like=True, tag=True):
     retriable: bool = False  #: failed with an exception (not cancelled, not a system failure)
     cpu_ns: int = 0
     spent: bool = False  #: the worker takes no more tasks (max_calls): what it was sent besides has not begun and never will there
+    fetch_ns: int = 0  #: how long its arguments were on their way to the worker
 
 
 class ItemYielded(Message, frozen=True, array_like=True, tag=True, gc=False):
@@ -470,6 +473,17 @@ class Display(Message, frozen=True, array_like=True, tag=True):
     metadata: dict[str, Any] = {}
     transient: dict[str, Any] = {}
     update: bool = False
+
+
+class CellNews(Message, frozen=True, array_like=True, tag=True):
+    """How the tasks stand that this worker has submitted for a cell, all of them so far: name -> [submitted, done, failed,
+    cancelled, running]; and encoded records (nbray/trace.py) of those that ended since its last word. Sent before the result of
+    the task that submitted them, and while they run."""
+
+    cell: Text
+    worker: Address
+    names: dict[str, list[int]]
+    records: Payload = b""
 
 
 class InputWanted(Message, frozen=True, array_like=True, tag=True, gc=False):

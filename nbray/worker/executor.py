@@ -80,6 +80,7 @@ class Executor:
         self.generators = Generators(self)
         self._keeps = False
         self._fetching: dict[ids.TaskId, list[ids.ObjectId]] = {}  #: tasks whose arguments are on their way
+        self._fetched: dict[ids.TaskId, int] = {}  #: how long that took, ns, of those that have not ended
         engine.on_copy_lost = self._copy_lost
         self._held: list[Effect] = []  #: finished tasks' reports, waiting for company
         self.exit_code: int | None = None
@@ -164,13 +165,14 @@ class Executor:
         if not missing:
             self.carry_out(self.step(w.ArgumentsReady(push.task)))
             return
-        left = [len(missing)]
+        left, begun = [len(missing)], time.monotonic_ns()
         self._fetching[push.task] = missing
 
         def arrived() -> None:
             left[0] -= 1
             if not left[0]:
                 self._fetching.pop(push.task, None)
+                self._fetched[push.task] = time.monotonic_ns() - begun
                 self.carry_out(self.step(w.ArgumentsReady(push.task)))
 
         for object_ in missing:
@@ -346,7 +348,7 @@ class Executor:
 
     def _sealed(self, push: _Push, index: int, result: Any) -> m.Value:
         pickled, contains = self.engine._packer.dumps(result, f"return value of {push.name}", "result")
-        return self.engine.sealed(object_id(push.task, index), push.owner, pickled, contains)
+        return self.engine.sealed(object_id(push.task, index), push.owner, pickled, contains, result)
 
     def report(self, push: _Push, values: list[m.Value], started: int, retriable: bool, cpu: int) -> None:
         """Send the result after everything the task printed, then go on."""
@@ -355,12 +357,15 @@ class Executor:
             self.entered.tell_modules(push.job)
         if self.engine.trace_log.unsent:
             self.engine.send_trace()  # what it submitted is known before it is done
+        if (tally := self.engine.tally) is not None and tally.fresh:
+            tally.tell()
         borrows: list[m.Held] = []
         if push.dependencies or push.contains:
             borrows = self._still_held(push)
         me = self.runtime.me.process
         spent = self.state.is_last(push)
-        done = m.TaskDone(push.task, push.attempt, me, values, started, time.time_ns(), borrows, retriable, cpu, spent)
+        fetched = self._fetched.pop(push.task, 0) if self._fetched else 0
+        done = m.TaskDone(push.task, push.attempt, me, values, started, time.time_ns(), borrows, retriable, cpu, spent, fetched)
         self.carry_out(self._send_or_hold(push, done))
 
     def _send_or_hold(self, push: _Push, done: m.TaskDone) -> list[Effect]:
@@ -435,6 +440,7 @@ class Executor:
 
     def _refuse(self, effect: w.Refuse) -> None:
         now = time.time_ns()
+        self._fetched.pop(effect.push.task, None)
         value = m.Value(failure=effect.failure)
         done = m.TaskDone(effect.push.task, effect.push.attempt, self.runtime.me.process, [value], now, now)
         self.runtime.post(effect.push.owner, done)

@@ -129,14 +129,16 @@ def test_a_task_that_never_began_has_no_span_and_is_counted() -> None:
     assert (len(run.spans), run.total().cancelled, run.state) == (1, 1, "cancelled")
 
 
-def test_spans_travel_as_nineteen_bytes_each_column_after_column() -> None:
+def test_spans_travel_as_twenty_three_bytes_each_column_after_column() -> None:
     spans = Spans()
     spans.add(record(0, 0.5, 1), BEGUN)
-    spans.add(record(1, 1, 2, "g", 3, "FAILED"), BEGUN)
-    assert struct.unpack("<2f2f2f2H2H2H2B", spans.packed(0, 2)) == (0, 0, 500, 1000, 1000, 2000, 0, 1, 0, 1, 0, 0, 0, 1)
-    assert len(spans.packed(0, 2)) == 2 * 19
-    assert spans.packed(1, 2) == struct.pack("<fffHHHB", 0, 1000, 2000, 1, 1, 0, 1)
-    assert [code for _, code in COLUMNS] == list("fffHHHB")
+    late = msgspec.structs.replace(record(1, 1, 2, "g", 3, "FAILED"), fetch_ns=S // 4)
+    spans.add(late, BEGUN)
+    packed = spans.packed(0, 2)
+    assert struct.unpack("<2f2f2f2H2H2H2B2f", packed) == (0, 0, 500, 1000, 1000, 2000, 0, 1, 0, 1, 0, 0, 0, 1, 0, 250)
+    assert len(packed) == 2 * 23
+    assert spans.packed(1, 2) == struct.pack("<fffHHHBf", 0, 1000, 2000, 1, 1, 0, 1, 250)
+    assert [code for _, code in COLUMNS] == list("fffHHHBf")
 
 
 def test_a_kept_card_has_every_failed_task_and_the_longest_others() -> None:

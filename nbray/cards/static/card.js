@@ -72,7 +72,7 @@ export function createCard(el, host) {
   function load(saved) {
     snapshot = saved;
     const raw = atob(saved.span_data ?? "");
-    spans.put(0, Uint8Array.from(raw, (c) => c.charCodeAt(0)));
+    spans.put(0, Uint8Array.from(raw, (c) => c.charCodeAt(0)), saved.v);
     draw();
   }
 
@@ -133,7 +133,8 @@ export function createCard(el, host) {
   function head() {
     const ago = snapshot.state === "running" ? (performance.now() - received) / 1000 : 0;
     const left = snapshot.left_s == null ? null : Math.max(0, snapshot.left_s - ago);
-    const parts = [snapshot.title, countsText(snapshot.counts), seconds(snapshot.elapsed_s + ago) + (left == null ? "" : `, about ${seconds(left)} left`)];
+    const nested = snapshot.nested ? ` (${count(snapshot.nested)} submitted by tasks)` : "";
+    const parts = [snapshot.title, countsText(snapshot.counts) + nested, seconds(snapshot.elapsed_s + ago) + (left == null ? "" : `, about ${seconds(left)} left`)];
     if (snapshot.state === "running" && snapshot.speed_up >= 1.05) parts.push(`${snapshot.speed_up.toFixed(1)}x one core`);
     if (snapshot.workers.length) parts.push(plural(snapshot.workers.length, "worker"));
     if (snapshot.sent || snapshot.received) parts.push(`in ${bytes(snapshot.sent)}, out ${bytes(snapshot.received)}`);

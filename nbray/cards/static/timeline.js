@@ -1,8 +1,8 @@
 // The timeline: what ran where and when, on a canvas. 100,000 spans redraw in a frame or two; columns come as bytes.
 
-import { FAILED, colour, element, plural, seconds } from "./format.js";
+import { FAILED, PALETTE, colour, element, plural, seconds } from "./format.js";
 
-const SPAN_BYTES = 19;
+const SPAN_BYTES = 23, OLD_SPAN_BYTES = 19; // cards kept by version 1 say nothing of transfers
 const ROW = 14, GAP = 2, AXIS = 16, FLAW = 4, MOST_ROWS = 64;
 
 // Spans as growing columns, in the layout that nbray/cards/spans.py writes.
@@ -11,6 +11,7 @@ export class Spans {
     this.size = 0;
     this.end = 0; // the latest end, ms
     this.rows = 0;
+    this.hasTransfers = false;
     this.reserve(1024);
   }
 
@@ -18,6 +19,7 @@ export class Spans {
     const grown = {
       queued: new Float32Array(capacity), start: new Float32Array(capacity), stop: new Float32Array(capacity),
       row: new Uint16Array(capacity), name: new Uint16Array(capacity), attempt: new Uint16Array(capacity), state: new Uint8Array(capacity),
+      fetch: new Float32Array(capacity),
     };
     for (const [name, column] of Object.entries(grown)) {
       if (this[name]) column.set(this[name].subarray(0, this.size));
@@ -27,11 +29,11 @@ export class Spans {
   }
 
   // Put `bytes` (a DataView or Uint8Array) at position `first`. False when spans before it are missing.
-  put(first, bytes) {
+  put(first, bytes, version = 2) {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    const size = view.byteLength / SPAN_BYTES;
+    const size = view.byteLength / (version < 2 ? OLD_SPAN_BYTES : SPAN_BYTES);
     if (first > this.size) return false;
-    if (first === 0) { this.size = 0; this.end = 0; this.rows = 0; }
+    if (first === 0) { this.size = 0; this.end = 0; this.rows = 0; this.hasTransfers = false; }
     if (first + size > this.capacity) this.reserve(Math.max(first + size, 2 * this.capacity));
     for (let i = 0; i < size; i++) {
       const at = first + i;
@@ -42,6 +44,8 @@ export class Spans {
       this.name[at] = view.getUint16(14 * size + 2 * i, true);
       this.attempt[at] = view.getUint16(16 * size + 2 * i, true);
       this.state[at] = view.getUint8(18 * size + i);
+      this.fetch[at] = version < 2 ? 0 : view.getFloat32(19 * size + 4 * i, true);
+      if (this.fetch[at] > 0) this.hasTransfers = true;
       if (this.stop[at] > this.end) this.end = this.stop[at];
       if (this.row[at] >= this.rows) this.rows = this.row[at] + 1;
     }
@@ -91,37 +95,40 @@ export function createTimeline(spans, host) {
     const style = getComputedStyle(root);
     axis(pen, width, height, style.color);
     const k = width / (until() - from);
-    bars(pen, width, k, true, style.color);
-    bars(pen, width, k, false, style.color);
+    bars(pen, width, k, "waits", style.color);
+    bars(pen, width, k, "transfers", style.color);
+    bars(pen, width, k, "runs", style.color);
     modes.textContent = byName ? "By worker" : "By function";
     describe();
   }
 
-  // One colour after the other; what falls into a pixel that has been painted is left out. `waits`: from submission to start.
-  function bars(pen, width, k, waits, ink) {
-    const painted = new Float32Array(MOST_ROWS);
-    const passes = waits ? [-1] : [...(snapshot?.span_names.keys() ?? [0]), "failed"];
-    const begin = waits ? spans.queued : spans.start, stop = waits ? spans.start : spans.stop;
-    for (const pass of passes) {
+  // One colour after the other; what falls into a pixel that has been painted is left out. `kind`: "waits", from submission to
+  // start; "transfers", the last part of that, while arguments were on their way; "runs".
+  function bars(pen, width, k, kind, ink) {
+    const painted = new Float32Array(MOST_ROWS), runs = kind === "runs";
+    if (kind === "transfers" && !spans.hasTransfers) return;
+    const colours = Math.min(PALETTE.length, Math.max(1, snapshot?.span_names.length ?? 1));
+    for (const pass of runs ? [...Array(colours).keys(), "failed"] : [-1]) {
       painted.fill(-1);
-      pen.globalAlpha = waits ? 0.13 : 1;
-      pen.fillStyle = waits ? ink : pass === "failed" ? FAILED : colour(pass);
+      pen.globalAlpha = kind === "waits" ? 0.13 : kind === "transfers" ? 0.6 : 1;
+      pen.fillStyle = !runs ? ink : pass === "failed" ? FAILED : colour(pass);
       for (let i = 0; i < spans.size; i++) {
-        if (!waits && (pass === "failed" ? spans.state[i] !== 1 : spans.name[i] !== pass)) continue;
-        const x = (begin[i] - from) * k, w = (stop[i] - begin[i]) * k;
-        if (x > width || x + w < 0 || (waits && w < 1)) continue;
+        if (runs && (pass === "failed" ? spans.state[i] !== 1 : Math.min(spans.name[i], PALETTE.length - 1) !== pass)) continue;
+        const begin = runs ? spans.start[i] : kind === "waits" ? spans.queued[i] : spans.start[i] - spans.fetch[i];
+        const x = (begin - from) * k, w = ((runs ? spans.stop[i] : spans.start[i]) - begin) * k;
+        if (x > width || x + w < 0 || (!runs && w < 1)) continue;
         const lane = laneOf(i);
         if (x + Math.max(w, 1) <= painted[lane]) continue;
         const left = Math.max(x, painted[lane], 0), right = Math.min(Math.max(x + w, x + 1), width);
         if (right <= left) continue;
-        painted[lane] = waits || w < 1 ? right : -1;
+        painted[lane] = !runs || w < 1 ? right : -1;
         const flaw = pass === "failed" && w < 3; // many short ones: a line below, or nothing else would be seen
-        const y = lane * (ROW + GAP) + (flaw ? ROW - FLAW : 0);
-        pen.fillRect(left, y, right - left > 3 && !waits ? right - left - 0.5 : right - left, flaw ? FLAW : ROW);
+        const thin = flaw || kind === "transfers", y = lane * (ROW + GAP) + (thin ? ROW - FLAW : 0);
+        pen.fillRect(left, y, right - left > 3 && runs ? right - left - 0.5 : right - left, thin ? FLAW : ROW);
       }
     }
     pen.globalAlpha = 1;
-    if (!waits && hovered >= 0) {
+    if (runs && hovered >= 0) {
       pen.strokeStyle = ink;
       pen.lineWidth = 1.5;
       const x = (spans.start[hovered] - from) * k;
@@ -149,7 +156,7 @@ export function createTimeline(spans, host) {
     canvas.setAttribute("aria-label", `Timeline: ${plural(spans.size, "task")} on ${plural(spans.rows, "worker")}, ${seconds(spans.end / 1000)}. ` +
       "Arrow keys move, plus and minus zoom, Home shows all; the Tasks tab has the same as a table.");
     const hidden = (byName ? names.length : spans.rows) - MOST_ROWS;
-    note.textContent = [hidden > 0 ? `${hidden} more rows share the last one` : "", "pale: waiting to start"].filter(Boolean).join(" · ");
+    note.textContent = [hidden > 0 ? `${hidden} more rows share the last one` : "", spans.hasTransfers ? "pale: waiting to start; line below: arguments on their way" : "pale: waiting to start"].filter(Boolean).join(" · ");
     if (legend.childElementCount !== Math.min(names.length, 8)) {
       legend.replaceChildren(...names.slice(0, 8).map((name, i) => {
         const mark = element("span", { class: "nbray-mark", "aria-hidden": "true" });
@@ -218,7 +225,7 @@ export function createTimeline(spans, host) {
   function say(i) {
     const name = snapshot?.span_names[spans.name[i]] ?? "task", state = ["", "failed", "cancelled"][spans.state[i]];
     const waited = (spans.start[i] - spans.queued[i]) / 1000;
-    return [`${name} #${i}`, state, `ran ${seconds((spans.stop[i] - spans.start[i]) / 1000)}`, `waited ${seconds(Math.max(0, waited))}`,
+    return [`${name} #${i}`, state, `ran ${seconds((spans.stop[i] - spans.start[i]) / 1000)}`, `waited ${seconds(Math.max(0, waited))}` + (spans.fetch[i] > 0 ? `, ${seconds(spans.fetch[i] / 1000)} of it for its arguments to arrive` : ""),
       `worker ${snapshot?.workers[spans.row[i]] ?? ""}`, spans.attempt[i] ? `attempt ${spans.attempt[i] + 1}` : ""].filter(Boolean).join(" · ");
   }
 

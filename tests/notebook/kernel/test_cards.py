@@ -166,3 +166,45 @@ def test_a_plan_is_asked_for_while_the_cell_runs_kept_with_its_card_and_told_by_
 
 def test_a_plan_of_an_unknown_cell_says_which_there_are(cards: Kernel) -> None:
     assert "cells that can be planned: In[" in cards.run("%nbray plan 9999").stderr
+
+
+NESTING = """
+@nbray.remote
+def leaf(i):
+    if i == 3:
+        raise ValueError('the third')
+    return i
+@nbray.remote
+def middle(n):
+    return sum(nbray.get([leaf.remote(2) for _ in range(n)]))
+@nbray.remote
+def top(n):
+    import time; time.sleep(0.4)
+    nbray.wait([leaf.remote(3)])
+    return sum(nbray.get([middle.remote(n) for _ in range(2)]))
+"""
+
+
+def test_tasks_of_tasks_are_on_the_card_exactly(cards: Kernel) -> None:
+    cards.ok(NESTING)
+    cell = cards.ok("nbray.get([top.remote(5) for _ in range(3)])")
+    assert cell.value == "[20, 20, 20]"
+    cards.until(lambda: any(KEPT in data for data in cell.updates), "the static card")
+    kept = cell.updates[-1][KEPT]
+    assert kept["counts"] == {"submitted": 42, "queued": 0, "running": 0, "done": 39, "failed": 3, "cancelled": 0}
+    assert kept["nested"] == 39
+    assert kept["spans"] == 42
+    assert {row["name"]: row["submitted"] for row in kept["names"]} == {"top": 3, "middle": 6, "leaf": 33}
+    assert kept["errors"] == [{"text": "ValueError: the third", "count": 3}]
+    assert "42 tasks" in cell.updates[-1]["text/plain"] or "of 42 tasks done" in cell.updates[-1]["text/plain"]
+    assert "(39 submitted by tasks)" in cell.updates[-1]["text/plain"]
+
+
+def test_a_task_that_outlives_the_one_that_submitted_it_keeps_the_card(cards: Kernel, gates: Any) -> None:
+    cards.ok("@nbray.remote\ndef leaves():\n    globals()['kept'] = gated.options(name='left').remote('left')")
+    cell = cards.ok("nbray.get(leaves.remote())")
+    model = shown_live(cards, cell)
+    cards.until(lambda: any(m["snapshot"]["counts"]["running"] == 1 for m in drawn(cards, model)), "the task that was left")
+    open_gate(cards, "left", gates)
+    cards.until(lambda: any(KEPT in data for data in cell.updates), "the static card")
+    assert cell.updates[-1][KEPT]["counts"]["done"] == 2
