@@ -91,7 +91,6 @@ class Cells:
             total.cancelled += count.cancelled
         return total
 
-<<<<<<< HEAD
     def totals(self) -> NameCount:
         """All cells together."""
         total = NameCount()
@@ -103,12 +102,8 @@ class Cells:
             total.cancelled += count.cancelled
         return total
 
-    def progress(self, tag: str, running: dict[str, int]) -> CellProgress:
-        """The counts by name, and the records that ended since this was asked before: each is given once."""
-=======
     def progress(self, tag: str, running: dict[str, int], most: int = sys.maxsize) -> CellProgress:
         """The counts by name, and the records that ended since this was asked before: each is given once, `most` at a time."""
->>>>>>> f29bfa3 (A cell's card counts what its tasks submit, exactly; the timeline shows transfers; bytes moved of every cell; a stored value says its type and shape)
         cell = self._cells.get(tag)
         if cell is None:
             return CellProgress({}, [])

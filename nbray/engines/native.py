@@ -74,14 +74,8 @@ class NativeEngine(OfCells):
         self.facts_here: Callable[[], RuntimeFacts] = self._driver_facts
         self.on_shutdown: Callable[[], None] = lambda: None  #: before the runtime closes
         self.after_shutdown: Callable[[], None] = lambda: None
-<<<<<<< HEAD
         self.environments = Environments(lambda what, **asked: self.questions.ask(what, asked), self._holder, self._shapes.clear)
-=======
-        self.environments = Environments(
-            lambda what, **asked: self.questions.ask(what, asked), lambda: self.job, self._shapes.clear
-        )
         self.look_around = lambda: self.environments.look(now=True)
->>>>>>> f29bfa3 (A cell's card counts what its tasks submit, exactly; the timeline shows transfers; bytes moved of every cell; a stored value says its type and shape)
         self.description_here: dict[str, Any] = {}
         self.exit_here: Callable[[], None] = _no_actor
         self.show_here: Callable[[dict[str, Any], dict[str, Any], dict[str, Any], bool], None] | None = None
@@ -412,63 +406,7 @@ class NativeEngine(OfCells):
         self.environments.close()
         self.after_shutdown()
 
-<<<<<<< HEAD
-    # ------------------------------------------------------------------------------------------ cells
-
-    def current_cell(self) -> str:
-        tag = self._cell.get()
-        return self._default_cell if tag is None else tag
-
-    @contextmanager
-    def cell(self, tag: str) -> Iterator[None]:
-        token = self.enter_cell(tag)
-        try:
-            yield
-        finally:
-            self.leave_cell(token)
-
-    def enter_cell(self, tag: str) -> contextvars.Token[str | None]:
-        return self._cell.set(tag)
-
-    def leave_cell(self, token: contextvars.Token[str | None]) -> None:
-        self._cell.reset(token)
-
-    def set_default_cell(self, tag: str) -> None:
-        self._default_cell = tag
-        self.on_cell()
-        self.environments.look(now=True)
-
-    def cancel_cell(self, tag: str, force: bool) -> int:
-        with self.runtime.locked() as state:
-            count = sum(t.push.cell == tag for t in state.tasks.tasks.values())
-        self.runtime.step(r.CellCancelled(tag, force=force))
-        return count
-
-    def cell_counts(self, tag: str) -> dict[str, int]:
-        count = self.cells.counts(tag)
-        count.running = sum(self._running(tag).values())
-        return {name: getattr(count, name) for name in ("queued", "running", "done", "failed", "cancelled")}
-
-    def on_new_cell(self, callback: Callable[[str], bool]) -> None:
-        self.cells.on_new = callback
-
-    def cell_progress(self, tag: str) -> CellProgress:
-        return self.cells.progress(tag, self._running(tag))
-
-    def forget_cell(self, tag: str) -> None:
-        self.cells.forget(tag)
-
-    def _running(self, tag: str) -> dict[str, int]:
-        """Tasks of a cell by name that workers have begun, as far as the owner knows: the first of what each was sent."""
-        running: dict[str, int] = {}
-        with self.runtime.locked() as state:
-            for task in state.first_running():
-                if task.push.cell == tag:
-                    running[task.push.name] = running.get(task.push.name, 0) + 1
-        return running
-=======
     # ------------------------------------------------------------------------------------------ what it tells
->>>>>>> f29bfa3 (A cell's card counts what its tasks submit, exactly; the timeline shows transfers; bytes moved of every cell; a stored value says its type and shape)
 
     def on_output(self, callback: Callable[[OutputEvent], None]) -> None:
         self._on_output = callback
