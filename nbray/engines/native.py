@@ -59,7 +59,6 @@ class NativeEngine(OfCells):
         super().__init__(runtime, job, is_driver=is_driver)
         self.trace_log = trace.Trace()
         self.questions = Questions(runtime)
-        self.cells = Cells()
         role = "DRIVER" if is_driver else "WORKER"
         self.witness = Witness(runtime, self.trace_log, role, lambda: self.job.process, self.cells.totals)
         self._ids = TaskIds(runtime.process)
