@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nbray.cards import words
+from nbray.cards.flame import Flame
 from nbray.cards.spans import Spans
 
 MUTED = "var(--jp-ui-font-color2,#767676)"
@@ -31,12 +32,13 @@ ROW, GAP, WIDTH = 12, 2, 960
 FLAW = 4  #: the red line under failures
 
 
-def page(snapshot: dict[str, Any], spans: Spans, plan: dict[str, Any] | None = None) -> str:
+def page(snapshot: dict[str, Any], spans: Spans, plan: dict[str, Any] | None = None, profile: Flame | None = None) -> str:
     """The card of a finished run. `plan`: what `planning.grid` says of it."""
     state = snapshot["state"]
     sign, _, facts = words.line(snapshot).partition(" · ")
     head = f'<span style="color:{STATE_COLOURS[state]}">{html.escape(sign)}</span> · {html.escape(facts)}'
-    inside = [_bar(snapshot), _timeline(snapshot, spans), _names(snapshot), _errors(snapshot), _plan(plan)]
+    flame = "" if profile is None else profile.html()
+    inside = [_bar(snapshot), _timeline(snapshot, spans), flame, _names(snapshot), _errors(snapshot), _plan(plan)]
     body = "".join(part for part in inside if part)
     summary = f'<summary style="cursor:pointer;color:{MUTED};font-size:85%">{head}</summary>'
     label = html.escape(f"nbray run {snapshot['title']}")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbray.cards.flame import Flame
 
 #: Never colour alone: each state has its sign.
 SIGNS = {"done": "✓", "failed": "✗", "cancelled": "■", "timed out": "■", "running": "▸", "detached": "▸"}
@@ -73,8 +76,8 @@ def line(snapshot: dict[str, Any]) -> str:
     return " · ".join(part for part in [*parts, snapshot["verdict"] or snapshot["notice"]] if part)
 
 
-def text(snapshot: dict[str, Any], plan: dict[str, Any] | None = None) -> str:
-    """The whole card as text: the line, and what each name and each error came to, and what the plan says."""
+def text(snapshot: dict[str, Any], plan: dict[str, Any] | None = None, profile: Flame | None = None) -> str:
+    """The whole card as text: the line, what each name and each error came to, where the time went, and what the plan says."""
     lines = [line(snapshot)]
     if len(snapshot["names"]) > 1:
         width = max(len(row["name"]) for row in snapshot["names"])
@@ -82,6 +85,8 @@ def text(snapshot: dict[str, Any], plan: dict[str, Any] | None = None) -> str:
             mean = "" if row["mean_s"] is None else f", {seconds_text(row['mean_s'])} each"
             lines.append(f"  {row['name']:<{width}}  {counts_text(row)}{mean}")
     lines += [f"  {error['text']}" + (f"  ×{error['count']:,}" if error["count"] > 1 else "") for error in snapshot["errors"][:5]]
+    if profile is not None:
+        lines += [f"  {told}" for told in profile.lines()]
     if plan is not None:
         lines.append(f"  {plan['sentence']}")
     return "\n".join(lines)

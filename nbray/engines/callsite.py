@@ -54,7 +54,7 @@ def _described(code: CodeType, frame: FrameType) -> str:
     text = known[1].get(frame.f_lasti) if known is not None else None
     if text is not None:
         return text
-    cell = _cell(code.co_filename)
+    cell = cell_of(code.co_filename)
     text = f"{cell} line {frame.f_lineno}" if cell else f"{os.path.basename(code.co_filename)}:{frame.f_lineno}"
     if known is None:
         if len(_known) >= REMEMBERED:
@@ -64,7 +64,7 @@ def _described(code: CodeType, frame: FrameType) -> str:
     return text
 
 
-def _cell(filename: str) -> str:
+def cell_of(filename: str) -> str:
     """ "In[12]" for the code of a notebook's cell; "" for other code."""
     ipython = sys.modules.get("IPython")
     shell: Any = ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None

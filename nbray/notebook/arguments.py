@@ -20,6 +20,8 @@ from IPython.core.error import UsageError
 from IPython.core.magic_arguments import argument, parse_argstring
 from IPython.utils._process_common import arg_split
 
+from nbray.notebook.cards import APPEARS_AFTER_S
+
 UNITS = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -48,8 +50,11 @@ class CellOptions:
     on_interrupt: str = "cancel"
     on_error: str = "snapshot"
     stream: bool = True
+    group: str = "live"
     max_output: int = 10**6
     view: str = "card"
+    progress_after: float = APPEARS_AFTER_S
+    profile: str = "none"
     name: str | None = None
     tag: str | None = None
     dry_run: bool = False
@@ -104,6 +109,11 @@ def read_seconds(text: str) -> float:
     if match is None or float(match[1]) <= 0:
         raise ValueError(f"{text!r} is not a time; write for example 30, 1.5s or 2m")
     return float(match[1]) * SECONDS[match[2]]
+
+
+def read_delay(text: str) -> float:
+    """A time that may be nothing."""
+    return 0.0 if re.fullmatch(r"0+(\.0*)?\s*[smh]?", text.strip().lower()) else read_seconds(text)
 
 
 def read_each(text: str) -> tuple[str, str]:
@@ -283,11 +293,28 @@ run_args = _group(
 output_args = _group(
     argument("--stream", action="store_const", const=True, dest="stream", help="show what tasks print while they run [default]"),
     argument("--no-stream", action="store_const", const=False, dest="stream", help="show it when the cell ends"),
+    argument(
+        "--group",
+        choices=["live", "worker", "order"],
+        help="how prints of many tasks follow each other: as they come, by worker, or in the order of the tasks [default: live]",
+    ),
     argument("--max-output", metavar="SIZE", type=_type(read_size), help="of printed text, then its head and tail [default: 1MB]"),
     argument(
         "--view",
         choices=["card", "line", "none"],
         help="what shows under the cell: a live card after 0.3 s, only the line that says how it went, or nothing [default: card]",
+    ),
+    argument(
+        "--progress-after",
+        metavar="S",
+        type=_type(read_delay),
+        help="show the card when the cell has run for this many seconds [default: 0.3]",
+    ),
+    argument(
+        "--profile",
+        choices=["none", "cpu", "mem"],
+        help="watch the cell's tasks: a flame graph of where their CPU time goes (py-spy), or of the memory at its peak (memray); "
+        "the handle has it as .profile [default: none]",
     ),
     argument("--tag", metavar="TEXT", type=_type(str), help="a label that the cell's tasks carry after their name"),
 )

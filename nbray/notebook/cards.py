@@ -15,9 +15,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nbray.cards import page, words
+from nbray.cards.flame import SAVED_NODES, Flame
 from nbray.cards.lineage import Lineage
 from nbray.cards.run import Run
 from nbray.engines.port import Engine
+from nbray.notebook.profiles import Profiles
 from nbray.notebook.stream import Message
 from nbray.trace import chrome_events
 
@@ -43,6 +45,9 @@ class Card:
         self._desk_lineage = lineage
         self.shown = False  #: a display with our id is in the page
         self.over = False
+        self.after_s = APPEARS_AFTER_S
+        self.profiles: Profiles | None = None  #: where --profile's pictures are
+        self.profile: Flame | None = None  #: of all tasks, once the run is over
         self.can_background = False
         self.holds = True  #: the cell's code still runs, and may submit more
         self.ends_as = ""  #: the state that its job has given it, while tasks of its tasks go on
@@ -133,6 +138,11 @@ class Card:
                 self._graph, self.run.records = graph, []
         return graph
 
+    def profile_data(self) -> dict[str, Any] | None:
+        """The flame graph so far, for the page."""
+        seen = None if self.profiles is None else self.profiles.of(self.tag)
+        return None if seen is None else seen.to_data()
+
     def plan(self) -> dict[str, Any]:
         """What the cell would take elsewhere. Raises ValueError while no task has ended."""
         from nbray.planning import grid
@@ -165,25 +175,35 @@ class Card:
                 return
             self.refresh(now_ns)
             self.run.end(now_ns, state)
+            self.profile = None if self.profiles is None else self.profiles.of(self.tag)
             self.over = True
             self.engine.forget_cell(self.tag)
             view, self._view = self._view, None
             if self.shown:
                 self._display("update_display_data", self._static(now_ns))
+            elif self.profile is not None or not self.after_s:  # asked for, however short the run was
+                self.shown = True
+                self._display("display_data", self._static(now_ns))
             if view is not None:
                 view.close()
 
     def snapshot(self, now_ns: int) -> dict[str, Any]:
         """Everything but the spans, for the page."""
-        return {**self.run.snapshot(now_ns), "can_background": self.can_background}
+        return {
+            **self.run.snapshot(now_ns),
+            "can_background": self.can_background,
+            "profiled": 0 if self.profiles is None else self.profiles.count(self.tag),
+        }
 
     def _static(self, now_ns: int) -> dict[str, Any]:
         snapshot = self.run.snapshot(now_ns)
         spans, tasks = self.run.spans.chosen(SAVED_SPANS), self.run.latest()[:SAVED_TASKS]
         saved = {**snapshot, "span_data": spans, "tasks": tasks, "lineage": self.lineage({}), "plan": self._plan}
+        if self.profile is not None:
+            saved["profile"] = self.profile.to_data(SAVED_NODES)
         return {
-            "text/plain": words.text(snapshot, self._plan),
-            "text/html": page.page(snapshot, self.run.spans, self._plan),
+            "text/plain": words.text(snapshot, self._plan, self.profile),
+            "text/html": page.page(snapshot, self.run.spans, self._plan, self.profile),
             MIME: saved,
         }
 
@@ -206,6 +226,8 @@ class Desk:
         self._show, self._make_view = show, make_view
         self.wanted: Callable[[str], bool] = lambda _tag: True  #: whether a cell is to have a card
         self.title: Callable[[str], str] = lambda tag: tag
+        self.delay: Callable[[str], float] = lambda _tag: APPEARS_AFTER_S  #: seconds before a cell's card appears
+        self.profiles: Profiles | None = None
         self.cards: dict[str, Card] = {}  #: live ones, by tag
         self.lineage = Lineage()
         self.ended: dict[str, Card] = {}  #: the latest PLANNABLE, by title
@@ -227,7 +249,8 @@ class Desk:
         if engine is None or self._closed or not tag or not self.wanted(tag):
             return False
         with self._wake:
-            self.cards[tag] = Card(tag, Run(self.title(tag), time.time_ns()), engine, self._show, self.lineage)
+            card = self.cards[tag] = Card(tag, Run(self.title(tag), time.time_ns()), engine, self._show, self.lineage)
+            card.after_s, card.profiles = self.delay(tag), self.profiles
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="nbray-cards", daemon=True)
                 self._thread.start()
@@ -336,6 +359,6 @@ class Desk:
         if not card.holds and card.settled:
             self._finish(card, card.ends_as)
             return
-        if not card.shown and card.run.elapsed_s(now_ns) >= APPEARS_AFTER_S and card.run.unfinished:
+        if not card.shown and card.run.elapsed_s(now_ns) >= card.after_s and card.run.unfinished:
             card.appear(self._make_view)
         card.draw(now_ns)

@@ -12,7 +12,13 @@ from nbray.notebook.arguments import option_names
 from nbray.notebook.current import Notebook
 from nbray.notebook.magics import NbrayMagics
 
-CHOICES = {"--on-interrupt": ["cancel", "detach"], "--on-error": ["snapshot", "plain"], "--view": ["card", "line", "none"]}
+CHOICES = {
+    "--on-interrupt": ["cancel", "detach"],
+    "--on-error": ["snapshot", "plain"],
+    "--view": ["card", "line", "none"],
+    "--group": ["live", "worker", "order"],
+    "--profile": ["none", "cpu", "mem"],
+}
 NAMES = frozenset({"-i", "--in", "-o", "--out"})
 
 

@@ -16,12 +16,13 @@ from nbray import connection, session
 from nbray.cards.widget import View
 from nbray.engines.asking import ask_terminal
 from nbray.engines.port import Engine
-from nbray.notebook.cards import Card, Desk
+from nbray.notebook.cards import APPEARS_AFTER_S, Card, Desk
 from nbray.notebook.holders import held_by_names, held_objects, release
 from nbray.notebook.inputs import InputStore
 from nbray.notebook.interrupt import Heartbeat, Interrupts
 from nbray.notebook.job import Job
 from nbray.notebook.output import SEPARATOR, OutputRouter, to_kernel, to_terminal
+from nbray.notebook.profiles import Profiles
 from nbray.notebook.prompting import Prompts
 
 JOBS_KEPT = 20  #: handles, and with them the outputs that nobody else holds
@@ -46,10 +47,15 @@ class Notebook:
         self.stopped_in = ""  #: the cell whose interrupt a job has dealt with already
         self.titles: dict[str, str] = {}  #: of jobs, for their cards
         self.cardless: set[str] = set()  #: jobs that asked for no card
+        self.delays: dict[str, float] = {}  #: of jobs: seconds before their cards appear
+        self.profiles = Profiles()
+        self.router.on_profile = self.profiles.take
         self.desk: Desk | None = None if kernel is None else Desk(self.router.show, self._view_of)
         if self.desk is not None:
-            self.desk.wanted = lambda tag: tag not in self.cardless and self.configured.get("view", "card") == "card"
+            self.desk.wanted = self._wants_card
+            self.desk.profiles = self.profiles
             self.desk.title = lambda tag: self.titles.get(tag) or self.label
+            self.desk.delay = lambda tag: self.delays.get(tag, float(self.configured.get("progress_after", APPEARS_AFTER_S)))
         self._numbers = itertools.count(1)
         self._engine: Engine | None = None
 
@@ -102,18 +108,22 @@ class Notebook:
         if self.desk is not None:
             self.desk.end_cell(self.tag)
 
-    def new_tag(self, title: str, *, card: bool) -> str:
-        """For a job in the running cell."""
+    def new_tag(self, title: str, *, card: bool, after_s: float = APPEARS_AFTER_S) -> str:
+        """For a job in the running cell, whose card appears after `after_s` seconds."""
         if not self.tag:
             self.begin_cell()
         tag = f"{self.tag}{SEPARATOR}{next(self._numbers)}"
         self.job_tags.add(tag)
         self.titles[tag] = title
+        self.delays[tag] = after_s
         if not card:
             self.cardless.add(tag)
         return tag
 
     # -- cards
+
+    def _wants_card(self, tag: str) -> bool:
+        return tag not in self.cardless if tag in self.titles else self.configured.get("view", "card") == "card"
 
     def _view_of(self, card: Card) -> Any:
         """The live view of a card, and what its page may ask for."""
@@ -127,6 +137,7 @@ class Notebook:
             "release": lambda names: release(self.namespace, names),
             "perfetto": card.chrome_trace,
             "plan": card.plan,
+            "profile": card.profile_data,
         }
         if job is not None and not job.plan.options.background:
             card.can_background = True

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 from nbray.cards import words
+from nbray.cards.flame import Flame
 from nbray.engines.port import Engine
 from nbray.exceptions import GetTimeoutError, RayTaskError, TaskCancelledError
 from nbray.notebook import display, told
@@ -57,6 +58,7 @@ class Job:
         self.released = threading.Event()  #: nobody need wait any more: it settled, or goes on in the background
         self._timer: threading.Timer | None = None
         self.again: tuple[CellTask, list[Any]] | None = None  #: the task and its objects, for %nbray debug --rerun
+        self.profile: Flame | None = None  #: of --profile, once it has ended: shows itself, and `.folded()` is for other programs
         self._shown: list[Any] = []  # the delivered value, once delivered
 
     # -- what a user asks

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import linecache
 import time
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from IPython.core import magic_arguments
@@ -11,6 +13,7 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, needs_local_scope, no_var_expand
 
 from nbray import session
+from nbray.engines.port import Engine
 from nbray.exceptions import RayError
 from nbray.notebook import display, preflight, told
 from nbray.notebook.arguments import (
@@ -30,7 +33,7 @@ from nbray.notebook.inputs import sizes, unpicklable
 from nbray.notebook.interrupt import DETACH
 from nbray.notebook.job import Job
 from nbray.notebook.placing import Place, find_place
-from nbray.notebook.plan import Plan, make_plan, submit
+from nbray.notebook.plan import Chunk, Plan, make_plan, submit
 from nbray.notebook.results import deliver
 from nbray.notebook.stream import Message
 from nbray.notebook.subcommands import Subcommands
@@ -117,15 +120,17 @@ class NbrayMagics(Magics):  # type: ignore[misc]
     def _submit(self, plan: Plan) -> Job:
         notebook, options, begun = self.notebook, plan.options, time.monotonic()
         engine = notebook.engine()
-        tag = notebook.new_tag(plan.task_name, card=options.view == "card")
+        tag = notebook.new_tag(plan.task_name, card=options.view == "card", after_s=options.progress_after)
         notebook.inputs.forget_rebound(notebook.namespace)
         many = plan.items is not None and len(plan.items) > 1
-        notebook.router.open(tag, limit=options.max_output, badges=many, held=not options.stream)
+        notebook.router.open(tag, limit=options.max_output, badges=many, held=not options.stream, group=options.group)
         try:
             with engine.cell(tag):
                 sent = submit(plan, engine, notebook.inputs)
         except (TypeError, ValueError, RayError) as error:
             raise told.told(error) from None
+        if options.group == "order":
+            self._show_in_order(tag, engine, sent.chunks)
         job = Job(plan, engine, tag, sent.chunks, sent.packed.sent_bytes, begun)
         job.again = sent.again
         job.deliver = lambda settled: deliver(settled, notebook.namespace, notebook.inputs)
@@ -133,6 +138,12 @@ class NbrayMagics(Magics):  # type: ignore[misc]
         if options.handle:
             notebook.namespace[options.handle] = job
         return job
+
+    def _show_in_order(self, tag: str, engine: Engine, chunks: Sequence[Chunk]) -> None:
+        router = self.notebook.router
+        router.expect(tag, [chunk.report.task_id() for chunk in chunks])
+        for chunk in chunks:
+            engine.on_ready(chunk.report, partial(router.task_ended, tag, chunk.report.task_id()), local=False)
 
     def _leave_running(self, job: Job) -> Job | None:
         notebook, view = self.notebook, job.plan.options.view
@@ -188,12 +199,16 @@ class NbrayMagics(Magics):  # type: ignore[misc]
                 if other is not job and other.done():
                     other.again = None
         notebook.router.finish(job.tag)
+        job.profile = notebook.profiles.of(job.tag)
         for note in job.notes:
             notebook.router.show(job.tag, Message("stream", {"name": "stderr", "text": f"nbray: {note}\n"}))
         if notebook.desk is not None and view == "card" and notebook.desk.finish(job.tag, job.status, job.moved()):
             return
         if line and view != "none":
             self._show_line(job)
+        if job.profile is not None and view != "none":  # no card has it
+            data = {"text/plain": repr(job.profile), "text/html": job.profile.html()}
+            notebook.router.show(job.tag, Message("display_data", {"data": data, "metadata": {}, "transient": {}}))
 
     def _show_line(self, job: Job) -> None:
         content = {"data": display.line(job.status, job.facts()), "metadata": {}, "transient": {"display_id": f"nbray-{job.tag}"}}

@@ -7,14 +7,18 @@ thread would redirect everybody's prints, so messages are sent through the kerne
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from nbray.engines.port import OutputEvent
+from nbray.notebook.grouping import Fact, Grouping
+from nbray.notebook.sampling import MIME as PROFILE
 from nbray.notebook.stream import CellStream, Message, display_message
 
 CELLS_KEPT = 1000  #: cells whose late output still finds its place
@@ -49,10 +53,12 @@ class OutputRouter:
     def __init__(self, publish: Publish) -> None:
         self._publish = publish
         self.count_tasks: Callable[[str], int] = lambda _tag: 1  #: how many tasks a cell has; asked before its first lines show
+        self.on_profile: Callable[[str, dict[str, Any]], None] = lambda _tag, _data: None
         self._lock = threading.Condition()
         self._cells: OrderedDict[str, tuple[CellStream, dict[str, Any] | None]] = OrderedDict()
         self._parents: OrderedDict[str, dict[str, Any] | None] = OrderedDict()
         self._current: str = ""
+        self._groups: dict[str, Grouping] = {}  # of jobs that want one, until they are done
         self._busy: set[str] = set()  # cells that have something to say: the thread looks at no others
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -68,10 +74,27 @@ class OutputRouter:
             while len(self._parents) > CELLS_KEPT:
                 self._parents.popitem(last=False)
 
-    def open(self, tag: str, *, limit: int = 10**6, badges: bool = False, held: bool = False) -> None:
-        """A job of a cell begins, with its own bounds. `tag` is the cell's, SEPARATOR, and a number."""
+    def open(self, tag: str, *, limit: int = 10**6, badges: bool = False, held: bool = False, group: str = "live") -> None:
+        """A job of a cell begins, with its own bounds. `tag` is the cell's, SEPARATOR, and a number. `group`: grouping.py."""
         with self._lock:
-            self._cells[tag] = (CellStream(limit, badges, held, last=time.monotonic()), self._parent(tag))
+            stream = CellStream(limit, badges, held, last=time.monotonic())
+            self._cells[tag] = (stream, self._parent(tag))
+            if group != "live":
+                self._groups[tag] = Grouping(group, limit, stream.omit)
+
+    def expect(self, tag: str, tasks: Sequence[bytes]) -> None:
+        """The tasks of a job that shows its output in their order."""
+        with self._lock:
+            if (grouping := self._groups.get(tag)) is not None:
+                grouping.expect(tasks)
+                self._wake(tag)
+
+    def task_ended(self, tag: str, task: bytes) -> None:
+        """Nothing more comes from a task of a job that shows its output in their order."""
+        with self._lock:
+            if (grouping := self._groups.get(tag)) is not None and not self._closed:
+                grouping.end(task)
+                self._wake(tag)
 
     def parent(self, tag: str) -> dict[str, Any] | None:
         with self._lock:
@@ -93,16 +116,29 @@ class OutputRouter:
 
     def take(self, event: OutputEvent) -> None:
         """Output of a task. Never raises, never waits for the page."""
+        if event.mime is not None and PROFILE in event.mime:
+            with contextlib.suppress(LookupError, TypeError, ValueError):  # a program may show anything under this name
+                self.on_profile(event.cell, event.mime[PROFILE])
+            return
         now = time.monotonic()
         with self._lock:
             if self._closed:
                 return
             stream = self._stream(event.cell)
+            facts = []
             if event.mime is not None:
                 message = display_message(event.mime, event.metadata, event.transient, update=event.update)
-                stream.display(message, now)
+                facts.append(Fact(lambda: stream.display(message, now)))
             if event.text or event.dropped:
-                stream.text(event.task, f"{event.name} pid={event.pid}", event.stream, event.text, event.dropped, now)
+                text, who = event.text, f"{event.name} pid={event.pid}"
+                tell = partial(stream.text, event.task, who, event.stream, text, event.dropped, now)
+                facts.append(Fact(tell, len(text), text.count("\n")))
+            grouping = self._groups.get(event.cell)
+            for fact in facts:
+                if grouping is None:
+                    fact.tell()
+                else:
+                    grouping.take(event.task if grouping.by == "order" else (event.node, event.pid), fact)
             self._wake(event.cell)
 
     def notice(self, cell: str, _kind: str, text: str) -> None:
@@ -123,6 +159,9 @@ class OutputRouter:
 
     def finish(self, tag: str) -> None:
         """The job `tag` is done: send everything it has, the tail of a flood included."""
+        with self._lock:
+            if (grouping := self._groups.pop(tag, None)) is not None:
+                grouping.finish()
         self._ask_whose()
         with self._lock:
             if tag in self._cells:
@@ -136,6 +175,8 @@ class OutputRouter:
     def close(self) -> None:
         """Send what is left and end the thread."""
         with self._lock:
+            for grouping in self._groups.values():
+                grouping.finish()
             for tag in self._busy:
                 self._send(tag, self._cells[tag][0].finish())
             self._closed = True

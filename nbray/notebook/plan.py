@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from IPython.core.error import UsageError
 
 import nbray
+from nbray.engines.callsite import cell_of
 from nbray.engines.port import Engine
 from nbray.notebook import inputs
 from nbray.notebook.arguments import CellOptions
@@ -20,6 +21,7 @@ from nbray.notebook.told import CellSyntaxError, of_line, told
 from nbray.refs import ObjectRef
 
 TASKS_PER_CELL = 2000  #: of `--each`, before items share a task
+PROFILED_TASKS = 64  #: the same under --profile: to begin watching a task takes longer than many a task
 
 
 class Chunk(NamedTuple):
@@ -142,6 +144,8 @@ def submit(plan: Plan, engine: Engine, store: InputStore) -> Sent:
         item=plan.options.each[0] if plan.options.each else "",
         sources=packed.sources,
         snapshot=plan.options.on_error == "snapshot",
+        profile="" if plan.options.profile == "none" else plan.options.profile,
+        cells={plan.filename: plan.label, **{name: cell_of(name) or name for name in packed.sources}},
     )
     objects = [*packed.arrays, *packed.bound.values()]
     if place.actor is not None:
@@ -152,7 +156,8 @@ def submit(plan: Plan, engine: Engine, store: InputStore) -> Sent:
 def chunks_of(plan: Plan) -> list[range]:
     """Which items of --each go into each task."""
     items = plan.items or []
-    size = plan.options.chunk or (1 if plan.options.refs else -(-len(items) // TASKS_PER_CELL) or 1)
+    most = TASKS_PER_CELL if plan.options.profile == "none" else PROFILED_TASKS
+    size = plan.options.chunk or (1 if plan.options.refs else -(-len(items) // most) or 1)
     return [range(i, min(i + size, len(items))) for i in range(0, len(items), size)]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import builtins
+import contextlib
 import hashlib
 import inspect
 import linecache
@@ -27,6 +28,7 @@ import numpy as np
 
 from nbray import session
 from nbray.notebook.packing import pickled_size, unpack
+from nbray.notebook.sampling import Profiled
 from nbray.notebook.shell import CellShell
 from nbray.serializability import path_to_culprit
 from nbray.wire.failures import failure_of
@@ -57,6 +59,8 @@ class CellTask(NamedTuple):
     item: str = ""  #: the name of `--each`
     sources: dict[str, str] = {}  #: other cells, whose functions this one may call
     snapshot: bool = False  #: keep the frames of a failure, for %nbray debug
+    profile: str = ""  #: "cpu" or "mem": watch it (sampling.py)
+    cells: dict[str, str] = {}  #: with `profile`: what the cells in `sources` are called, this one first
 
 
 class Report(NamedTuple):
@@ -90,7 +94,8 @@ def run_cell(task: CellTask, *objects: Any) -> tuple[Any, ...]:
     started, begun = time.time(), time.perf_counter()
     namespace, inputs = namespace_of(task, objects, {})
     before = _before(task, inputs)
-    shown = _executed(task, namespace)
+    with _watched(task):
+        shown = _executed(task, namespace)
     return _results(task, namespace, inputs, before, shown, (started, begun))
 
 
@@ -99,6 +104,15 @@ def run_items(task: CellTask, items: Sequence[Any], *objects: Any) -> tuple[Any,
 
     One item: raises what the cell raises. Several: failures are collected, and the other items go on.
     """
+    with _watched(task):
+        return _run_items(task, items, objects)
+
+
+def _watched(task: CellTask) -> contextlib.AbstractContextManager[None]:
+    return Profiled(task.profile, task.cells) if task.profile else contextlib.nullcontext()
+
+
+def _run_items(task: CellTask, items: Sequence[Any], objects: Sequence[Any]) -> tuple[Any, ...]:
     started, begun = time.time(), time.perf_counter()
     if len(items) == 1:
         return _run_item(task, items[0], objects, (started, begun))
@@ -135,7 +149,8 @@ def run_in_actor(actor: Any, task: CellTask, *objects: Any) -> tuple[Any, ...]:
     namespace, inputs = namespace_of(task, objects, {"self": actor}, kept)
     namespace.update(before)
     before = _before(task, inputs)
-    shown = _executed(task, namespace)
+    with _watched(task):
+        shown = _executed(task, namespace)
     return _results(task, namespace, inputs, before, shown, (started, begun))
 
 

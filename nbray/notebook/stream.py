@@ -74,10 +74,13 @@ class CellStream:
                 self.ask_at = now + SETTLE_S
         head = self.limit - min(self.limit // 2, TAIL_LIMIT)
         if not self.tail and not self.left_out and self.taken < head:
-            first, rest = text[: head - self.taken], text[head - self.taken :]
-            self.taken += len(first)
-            self._append(self.queue, Piece(who, stream, first))
-            text = rest
+            room = head - self.taken
+            if len(text) > room:  # whole lines, where there are any: the mark of what is left out comes after them
+                self.taken, room = head, text.rfind("\n", 0, room) + 1 or room
+            else:
+                self.taken += len(text)
+            self._append(self.queue, Piece(who, stream, text[:room]))
+            text = text[room:]
         if text:
             self._append(self.tail, Piece(who, stream, text))
             self.tail_size += len(text)
@@ -98,6 +101,11 @@ class CellStream:
         else:
             self.displays += 1
         self.queue.append(Piece("", "display", display=message))
+
+    def omit(self, lines: int, characters: int) -> None:
+        """Text that was never told here is left out too."""
+        self.left_out_lines += lines
+        self.left_out += characters
 
     def note(self, text: str, now: float) -> None:
         """A line of nbray's own: why something waits, that the cluster was started again."""
@@ -225,7 +233,9 @@ class CellStream:
         if notes:
             start = "\n" if self.open_line is not None else ""
             self.open_line = None
-            out.append(Message("stream", {"name": "stderr", "text": start + "\n".join(notes) + "\n"}))
+            # On the stream of what follows: front ends keep the order of one stream, and not that of two.
+            name = next((piece.stream for piece in self.tail if piece.display is None), "stderr")
+            out.append(Message("stream", {"name": name, "text": start + "\n".join(notes) + "\n"}))
         self.left_out = self.left_out_lines = self.rate_dropped = self.displays_dropped = 0
         if self.tail:
             self.queue.extend(self.tail)

@@ -4,6 +4,7 @@ import { SIGNS, bytes, colour, count, countsText, element, plural, seconds } fro
 import { Spans, createTimeline } from "./timeline.js";
 import { createLineage } from "./lineage.js";
 import { createPlan } from "./plan.js";
+import { createFlame } from "./flame.js";
 
 let cards = 0;
 
@@ -11,6 +12,7 @@ export function createCard(el, host) {
   const id = `nbray-card-${++cards}`;
   const spans = new Spans();
   let snapshot = null, number = 0, asking = false, insist = false, open = host.live ? null : "timeline", stopped = false, received = performance.now();
+  let pictured = 0; // how many tasks the flame graph shows
   let planned = false; // whether the Plan tab shows what there is to show
 
   // ---- the head
@@ -28,10 +30,12 @@ export function createCard(el, host) {
   const timeline = createTimeline(spans, { exportTrace: host.live ? save : null });
   const lineage = createLineage();
   const plan = createPlan();
+  const flame = createFlame();
   const panels = {
     tasks: { title: "Tasks", body: element("div", { class: "nbray-tasks" }), draw: drawTasks },
     timeline: { title: "Timeline", body: timeline.root, draw: () => timeline.update(snapshot) },
     plan: { title: "Plan", body: plan.root, draw: drawPlan },
+    profile: { title: "Profile", body: flame.root, draw: drawProfile },
     lineage: { title: "Lineage", body: lineage.root, draw: drawLineage },
     objects: { title: "Objects", body: element("div", {}), draw: drawObjects, liveOnly: true },
     errors: { title: "Errors", body: element("div", {}), draw: drawErrors },
@@ -73,6 +77,7 @@ export function createCard(el, host) {
     snapshot = saved;
     const raw = atob(saved.span_data ?? "");
     spans.put(0, Uint8Array.from(raw, (c) => c.charCodeAt(0)), saved.v);
+    if (saved.profile) choose("profile"); // what was asked for
     draw();
   }
 
@@ -127,6 +132,7 @@ export function createCard(el, host) {
     const errors = snapshot.errors.reduce((sum, error) => sum + error.count, 0);
     const at = shown.indexOf("errors");
     tabs[at].textContent = errors ? `Errors (${count(errors)})` : "Errors";
+    tabs[shown.indexOf("profile")].hidden = !profiled();
     if (open) panels[open].draw();
   }
 
@@ -209,6 +215,18 @@ export function createCard(el, host) {
     else ask("plan", null).then((grid) => { if (grid && !stopped) plan.draw(grid); });
   }
 
+  // How many tasks' pictures there are; a live card asks again when there are more.
+  function profiled() {
+    return snapshot.profile?.tasks ?? snapshot.profiled ?? 0;
+  }
+
+  function drawProfile() {
+    const tasks = profiled();
+    if (pictured === tasks) return;
+    pictured = tasks;
+    ask("profile", snapshot.profile ?? null).then((data) => { if (data && !stopped) flame.draw(data); else pictured = 0; });
+  }
+
   function drawObjects() {
     ask("objects", null).then((found) => {
       if (!found || open !== "objects") return;
@@ -266,7 +284,8 @@ export function createCard(el, host) {
     if (!step) return;
     event.preventDefault();
     event.stopPropagation();
-    const next = (shown.indexOf(name) + step + shown.length) % shown.length;
+    let next = shown.indexOf(name);
+    do next = (next + step + shown.length) % shown.length; while (tabs[next].hidden);
     choose(shown[next]);
     tabs[next].focus();
   }

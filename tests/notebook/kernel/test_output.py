@@ -91,7 +91,7 @@ def test_a_picture_arrives_as_base64(kernel: Kernel) -> None:
 def test_a_flood_is_bounded_and_says_what_is_missing(kernel: Kernel) -> None:
     cell = kernel.ok("%%remote --max-output 10kB\nfor i in range(100_000):\n    print('line', i)")
     assert len(cell.stdout) < 20_000
-    assert "left out" in cell.stderr
+    assert "left out" in cell.stdout
     assert cell.messages < 100
 
 
@@ -100,7 +100,20 @@ def test_long_output_shows_its_head_and_its_tail(kernel: Kernel) -> None:
     assert "number 0\n" in cell.stdout
     assert cell.stdout.endswith("number 149\n")
     assert "number 75\n" not in cell.stdout
-    assert re.search(r"… \d+ lines \([\d,]+ characters\) left out", cell.stderr)
+    assert re.search(r"number \d+\n… \d+ lines \([\d,]+ characters\) left out.*…\nnumber \d+\n", cell.stdout), "between the two"
+
+
+def test_prints_of_many_tasks_in_the_order_of_the_tasks(kernel: Kernel) -> None:
+    code = "import time\nprint('begins', i)\nwait_for(f'order{i + 1}') if i == 0 else let_go(f'order{i}')\nprint('ends', i)"
+    cell = kernel.ok(f"%%remote --group order --each i=range(2)\n{code}")
+    assert re.findall(r"\w+ \d(?=\n)", cell.stdout) == ["begins 0", "ends 0", "begins 1", "ends 1"]
+
+
+def test_prints_of_many_tasks_by_worker(kernel: Kernel) -> None:
+    cell = kernel.ok("%%remote --group worker --each i=range(8) --chunk 1\nprint('of', i)")
+    pids = re.findall(r"pid=(\d+)", cell.stdout)
+    assert len(pids) == 8
+    assert len([i for i in range(1, 8) if pids[i] != pids[i - 1]]) == len(set(pids)) - 1, "each worker's lines in one place"
 
 
 def test_output_held_back_comes_when_the_cell_ends(kernel: Kernel) -> None:
