@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import cloudpickle
 import msgspec
 
-from nbray import connection, session
+from nbray import connection, session, shown
 from nbray.dag.class_node import ClassMethodNode, ClassNode, bound_method
 from nbray.dag.dag_node import DAGNode
 from nbray.definitions import Definition
@@ -292,6 +292,13 @@ class ActorHandle:
 
     def __repr__(self) -> str:
         return f"Actor({self._token.class_name}, {self._token.actor.hex()})"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> shown.Bundle:
+        """What a notebook shows: whether it lives, where, and what it can be called for; from what this process knows."""
+        del include, exclude
+        engine = self._engine
+        known = engine.looks.actor(self._token.actor) if engine is session.engine else None
+        return shown.of_actor(repr(self), known, [name for name in self._methods if not name.startswith("_")])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return receive_handle, (self._token,)

@@ -10,7 +10,6 @@ None, and no NBRAY_ADDRESS                  a local cluster of this process's ow
 from __future__ import annotations
 
 import atexit
-import html
 import logging
 import os
 import sys
@@ -20,7 +19,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from nbray import __version__, session
+from nbray import __version__, session, shown
 from nbray.config import STORE_MAX
 from nbray.engines.port import Engine
 from nbray.exceptions import RaySystemError
@@ -111,13 +110,21 @@ class RayContext(Mapping[str, Any]):
         return f"nbray {self.nbray_version}, Python {self.python_version}, {embedded}{cpus}"
 
     def _repr_html_(self) -> str:
-        rows = {"Attached to": self.address_info["address"], "Python": self.python_version, "nbray": self.nbray_version}
-        rows["Cluster"] = self._said()
-        cells = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>"
-            for name, value in rows.items()
+        return self._repr_mimebundle_()["text/html"]
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> shown.Bundle:
+        """What a notebook shows."""
+        del include, exclude
+        facts, here = self._facts, session.engine
+        address = self.address_info["address"]
+        attached = here is not None and here.description().get("address") == address
+        told = (
+            self._said(),
+            f"driver {facts['pid']}" if facts.get("pid") else "",
+            f"logs in {facts['log_directory']}" if facts.get("log_directory") else "",
         )
-        return f"<table aria-label='nbray context'>{cells}</table>"
+        state = shown.State("attached", "good") if attached else shown.State("no longer attached", "over")
+        return shown.bundle(f"RayContext(address={address!r})", state, told)
 
 
 def init(

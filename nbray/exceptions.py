@@ -46,6 +46,10 @@ import traceback
 import warnings
 from typing import Any
 
+from nbray import shown
+
+#: Facts of errors that a notebook shows, in this order.
+SHOWN_FACTS = ("name", "function_name", "node", "ip", "pid", "task", "attempt", "cell", "actor_repr", "signal", "exit_code")
 PACKAGE_DIRECTORY = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -70,9 +74,33 @@ class RayError(Exception):
             told.append(self.hint)
         return "\n".join(told)
 
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> shown.Bundle:
+        """What a notebook shows of an error that is a value: what, where, and the rest under a fold."""
+        del include, exclude
+        lines = _safe_text(self).strip().splitlines() or [""]
+        facts = [f"{name} {_short(name, value)}" for name in SHOWN_FACTS if (value := self.__dict__.get(name)) not in (None, "")]
+        cause = self.__dict__.get("cause")
+        first = f"{type(cause).__name__}: {_safe_text(cause)}" if isinstance(cause, BaseException) else lines[0]
+        rest = lines if isinstance(cause, BaseException) else lines[1:]
+        return shown.bundle(type(self).__name__, shown.State(first, "bad"), facts, "\n".join(rest), "in full")
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Not the constructor: subclasses may ask for arguments that only the place of raising has.
         return _load, (type(self), self.args, _with_own_cause(self.__dict__.copy()))
+
+
+def _short(name: str, value: object) -> str:
+    """Ids by their beginning, as everywhere; attempts from 1, as people count."""
+    if name == "attempt" and isinstance(value, int):
+        return str(value + 1)
+    return str(value)[:8] if name in {"node", "task", "worker"} else str(value)
+
+
+def _safe_text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception as failure:  # noqa: BLE001 -- somebody's __str__
+        return f"<its __str__ raised {type(failure).__name__}>"
 
 
 def _first_line(doc: str | None) -> str:

@@ -9,17 +9,18 @@ An error in the task is the last item: `get` of its reference raises it. Then th
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, NoReturn, TypeVar
 
-from nbray import session
+from nbray import session, shown
 from nbray.engines.port import Engine
 from nbray.exceptions import StaleRefError
 from nbray.ids import short
 from nbray.refs import ObjectRef
 
 T = TypeVar("T")
+MOST_LOOKED_AT = 1000  #: items of a dynamic generator, when it is shown
 
 
 class ObjectRefGenerator(Generic[T]):
@@ -124,6 +125,12 @@ class ObjectRefGenerator(Generic[T]):
             "one process can take its items. Pass the references that it gives."
         )
 
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> shown.Bundle:
+        """What a notebook shows: how far it is; from what this process knows."""
+        del include, exclude
+        known = self._engine.looks.stream(self._generator_ref.binary()) if self._engine is session.engine else None
+        return shown.of_stream(repr(self), known)
+
     def __repr__(self) -> str:
         return f"ObjectRefGenerator({self._name}, task {short(self._generator_ref.task_id())})"
 
@@ -140,6 +147,17 @@ class DynamicObjectRefGenerator(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._refs)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> shown.Bundle:
+        """What a notebook shows: how many of its items are here, and their size; from what this process knows."""
+        del include, exclude
+        engine, looked_at = session.engine, list(self._refs)[:MOST_LOOKED_AT]
+        known = [engine.looks.object(ref) for ref in looked_at if ref._engine is engine] if engine is not None else []
+        counts = Counter(each["state"].lower() for each in known)
+        size = sum(each["size"] or 0 for each in known)
+        more = f"the first {len(looked_at):,} looked at" if len(self._refs) > len(looked_at) else ""
+        told = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+        return shown.bundle(repr(self), None, (told, shown.bytes_text(size) if size else "", more))
 
     def __repr__(self) -> str:
         return f"DynamicObjectRefGenerator({len(self._refs)} references)"

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from nbray import session
+from nbray import session, shown
 from nbray.ids import Address, index_of, owner_of, task_of
 
 if TYPE_CHECKING:
@@ -144,6 +144,13 @@ class ObjectRef(Generic[T]):
 
     def __repr__(self) -> str:
         return f"ObjectRef({self._id.hex()})"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> shown.Bundle:
+        """What a notebook shows: its state and size, where it is, what made it; from what this process knows."""
+        del include, exclude
+        engine = self._engine if self._engine is not None else session.engine
+        known = engine.looks.object(self) if engine is not None and engine is session.engine else None
+        return shown.of_object(repr(self), known)
 
     def __reduce__(self) -> tuple[Any, ...]:
         owner = session.current().lend(self)  # type: ignore[attr-defined]  # the pickler's engine counts the copy that leaves

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nbray.cards.flame import Flame
 
+from nbray import shown
+
 #: Never colour alone: each state has its sign.
 SIGNS = {"done": "✓", "failed": "✗", "cancelled": "■", "timed out": "■", "running": "▸", "detached": "▸"}
 
@@ -22,13 +24,7 @@ def cut(text: object, most: int = MOST_CHARACTERS) -> str:
     return said if len(said) <= most else f"{said[: most - 1]}…"
 
 
-def bytes_text(size: float) -> str:
-    """A size as people write it: `1.5 MB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:,.1f} TB"
+bytes_text = shown.bytes_text
 
 
 def seconds_text(seconds: float) -> str:

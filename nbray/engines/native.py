@@ -22,6 +22,7 @@ from nbray.engines.asking import Ask, Asking
 from nbray.engines.environments import Environments
 from nbray.engines.finished import record_of, returned_bytes
 from nbray.engines.groups import GroupDesk
+from nbray.engines.looks import Looks
 from nbray.engines.of_cells import OfCells
 from nbray.engines.port import (
     ActorOptions,
@@ -64,7 +65,7 @@ class NativeEngine(OfCells):
         self._ids = TaskIds(runtime.process)
         self._packer = Packer(self._put_pickled, self._owner_of, lambda text: self.notice(self.current_cell(), "repeated", text))
         self.reader = Reader(self)
-        self.groups = GroupDesk(self)
+        self.groups, self.looks = GroupDesk(self), Looks(self)
         self._shapes: dict[int, tuple[Any, m.Shape, str, tuple[bytes, bool] | None]] = {}
         self._trace_armed = False
         self._naming: dict[bytes, Question] = {}  #: actors whose name the head has not granted yet

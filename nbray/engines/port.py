@@ -200,6 +200,26 @@ class GroupEngine(Protocol):
         ...
 
 
+class Looks(Protocol):
+    """What this process knows already, for whoever shows it: no question is asked."""
+
+    def object(self, ref: ObjectRef[Any]) -> dict[str, Any]:
+        """As `facts_of`, with `mine`, `copies` (nodes) and `here`."""
+        ...
+
+    def actor(self, actor: bytes) -> dict[str, Any]:
+        """`state`, empty where it is not known here; then also `why`, `node`, `restarts`, `running` and `waiting` calls."""
+        ...
+
+    def stream(self, end: bytes) -> dict[str, Any]:
+        """`ended`, `failed`, `came` and `taken` items (None where they are not counted here)."""
+        ...
+
+    def group(self, group: bytes) -> dict[str, Any]:
+        """`state`, empty where it is not known here, and `why` it waits."""
+        ...
+
+
 class Engine(Protocol):
     """One running cluster, as seen from this process."""
 
@@ -209,6 +229,9 @@ class Engine(Protocol):
 
     @property
     def groups(self) -> GroupEngine: ...
+
+    @property
+    def looks(self) -> Looks: ...
 
     # -- work
     def submit(

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nbray import session
-from nbray.actors import ActorHandle
+from nbray import shown
 from nbray.cards.page import PALETTE, STATE_COLOURS
-from nbray.cards.words import SIGNS, bytes_text, count_text, seconds_text
-from nbray.exceptions import RayError
-from nbray.refs import ObjectRef
+from nbray.cards.words import SIGNS, count_text, seconds_text
+from nbray.shown import MUTED
 
 if TYPE_CHECKING:
     from nbray.planning import Forecast
 
-Bundle = dict[str, str]  #: mime type -> text
-MUTED = "color:var(--jp-ui-font-color2,#666)"
+Bundle = shown.Bundle
 
 
 def line(state: str, parts: Sequence[str]) -> Bundle:
@@ -82,43 +79,3 @@ def facts(title: str, pairs: Mapping[str, object]) -> Bundle:
         "text/plain": "\n".join([title, *(f"  {name}: {value}" for name, value in told.items())]),
         "text/html": f"<div><b>{html.escape(title)}</b>{items}</div>",
     }
-
-
-def reference_html(ref: ObjectRef[Any]) -> str:
-    """A reference: its id and what this process knows about it."""
-    engine = session.engine
-    known: Mapping[str, object] = {}
-    if engine is not None:
-        try:
-            known = engine.facts_of(ref)
-        except (RayError, KeyError) as error:  # of an earlier cluster
-            known = {"state": f"unknown here ({error})"}
-    told = " · ".join(f"{name} {_shown(name, value)}" for name, value in known.items() if value not in {None, ""})
-    return f"<code>ObjectRef({html.escape(ref.hex())})</code> <span style='{MUTED}'>{html.escape(told)}</span>"
-
-
-def actor_html(handle: ActorHandle) -> str:
-    """A handle: class and id."""
-    return f"<code>{html.escape(repr(handle))}</code>"
-
-
-def _shown(name: str, value: object) -> str:
-    if isinstance(value, bytes):
-        return value.hex()[:8]
-    return bytes_text(value) if name == "size" and isinstance(value, int) else str(value)
-
-
-FORMATTERS: dict[type, Any] = {ObjectRef: reference_html, ActorHandle: actor_html}
-
-
-def add_formatters(shell: Any) -> None:
-    formatter = shell.display_formatter.formatters["text/html"]
-    for kind, function in FORMATTERS.items():
-        formatter.for_type(kind, function)
-
-
-def remove_formatters(shell: Any) -> None:
-    formatter = shell.display_formatter.formatters["text/html"]
-    for kind, function in FORMATTERS.items():
-        if formatter.type_printers.get(kind) is function:
-            formatter.pop(kind)

@@ -39,7 +39,6 @@ class Extension:
         shell.Completer.custom_matchers.append(self.matcher)
         shell.events.register("pre_run_cell", self.pre_run_cell)
         shell.events.register("post_run_cell", self.post_run_cell)
-        display.add_formatters(shell)
         if not shell.custom_exceptions:  # somebody's own handler stays
             shell.set_custom_exc(OWN_WAY, show_error)
             self._shows_errors = True
@@ -50,7 +49,6 @@ class Extension:
         self.notebook.close()
         if self._shows_errors and shell.custom_exceptions == OWN_WAY:
             shell.set_custom_exc((), None)
-        display.remove_formatters(shell)
         shell.events.unregister("post_run_cell", self.post_run_cell)
         shell.events.unregister("pre_run_cell", self.pre_run_cell)
         if self.matcher in shell.Completer.custom_matchers:

@@ -78,6 +78,10 @@ class GroupTable:
                 return self._told.get(group, "")
         return ""
 
+    def why_waits(self, group: bytes) -> str:
+        """Why it is not placed, as far as somebody here waits for it."""
+        return self._told.get(group, "")
+
     def _settle(self, group: bytes, failure: Failure | None) -> None:
         for event in self.awaited.pop(group, ()):
             obj = self.objects.objects.get(event.object)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
-from nbray import connection, session
+from nbray import connection, session, shown
 from nbray.connection import attached
 from nbray.engines.port import GroupOptions
 from nbray.exceptions import TaskPlacementGroupRemoved
@@ -74,6 +74,14 @@ class PlacementGroup:
     @property
     def bundle_count(self) -> int:
         return len(self.bundle_specs)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> shown.Bundle:
+        """What a notebook shows: whether it is placed, and its bundles; from what this process knows."""
+        del include, exclude
+        if self.is_empty:
+            return shown.bundle(repr(self), None, ("no group",))
+        engine = session.engine
+        return shown.of_group(repr(self), None if engine is None else engine.looks.group(self.key), self.bundle_cache)
 
     def __eq__(self, other: object) -> bool:
         return self.key == other.key if isinstance(other, PlacementGroup) else NotImplemented
