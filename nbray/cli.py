@@ -82,8 +82,10 @@ def _parser() -> argparse.ArgumentParser:
 
     cli_jobs.add(commands)
     cli_actors.add(commands)
-    status = commands.add_parser("status", help="nodes, resources, and what waits and why")
-    status.add_argument("-v", "--verbose", action="store_true", help="with the resources and labels of each node")
+    status = commands.add_parser("status", help="nodes, resources, and what waits and why, submitted jobs too")
+    status.add_argument(
+        "-v", "--verbose", action="store_true", help="with the resources and labels of each node, and jobs that run"
+    )
     status.set_defaults(run=_status)
     timeline = commands.add_parser("timeline", help="write what ran where and when, for ui.perfetto.dev or chrome://tracing")
     timeline.add_argument(
@@ -202,6 +204,7 @@ def _start_head(arguments: argparse.Namespace) -> tuple[launch.Launched, list[st
     state = os.path.abspath(arguments.state) if arguments.state else None
     launched = launch.start(_settings(arguments, "head", host, network, state))
     connection = msgspec.structs.replace(draft, port=launched.port or port, directory=launched.directory)
+    _forget_the_dead(connection.address)
     path = connection_file.write(connection)
     _note(launched, "head", connection.address, path)
     say = [f"Started the head of cluster {connection.cluster[:8]} at {connection.address} (pid {launched.process.pid})."]
@@ -344,23 +347,32 @@ def _forget(directory: str) -> None:
             connection_file.remove(_note_path(directory))
 
 
+def _forget_the_dead(address: str) -> None:
+    """A head at the address of ours was killed: nobody can find it there any more. Others may be started again where they were."""
+    for note in list(_notes()):
+        if note.role == "head" and note.address == address and joining.pid_behind(note.directory) is None:
+            _forget(note.directory)
+
+
 # ---------------------------------------------------------------------------------------------------- stop
 
 
 def _stop(arguments: argparse.Namespace) -> int:
     # Nodes before heads: a node that ends in order says goodbye to its head.
     notes = sorted(_notes(), key=lambda note: note.role == "head")
-    stopped = 0
+    found = 0
     if arguments.directory is not None:
         notes = [note for note in notes if note.directory == arguments.directory]
     for note in notes:
         pid = joining.pid_behind(note.directory)
         if pid is not None:
             print(f"Stopped the {note.role} of {note.address} (pid {pid}, {_end(pid, arguments.force)}).", flush=True)
-            stopped += 1
+        else:
+            print(f"The {note.role} of {note.address} had ended without a word: what it left behind is removed.", flush=True)
+        found += 1
         _forget(note.directory)
         rundir.clean_stale(os.path.dirname(note.directory))
-    if not stopped:
+    if not found:
         raise Refusal("nothing that `nbray start` began is running here; clusters of notebooks and scripts end with them")
     return 0
 
@@ -391,8 +403,8 @@ def _end(pid: int, force: bool) -> str:
 
 def _status(arguments: argparse.Namespace) -> int:
     with looking.at(arguments.address) as (viewer, name):
-        nodes = viewer.ask("nodes")
-    print(_described(name, nodes, verbose=arguments.verbose))
+        nodes, jobs = viewer.ask("nodes"), viewer.ask("job_list")
+    print("\n".join([_described(name, nodes, verbose=arguments.verbose), *cli_jobs.waiting(jobs, verbose=arguments.verbose)]))
     return 0
 
 

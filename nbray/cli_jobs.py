@@ -11,6 +11,7 @@ import datetime as dt
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +20,8 @@ from nbray.driver.looking import ADDRESS_VARIABLE
 from nbray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 WIDTH = 100
+#: Of a status: jobs of each kind, and characters of a command line.
+SHOWN, COMMAND = 20, 60
 
 
 def add(commands: Any) -> None:
@@ -76,6 +79,26 @@ def _object(text: str) -> dict[str, Any]:
         return msgspec.json.decode(text, type=dict[str, Any])
     except msgspec.DecodeError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a JSON object") from None
+
+
+def waiting(jobs: Sequence[Mapping[str, Any]], *, verbose: bool = False) -> list[str]:
+    """Lines for `nbray status`, from the head's "job_list": submitted jobs that wait, and why; `verbose`: those that run, too."""
+    submitted = [job for job in jobs if job["type"] == "SUBMISSION"]
+    lines = []
+    for status, heading in (("PENDING", "Submitted jobs that wait:"), ("RUNNING", "Submitted jobs that run:")):
+        found = [job for job in submitted if job["status"] == status]
+        if found and (verbose or status == "PENDING"):
+            lines += [heading, *(f"  {_line(job)}" for job in found[:SHOWN])]
+            lines += [f"  and {len(found) - SHOWN} more: nbray job list"] if len(found) > SHOWN else []
+    return lines
+
+
+def _line(job: Mapping[str, Any]) -> str:
+    where = f" on node {job['node_id'][:4]}" if job["node_id"] else ""
+    why = job["message"].removeprefix("Job has not started yet.").removeprefix("Job has not started yet:").strip()
+    command = job["entrypoint"].replace("\n", " ")
+    said = f"{why or 'it is about to start.'} " if job["status"] == "PENDING" else ""
+    return f"{job['submission_id']}{where}: {said}({command if len(command) <= COMMAND else command[: COMMAND - 3] + '...'})"
 
 
 # ---------------------------------------------------------------------------------------------------- commands

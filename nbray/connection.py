@@ -177,6 +177,8 @@ def init(
     if _starting._is_owned():  # type: ignore[attr-defined]
         raise RaySystemError("this thread is starting or leaving a cluster: a __del__ that it ran meanwhile cannot start another")
     with _starting:
+        if (before := session.engine) is not None and before.lost:
+            shutdown()
         running = session.engine
         if running is not None:
             if not ignore_reinit_error:
@@ -304,7 +306,7 @@ def was_forked() -> bool:
 
 def is_initialized() -> bool:
     """Whether this process is attached to a cluster."""
-    return session.engine is not None
+    return session.engine is not None and not session.engine.lost
 
 
 def shutdown(*, wait_for_processes: bool = False) -> None:

@@ -97,19 +97,23 @@ class Attachment:
         if self._launched is not None:
             self._launched.process.wait()
         if self._start is None or self._closing:
-            engine.notice("", "lost", f"{why}; call nbray.init() to attach to a cluster again")
+            self._stay_detached(why)
             return
         try:
             self.attach()
         except (RayError, OSError) as error:
-            engine.runtime.why_gone = f"{why}, and starting another failed: {error}"
-            engine.notice("", "lost", engine.runtime.why_gone)
+            self._stay_detached(f"{why}, and starting another failed: {error}")
             return
         engine.notice(
             "",
             "restarted",
             f"{why}; started another cluster. Objects in its store and its actors are gone, the notebook's variables are not.",
         )
+
+    def _stay_detached(self, why: str) -> None:
+        self._engine.lost = why
+        self._engine.runtime.stay_detached(why)
+        self._engine.notice("", "lost", f"{why}; nbray.init() attaches to a cluster again")
 
     def close(self) -> None:
         self._closing = True

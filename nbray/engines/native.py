@@ -67,6 +67,7 @@ class NativeEngine(OfCells):
         self.reader = Reader(self)
         self.groups, self.looks = GroupDesk(self), Looks(self)
         self._shapes: dict[int, tuple[Any, m.Shape, str, tuple[bytes, bool] | None]] = {}
+        self.lost = ""
         self._trace_armed = False
         self._naming: dict[bytes, Question] = {}  #: actors whose name the head has not granted yet
         self._on_output: Callable[[OutputEvent], None] = lambda _event: None
@@ -376,8 +377,8 @@ class NativeEngine(OfCells):
         self.runtime.wait_attached()
         return self.questions.ask(what, arguments)
 
-    def nodes(self) -> list[dict[str, Any]]:
-        return [nodes_view.node(info) for info in self.ask("nodes")]
+    def nodes(self, patience_s: float | None = None) -> list[dict[str, Any]]:
+        return nodes_view.nodes(self.runtime, self.questions, patience_s)
 
     def trace(self) -> list[dict[str, Any]]:
         self.send_trace()

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nbray.owner.questions import ANSWER_S, Questions
 from nbray.owner.records import OwnedObject, OwnedTask
+from nbray.owner.runtime import ATTACH_S, Runtime
 from nbray.refs import ObjectRef
 from nbray.sched.resources import HEAD_NODE, NODE, to_floats
+
+
+def nodes(runtime: Runtime, questions: Questions, patience_s: float | None) -> list[dict[str, Any]]:
+    """All of them. Raises HeadUnavailableError when there is no cluster, or its head does not answer, within `patience_s`."""
+    runtime.wait_attached(patience_s or ATTACH_S)
+    return [node(info) for info in questions.ask("nodes", {}, patience_s or ANSWER_S)]
 
 
 def node(info: dict[str, Any]) -> dict[str, Any]:

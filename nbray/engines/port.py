@@ -307,9 +307,11 @@ class Engine(Protocol):
         ...
 
     # -- the cluster
-    def nodes(self) -> list[dict[str, Any]]:
+    lost: str  #: why its cluster is gone for good; empty while it is there, or another is being started
+
+    def nodes(self, patience_s: float | None = None) -> list[dict[str, Any]]:
         """One dict per node in Ray's form (NodeID, Alive, Resources, NodeManagerHostname, Labels ...), plus `Available`
-        and `Queued`: [{"resources", "count", "why"}]."""
+        and `Queued`: [{"resources", "count", "why"}]. Raises HeadUnavailableError when no answer comes within `patience_s`."""
         ...
 
     def facts(self) -> RuntimeFacts: ...

@@ -17,6 +17,7 @@ import nbray
 from nbray import session
 from nbray.cards import words
 from nbray.columns import Filter
+from nbray.exceptions import HeadUnavailableError
 from nbray.notebook import debugging, display
 from nbray.notebook.arguments import (
     DEFAULTS,
@@ -38,6 +39,9 @@ from nbray.util.state.common import Entry
 from nbray.util.state.exception import RayStateApiException
 
 SHOWN_ROWS = 50
+#: A cluster that has not answered by then is not well, and that is the answer.
+PATIENCE_S = 1.5
+AMOUNTS = ("CPU", "GPU", "memory", "object_store_memory")
 LOG_LINES = 40
 
 
@@ -146,20 +150,25 @@ class Subcommands:
             self._show(display.facts("nbray", {"attached to": "none yet: a local cluster starts on first use"}))
             return
         about = engine.description()
-        total, free = nbray.cluster_resources(), nbray.available_resources()
+        try:
+            nodes = engine.nodes(PATIENCE_S)
+        except HeadUnavailableError as error:
+            self._show(display.facts("nbray", {"attached to": f"{about.get('address')}, which does not answer", "why": str(error)}))
+            return
+        living = [node for node in nodes if node["Alive"]]
+        total, free = ({name: sum(n[of].get(name, 0) for n in living) for name in AMOUNTS} for of in ("Resources", "Available"))
         cpus_from = f" ({about['cpus_from']})" if about.get("cpus_from") else ""
         pairs: dict[str, object] = {
             "attached to": about.get("address"),
             "session": about.get("session"),
-            "CPUs": f"{free.get('CPU', 0):g} of {total.get('CPU', 0):g} free{cpus_from}",
+            "CPUs": f"{free['CPU']:g} of {total['CPU']:g} free{cpus_from}",
         }
-        if total.get("GPU"):
-            pairs["GPUs"] = f"{free.get('GPU', 0):g} of {total['GPU']:g} free"
-        pairs["memory"] = words.bytes_text(total.get("memory", 0))
-        pairs["object store"] = words.bytes_text(total.get("object_store_memory", 0))
+        if total["GPU"]:
+            pairs["GPUs"] = f"{free['GPU']:g} of {total['GPU']:g} free"
+        pairs["memory"] = words.bytes_text(total["memory"])
+        pairs["object store"] = words.bytes_text(total["object_store_memory"])
         pairs["logs"] = about.get("log_directory")
         self._show(display.facts("nbray", pairs))
-        nodes = engine.nodes()
         rows = [(str(n["NodeID"])[:8], n.get("NodeManagerHostname", ""), "alive" if n.get("Alive") else "dead") for n in nodes]
         self._show(display.table("nodes", ["node", "host", "state"], rows, "none"))
         waiting = [(q["resources"], q["count"], q["why"]) for n in nodes for q in n.get("Queued", [])]

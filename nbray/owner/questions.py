@@ -40,21 +40,25 @@ class Questions:
         self._open[question.request] = question
         return question
 
-    def wait(self, question: Question) -> Any:
-        """The answer. Raises HeadUnavailableError after ANSWER_S; interruptible."""
+    def wait(self, question: Question, patience_s: float = ANSWER_S) -> Any:
+        """The answer. Raises HeadUnavailableError after `patience_s`; interruptible."""
         try:
-            if not question.gate.acquire(timeout=ANSWER_S) or question.answer is None:
-                raise HeadUnavailableError(f"the head did not answer within {ANSWER_S:g} s; `nbray status` shows whether it lives")
+            if not question.gate.acquire(timeout=patience_s):
+                raise HeadUnavailableError(
+                    f"the head did not answer within {patience_s:g} s; `nbray status` shows whether it lives"
+                )
+            if question.answer is None:
+                raise HeadUnavailableError(f"{self._runtime.why_gone or 'the cluster is gone'}: the head cannot answer")
         finally:
             self._open.pop(question.request, None)
         return question.answer
 
-    def ask(self, what: str, arguments: dict[str, Any]) -> Any:
+    def ask(self, what: str, arguments: dict[str, Any], patience_s: float = ANSWER_S) -> Any:
         """Ask the head and wait. Raises RaySystemError with its words when it refuses."""
         question = self.open()
         runtime = self._runtime
         runtime.post(runtime.state.calls.head, Ask(question.request, runtime.me, what, arguments))
-        answer = self.wait(question)
+        answer = self.wait(question, patience_s)
         if answer.error:
             raise RaySystemError(f"the head refused {what!r}: {answer.error}")
         return answer.result

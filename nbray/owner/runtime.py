@@ -37,6 +37,8 @@ from nbray.wire.messages import ActorRejected, Failure, Message, RegionLoaned, S
 E = TypeVar("E", bound=Effect)
 #: Dropped references of an idle process are collected this long, then released together.
 TIDY_S = 0.05
+#: Who calls while another cluster is started waits this long for it.
+ATTACH_S = 15.0
 SHUT_DOWN = "nbray was shut down while this waited for an object, which nobody will make now; call nbray.init() to start again"
 
 
@@ -61,6 +63,7 @@ class Runtime:
         self.directory = ""
         self.store: StoreClient
         self.attached = threading.Event()
+        self._known = threading.Event()  #: whether we are attached is settled: cleared while another cluster may be started
         self.closing = False
         self.why_gone = ""
         self.on_message: Callable[[Message], None] = lambda _m: None  #: messages that are not the owner's
@@ -108,6 +111,7 @@ class Runtime:
             self.store = StoreClient(arena, welcome.node, self.process, self.post, self.guard)
             self._send(self.state.handle(r.Attached(welcome.node, welcome.head), time.monotonic()))
         self.attached.set()
+        self._known.set()
         self._start(f"nbray-lifeline-{directory[-6:]}", lambda: self._watch(line, mailbox))
         if len(self._threads) == 1:
             self._start("nbray-io", self._receive)
@@ -417,6 +421,7 @@ class Runtime:
 
     def _lose(self, mailbox: Mailbox) -> None:
         """Our node's daemon is gone, and with it every process and object on the node."""
+        self._known.clear()
         self.attached.clear()
         node = self.me.node
         self.store.end()
@@ -454,15 +459,20 @@ class Runtime:
         if self._dropped or self._released:
             self.step(r.Dropped([]))
 
-    def wait_attached(self, timeout_s: float = 15.0) -> None:
-        """API calls wait here while a new cluster is started. Raises HeadUnavailableError."""
+    def wait_attached(self, timeout_s: float = ATTACH_S) -> None:
+        """API calls wait here while a new cluster is started. Raises HeadUnavailableError, at once where none will be."""
         if self.attached.is_set():
             return
         self.refuse_inside()
-        if not self.attached.wait(timeout_s):
-            raise HeadUnavailableError(
-                f"{self.why_gone or 'the cluster is gone'}, and no other could be started; call nbray.init() again"
-            )
+        settled = self._known.wait(timeout_s)
+        if not self.attached.is_set():
+            late = "" if settled else f", and another has been starting for {timeout_s:g} s"
+            raise HeadUnavailableError(f"{self.why_gone or 'the cluster is gone'}{late}; nbray.init() attaches to a cluster again")
+
+    def stay_detached(self, why: str) -> None:
+        """No other cluster is started: whoever waits for one is told."""
+        self.why_gone = why
+        self._known.set()
 
     def abandon(self) -> None:
         """The process ends now: wait only for what has been sent to leave it. Nothing works afterwards."""
@@ -481,6 +491,7 @@ class Runtime:
                 self._chores.put(callback)
         self._chores.put(None)
         self.attached.set()
+        self._known.set()
         for thread in self._threads:
             if thread is not threading.current_thread():
                 if thread.name == "nbray-io":

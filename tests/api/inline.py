@@ -139,7 +139,9 @@ class InlineEngine:
     def drop_stream(self, _end: ObjectRef[Any]) -> None:
         pass
 
-    def nodes(self) -> list[dict[str, Any]]:
+    lost = ""
+
+    def nodes(self, patience_s: float | None = None) -> list[dict[str, Any]]:
         alive = {
             "NodeID": "aa",
             "Alive": True,

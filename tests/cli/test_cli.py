@@ -178,8 +178,60 @@ def test_a_head_that_was_killed_is_said_to_be_gone_and_stop_tidies_up(cluster: C
     os.kill(cluster.pid, signal.SIGKILL)
     psutil.wait_procs([process], BOUND_S)
     assert "is not running" in one_line(nbray("status"))
-    one_line(nbray("stop"))
+    stopped = nbray("stop")
+    assert stopped.code == 0, stopped.err
+    assert f"The head of {cluster.address} had ended without a word" in stopped.out
     assert not os.path.exists(cluster.file)
+    assert "nothing that `nbray start` began is running here" in one_line(nbray("stop"))
+
+
+def test_a_head_in_the_place_of_one_that_was_killed_is_the_only_one_there(cluster: Cluster) -> None:
+    process = psutil.Process(cluster.pid)
+    os.kill(cluster.pid, signal.SIGKILL)
+    psutil.wait_procs([process], BOUND_S)
+    again = nbray("start", "--head", "--port", cluster.address.rpartition(":")[2], "--num-cpus", "1")
+    assert again.code == 0, again.err
+    assert not os.path.exists(cluster.file)
+    assert "1 node\n" in nbray("status", "--address", cluster.address).out
+
+
+#: What a notebook goes through whose cluster is killed.
+BEREAVED = """
+import os, signal, sys
+import nbray
+from IPython.testing.globalipapp import start_ipython
+from nbray.driver.joining import pid_behind
+from nbray.exceptions import HeadUnavailableError
+
+shell = start_ipython()
+nbray.init("auto")
+shell.run_line_magic("load_ext", "nbray")
+f = nbray.remote(lambda: 42)
+assert nbray.get(f.remote()) == 42
+lost = nbray.session.engine.runtime._known
+os.kill(pid_behind(nbray.session.engine.description()["directory"]), signal.SIGKILL)
+while not nbray.session.engine.lost:
+    lost.wait(1.0)
+print("initialized", nbray.is_initialized())
+shell.run_line_magic("nbray", "status")
+try:
+    f.remote()
+except HeadUnavailableError as error:
+    print("said", error)
+nbray.init("local", num_cpus=1)
+print("answer", nbray.get(f.remote()), nbray.is_initialized())
+nbray.shutdown()
+"""
+
+
+def test_a_notebook_whose_cluster_was_killed_hears_so_at_once_and_starts_anew(cluster: Cluster) -> None:
+    done = subprocess.run([sys.executable, "-c", BEREAVED], capture_output=True, text=True, timeout=BOUND_S, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "initialized False" in done.stdout
+    assert f"{cluster.address}, which does not answer" in done.stdout
+    assert "ended; nbray.init() attaches to a cluster again" in done.stdout.partition("said ")[2]
+    assert "has been starting" not in done.stdout, "nothing was waited for"
+    assert "answer 42 True" in done.stdout
 
 
 def test_a_head_started_again_with_its_state_keeps_its_secret(tmp_path: Path) -> None:

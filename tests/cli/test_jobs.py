@@ -57,6 +57,24 @@ def test_a_job_runs_on_until_it_is_stopped_and_is_gone_when_deleted(cluster: Clu
     assert "does not exist" in one_line(nbray("job", "status", "long"))
 
 
+def test_status_says_which_jobs_wait_and_why(cluster: Cluster) -> None:
+    assert (
+        nbray("job", "submit", "--no-wait", "--submission-id", "holds", "--entrypoint-num-cpus", "1", "--", "sleep 1000").code == 0
+    )
+    until(lambda: "Status for job 'holds': RUNNING" in nbray("job", "status", "holds").out, "it runs", within_s=60)
+    assert nbray("job", "submit", "--no-wait", "--submission-id", "waits", "--entrypoint-num-cpus", "1", "--", "echo\nhi").code == 0
+    asks = ("--entrypoint-label-selector", '{"zone": "b"}')
+    assert nbray("job", "submit", "--no-wait", "--submission-id", "nowhere", *asks, "--", "true").code == 0
+    told = nbray("status").out
+    assert "Submitted jobs that wait:\n  waits on node " in told
+    assert "It waits for num_cpus=1, which its node has, but not free. (echo hi)\n" in told
+    assert "  nowhere: The entrypoint needs a node with zone=b; no node has such labels." in told
+    assert "holds" not in told
+    assert "Submitted jobs that run:\n  holds on node " in nbray("status", "-v").out
+    for name in ("waits", "nowhere", "holds"):
+        assert nbray("job", "stop", name).code == 0
+
+
 def test_from_another_machine_a_job_is_submitted_with_the_token(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir(mode=0o700)
     elsewhere = {"XDG_RUNTIME_DIR": str(tmp_path / "other"), "NBRAY_TOKEN": cluster.token}
