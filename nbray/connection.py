@@ -177,9 +177,7 @@ def init(
     if _starting._is_owned():  # type: ignore[attr-defined]
         raise RaySystemError("this thread is starting or leaving a cluster: a __del__ that it ran meanwhile cannot start another")
     with _starting:
-        if (before := session.engine) is not None and before.lost:
-            shutdown()
-        running = session.engine
+        running = _in_use()
         if running is not None:
             if not ignore_reinit_error:
                 _refuse_another(running, chosen, address)
@@ -189,6 +187,13 @@ def init(
         return RayContext(
             _connect(chosen, {**amounts, "object_store_memory": store}, own_labels, job, log_to_driver, env).description()
         )
+
+
+def _in_use() -> Engine | None:
+    """The engine of this process, unless its cluster is gone: then it is left."""
+    if session.engine is not None and session.engine.lost:
+        shutdown()
+    return session.engine
 
 
 def _refuse_another(running: Engine, chosen: str | None, asked: str | None) -> None:
