@@ -2,7 +2,7 @@
 
     nbray start --head ...        nbray status      nbray timeline
     nbray start --address ...     nbray stop        nbray list|get|summary|memory|logs|stack
-    nbray job submit|status|logs|stop|list|delete
+    nbray job submit|status|logs|stop|list|delete            nbray dashboard
 
 A failure is one line on stderr and exit code 1. What `start` began is noted beside the connection files, in a file per
 daemon that names its runtime directory; `stop` believes only the kernel about which process stands behind that directory.
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
-import ipaddress
 import json
 import os
 import select
@@ -27,7 +26,7 @@ from typing import Any
 import msgspec
 
 import nbray
-from nbray import cli_actors, cli_jobs, cli_logs, cli_state
+from nbray import cli_actors, cli_dashboard, cli_jobs, cli_logs, cli_state
 from nbray.driver import joining, launch, looking
 from nbray.exceptions import NodeStartError, RayError
 from nbray.node.settings import NetworkSettings, NodeSettings
@@ -38,11 +37,11 @@ from nbray.util import prometheus
 from nbray.util.state.asking import Asker
 from nbray.util.state.exception import RayStateApiException
 from nbray.wire import connection_file, rundir
+from nbray.wire.addresses import is_loopback
 from nbray.wire.connection_file import Connection, Found
 
 DEFAULT_PORT = 6379
 STOP_S = 10.0
-NO_DASHBOARD = "nbray has no dashboard process: see `nbray status`, or %nbray status in a notebook"
 BYTES = {"memory", "object_store_memory"}
 
 
@@ -55,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments) or 0)
     except NodeStartError as error:
-        # The daemon's last line is its own account; what is around it is for developers.
+        # The last line of a process that did not start is its own account; what is around it is for developers.
         print(f"nbray: {str(error).splitlines()[-1].partition('Error: ')[2] or error}", file=sys.stderr)
     except (Refusal, RayError, RayStateApiException, OSError, ValueError, RuntimeError, TypeError) as error:
         print(f"nbray: {error}", file=sys.stderr)
@@ -98,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         _address_option(each)
     cli_state.add_commands(commands, _address_option)
     cli_logs.add_commands(commands, _address_option)
+    cli_dashboard.add_command(commands, _address_option, _port)
     return parser
 
 
@@ -123,7 +123,9 @@ def _start_arguments(start: argparse.ArgumentParser) -> None:
         metavar="HOST",
         help="address to listen on; default: 127.0.0.1 for a head, else the one that faces the head",
     )
-    start.add_argument("--listen-all", action="store_true", help="needed to listen on 0.0.0.0 or ::")
+    start.add_argument(
+        "--listen-all", action="store_true", help="needed to listen on 0.0.0.0 or ::, and for a page beyond this machine"
+    )
     start.add_argument("--num-cpus", type=float, metavar="N")
     start.add_argument("--num-gpus", type=float, metavar="N")
     start.add_argument("--resources", type=_resources, default={}, metavar="JSON", help="""own resources: '{"disk": 2}'""")
@@ -134,9 +136,7 @@ def _start_arguments(start: argparse.ArgumentParser) -> None:
     start.add_argument("--state", metavar="PATH", help="of a head: journal, so that a head started again with it carries on")
     start.add_argument("--block", action="store_true", help="stay in the foreground; Ctrl-C stops the node")
     start.add_argument("--disable-usage-stats", action="store_true", help="nbray has no usage statistics; accepted for Ray's sake")
-    start.add_argument("--include-dashboard", metavar="BOOL", help=argparse.SUPPRESS)
-    start.add_argument("--dashboard-host", help=argparse.SUPPRESS)
-    start.add_argument("--dashboard-port", help=argparse.SUPPRESS)
+    cli_dashboard.add_options(start, _port)
 
 
 def _port(text: str) -> int:
@@ -177,12 +177,11 @@ def _split_label(pair: str) -> tuple[str, str, str]:
 
 
 def _start(arguments: argparse.Namespace) -> int:
-    if (
-        arguments.dashboard_host
-        or arguments.dashboard_port
-        or (arguments.include_dashboard or "false").lower() not in ("false", "0")
-    ):
-        print(NO_DASHBOARD)
+    if cli_dashboard.wanted(arguments):
+        if arguments.head:
+            cli_dashboard.check_host(arguments.dashboard_host or "127.0.0.1", arguments.listen_all, "--dashboard-host")
+        else:
+            print("A cluster's page is served by its head: `nbray start --head --dashboard-port N`. This node serves none.")
     if arguments.state and not arguments.head:
         raise Refusal("--state is the head's journal; a node that joins keeps none")
     if arguments.address is not None and arguments.address.startswith(connection_file.TOKEN_PREFIX):
@@ -208,11 +207,23 @@ def _start_head(arguments: argparse.Namespace) -> tuple[launch.Launched, list[st
     path = connection_file.write(connection)
     _note(launched, "head", connection.address, path)
     say = [f"Started the head of cluster {connection.cluster[:8]} at {connection.address} (pid {launched.process.pid})."]
-    if _is_loopback(host):
+    if is_loopback(host):
         say.append("Only this machine can reach it; give --node-ip-address for others to join.")
     say += ["To join, with the secret in the environment and not in `ps`:", f"  {_joining_line(connection)}"]
     say.append(f"On this machine: nbray.init('auto'), nbray status, nbray stop. Connection file: {path}")
+    if cli_dashboard.wanted(arguments):
+        say += _page(launched, arguments)
     return launched, say
+
+
+def _page(launched: launch.Launched, arguments: argparse.Namespace) -> list[str]:
+    """Serve the new cluster's page. A cluster without the page that was asked for is none."""
+    try:
+        return cli_dashboard.start(launched.directory, arguments)
+    except BaseException:
+        launch.stop(launched, STOP_S)
+        _forget(launched.directory)
+        raise
 
 
 def _joining_line(connection: Connection) -> str:
@@ -276,13 +287,6 @@ def _own_address(towards: str) -> str:
             return str(probe.getsockname()[0])
     except OSError:
         return socket.gethostname()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _stay(launched: launch.Launched, say: list[str]) -> int:

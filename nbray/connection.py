@@ -19,8 +19,9 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from nbray import __version__, session, shown
+from nbray import __version__, pages, session, shown
 from nbray.config import STORE_MAX
+from nbray.driver.dashboard import Settings
 from nbray.engines.port import Engine
 from nbray.exceptions import RaySystemError
 from nbray.job_config import JobConfig, combined, of_submission
@@ -35,9 +36,6 @@ _forked_from: list[int] = []  #: the process that this one was forked from, when
 #: Ray's other options. True: they ask for nothing that nbray would do otherwise, so they are accepted in silence.
 #: A string: what takes their place, said when the option is used.
 OTHER_OPTIONS: dict[str, bool | str] = {
-    "include_dashboard": "there is no dashboard process: `%nbray status` and the cards show the cluster in the notebook",
-    "dashboard_host": "there is no dashboard process",
-    "dashboard_port": "there is no dashboard process",
     "local_mode": "tasks always run in workers",
     "enable_resource_isolation": "limit the machine's memory from outside (cgroup, container); nbray keeps to it",
     "cgroup_path": "start nbray inside of the cgroup: it keeps to its limits",
@@ -75,11 +73,15 @@ class RayContext(Mapping[str, Any]):
             "address": self._facts.get("address"),
             "node_id": self._facts.get("node"),
             "session_dir": self._facts.get("log_directory"),
-            "webui_url": None,
+            "webui_url": self._facts.get("dashboard") or None,
         }
-        self.dashboard_url = ""  #: there is no dashboard process
         self.python_version = "{}.{}.{}".format(*sys.version_info[:3])
         self.nbray_version = self.ray_version = __version__
+
+    @property
+    def dashboard_url(self) -> str:
+        """`host:port/nbray?token=...`, where the cluster's page is, good for one visit; "" when it has none (include_dashboard)."""
+        return pages.url(self._facts.get("directory"))
 
     def __enter__(self) -> Self:
         return self
@@ -122,6 +124,7 @@ class RayContext(Mapping[str, Any]):
             self._said(),
             f"driver {facts['pid']}" if facts.get("pid") else "",
             f"logs in {facts['log_directory']}" if facts.get("log_directory") else "",
+            f"page at {facts['dashboard']}/nbray, and .dashboard_url lets a browser in" if facts.get("dashboard") else "",
         )
         state = shown.State("attached", "good") if attached else shown.State("no longer attached", "over")
         return shown.bundle(f"RayContext(address={address!r})", state, told)
@@ -145,6 +148,9 @@ def init(
     logging_format: str | None = None,
     job_config: JobConfig | Mapping[str, Any] | None = None,
     ignore_reinit_error: bool = False,
+    include_dashboard: bool | None = None,
+    dashboard_host: str | None = None,
+    dashboard_port: int | None = None,
     **others: Any,
 ) -> RayContext:
     """Attach this process to a cluster. Returns what it is attached to.
@@ -153,9 +159,11 @@ def init(
     no amounts are given; else a local one is started, which ends with this process. `address="local"` always starts one.
 
     Called again it returns the running context, and warns when it was asked for something else. `namespace` is where
-    named actors live; without one every job has its own. Raises ConnectionError when there is no cluster at `address`.
+    named actors live; without one every job has its own. `include_dashboard`, or a port, serves the local cluster's page on this
+    machine (`dashboard_url` of what is returned). Raises ConnectionError when there is no cluster at `address`.
     """
     address = _older(others, address)
+    page = pages.asked(include_dashboard, dashboard_host, dashboard_port)
     own = {
         "num_cpus": num_cpus,
         "num_gpus": num_gpus,
@@ -182,11 +190,17 @@ def init(
             if not ignore_reinit_error:
                 _refuse_another(running, chosen, address)
                 _say_ignored({**own, "address": address, "namespace": namespace, "runtime_env": runtime_env, "labels": labels})
-            return RayContext(running.description())
+            return _context(running, page)
         chosen = _own_or_theirs(chosen, source, {**own, "labels": own_labels or None})
-        return RayContext(
-            _connect(chosen, {**amounts, "object_store_memory": store}, own_labels, job, log_to_driver, env).description()
-        )
+        made = _connect(chosen, {**amounts, "object_store_memory": store}, own_labels, job, log_to_driver, env)
+        return _context(made, page)
+
+
+def _context(running: Engine, page: Settings | None) -> RayContext:
+    facts = running.description()
+    if page is not None:
+        pages.serve(facts, page)
+    return RayContext({**facts, "dashboard": pages.address(facts.get("directory"))})
 
 
 def _in_use() -> Engine | None:
@@ -326,6 +340,7 @@ def shutdown(*, wait_for_processes: bool = False) -> None:
             return  # a worker leaves with its process: a task that calls this must not cut it off
         session.set_current(None)
         running.shutdown()
+        pages.ended()
 
 
 atexit.register(shutdown)

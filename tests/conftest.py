@@ -32,6 +32,7 @@ STARTING = {
     "cli",
     "cluster",
     "conformance",
+    "dashboard",
     "driver",
     "engines",
     "kernel",

@@ -1,134 +1,67 @@
-// The side panel: the clusters of this machine, and what the chosen one is doing. It asks only while it is seen.
+// The side panel: the same views as the page at /nbray, over Jupyter's own connection. It looks only while it is seen.
+import { URLExt } from '@jupyterlab/coreutils';
+import { ServerConnection } from '@jupyterlab/services';
 import { Widget } from '@lumino/widgets';
 
-import { createCluster } from '../../nbray/cards/static/cluster.js';
-import * as api from './api';
+import { createPanel, Panel } from '../../nbray/cards/static/panel.js';
 
-const PERIOD_MS = 1000;
-
-function element(tag: string, attributes: Record<string, string> = {}, ...children: (Node | string)[]): HTMLElement {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children); // text stays text
-  return made;
+async function request(verb: string, path: string, body?: unknown): Promise<any> {
+  const settings = ServerConnection.makeSettings();
+  const url = URLExt.join(settings.baseUrl, 'nbray', 'api') + `/${path}`;
+  let response: Response;
+  try {
+    response = await ServerConnection.makeRequest(url, { method: verb, ...(verb === 'POST' ? { body: JSON.stringify(body ?? {}) } : {}) }, settings);
+  } catch {
+    throw new Error('The Jupyter server does not answer.');
+  }
+  let said: any = {};
+  try {
+    said = JSON.parse(await response.text());
+  } catch {
+    said = {};
+  }
+  if (response.status === 404 && !said.message) {
+    throw new Error("This Jupyter server does not have nbray's extension; `jupyter server extension list` says why.");
+  }
+  if (!response.ok) throw new Error(said.message ?? `${response.status} ${response.statusText}`);
+  return said;
 }
 
-function button(text: string, click: () => void, title = ''): HTMLButtonElement {
-  const made = element('button', { type: 'button', class: 'nbray-panel-button', ...(title ? { title } : {}) }, text) as HTMLButtonElement;
-  made.addEventListener('click', click);
-  return made;
+function socket(): string {
+  const settings = ServerConnection.makeSettings();
+  const url = URLExt.join(settings.wsUrl, 'nbray', 'api', 'watch');
+  return settings.appendToken && settings.token ? `${url}?token=${encodeURIComponent(settings.token)}` : url;
 }
 
 export class ClusterPanel extends Widget {
-  private chosen: string | null = null;
-  private timer: number | null = null;
-  private asking = false;
-  private readonly list = element('div', { class: 'nbray-panel-clusters', role: 'group', 'aria-label': 'Clusters' });
-  private readonly body = element('div', { class: 'nbray-panel-body' });
-  private readonly silent = element('p', { class: 'nbray-panel-problem', role: 'status' }); // of the last look
-  private readonly problem = element('p', { class: 'nbray-panel-problem', role: 'alert' });
+  private readonly panel: Panel;
 
   constructor() {
     super();
     this.id = 'nbray-panel';
     this.title.caption = 'nbray clusters';
-    this.addClass('nbray-panel');
-    const cpus = element('input', { type: 'number', min: '1', placeholder: 'all', 'aria-label': 'CPUs of the new cluster' }) as HTMLInputElement;
-    const begin = button('Start a cluster', () => {
-      void this.act(async () => {
-        const made = await api.start(cpus.value ? Number(cpus.value) : null);
-        this.chosen = made.id;
-      });
-    }, 'It outlives the kernel: nbray.init() attaches to it');
-    this.node.append(element('div', { class: 'nbray-panel-inside' }, element('h2', {}, 'Clusters'), this.list,
-      element('div', { class: 'nbray-panel-row' }, begin, cpus, element('span', {}, 'CPUs')), this.problem, this.silent, this.body));
+    this.addClass('nbray-dock');
+    this.panel = createPanel(this.node, { request, socket });
   }
 
-  get interval(): number | null {
-    return this.timer;
+  get live(): boolean {
+    return this.panel.live;
+  }
+
+  protected onAfterAttach(): void {
+    if (this.isVisible) this.panel.show();
   }
 
   protected onAfterShow(): void {
-    if (this.timer === null) {
-      this.timer = window.setInterval(() => void this.refresh(), PERIOD_MS);
-      void this.refresh();
-    }
+    this.panel.show();
   }
 
   protected onBeforeHide(): void {
-    if (this.timer !== null) window.clearInterval(this.timer);
-    this.timer = null;
+    this.panel.hide();
   }
 
   dispose(): void {
-    this.onBeforeHide();
-    this.forgetView();
+    this.panel.remove();
     super.dispose();
-  }
-
-  private async act(what: () => Promise<unknown>): Promise<void> {
-    try {
-      await what();
-      this.problem.textContent = '';
-    } catch (error) {
-      this.problem.textContent = (error as Error).message;
-    }
-    await this.refresh();
-  }
-
-  private async refresh(): Promise<void> {
-    if (this.asking || document.hidden) return;
-    this.asking = true;
-    try {
-      const { clusters } = await api.clusters();
-      if (!clusters.some(each => each.id === this.chosen)) this.chosen = clusters[0]?.id ?? null;
-      this.drawClusters(clusters);
-      if (this.chosen === null) {
-        this.forgetView();
-        this.body.replaceChildren(element('p', { class: 'nbray-panel-muted' }, 'No cluster runs here. A notebook that uses nbray starts one of its own.'));
-      } else {
-        const id = this.chosen;
-        this.drawView(id, await api.view(id));
-      }
-      this.silent.textContent = '';
-    } catch (error) {
-      this.silent.textContent = (error as Error).message;
-    } finally {
-      this.asking = false;
-    }
-  }
-
-  // The list is redrawn only when it changed: a button must not vanish under the pointer or lose the keyboard.
-  private drawn = '';
-
-  private drawClusters(clusters: api.Cluster[]): void {
-    const now = JSON.stringify([clusters, this.chosen]);
-    if (now === this.drawn) return;
-    this.drawn = now;
-    this.list.replaceChildren(...clusters.map(each => {
-      const choose = button(each.name, () => { this.chosen = each.id; void this.refresh(); }, `${each.address} (pid ${each.pid})`);
-      choose.setAttribute('aria-pressed', String(each.id === this.chosen));
-      const row = element('div', { class: 'nbray-panel-row' }, choose);
-      if (each.mine) row.append(button('Stop', () => { if (window.confirm(`Stop ${each.name}? Everything on it ends.`)) void this.act(() => api.stop(each.id)); }));
-      return row;
-    }));
-  }
-
-  // One view for the chosen cluster, which keeps what is typed and unfolded in it from look to look.
-  private view: { id: string; drawn: ReturnType<typeof createCluster> } | null = null;
-
-  private drawView(id: string, snapshot: api.View): void {
-    if (this.view?.id !== id) {
-      this.forgetView();
-      this.body.replaceChildren();
-      const command = (_name: string, args: Record<string, unknown>) => api.scale(id, args as { node: string; cpus: number }).then(() => this.refresh());
-      this.view = { id, drawn: createCluster(this.body, { can: ['scale'], command }) };
-    }
-    this.view.drawn.update(snapshot);
-  }
-
-  private forgetView(): void {
-    this.view?.drawn.remove();
-    this.view = null;
   }
 }

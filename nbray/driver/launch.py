@@ -68,13 +68,23 @@ def start_local(
 
 def start(settings: NodeSettings, timeout_s: float = START_S) -> Launched:
     """Start a daemon with any settings and wait until it listens. Raises NodeStartError."""
+    process, answer = spawned("nbray.node", "node daemon", msgspec.json.encode(settings), timeout_s)
+    words = msgspec.json.decode(answer, type=Started)
+    return Launched(words.directory, process, words.node, words.session, words.port)
+
+
+def spawned(module: str, noun: str, settings: bytes, timeout_s: float) -> tuple[subprocess.Popen[bytes], bytes]:
+    """Run `python -m module` with two pipes: it is told `settings`, and says when it listens. Returns it and what it said.
+
+    Raises NodeStartError, in which it is called `noun`.
+    """
     settings_r, settings_w = os.pipe()
     ready_r, ready_w = os.pipe()
     with tempfile.TemporaryFile() as said, contextlib.ExitStack() as ends:
         ends.callback(os.close, ready_r)
         try:
             process = subprocess.Popen(
-                [*interpreter(), "-m", "nbray.node", str(settings_r), str(ready_w)],
+                [*interpreter(), "-m", module, str(settings_r), str(ready_w)],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
@@ -86,13 +96,12 @@ def start(settings: NodeSettings, timeout_s: float = START_S) -> Launched:
             os.close(settings_r)
             os.close(ready_w)
         with open(settings_w, "wb") as file, contextlib.suppress(BrokenPipeError):
-            file.write(msgspec.json.encode(settings))
+            file.write(settings)
             file.flush()
         answer = _read_until(ready_r, time.monotonic() + timeout_s)
         if not answer:
-            raise NodeStartError(_why(process, said, timeout_s))
-    words = msgspec.json.decode(answer, type=Started)
-    return Launched(words.directory, process, words.node, words.session, words.port)
+            raise NodeStartError(_why(process, noun, said, timeout_s))
+    return process, answer
 
 
 def _read_until(fd: int, deadline: float) -> bytes:
@@ -106,8 +115,8 @@ def _read_until(fd: int, deadline: float) -> bytes:
     return b""
 
 
-def _why(process: subprocess.Popen[bytes], said: Any, timeout_s: float) -> str:
-    """How a daemon failed to start; it is ended if it still tries."""
+def _why(process: subprocess.Popen[bytes], noun: str, said: Any, timeout_s: float) -> str:
+    """How it failed to start; it is ended if it still tries."""
     try:
         code: int | None = process.wait(1.0)
     except subprocess.TimeoutExpired:
@@ -122,7 +131,7 @@ def _why(process: subprocess.Popen[bytes], said: Any, timeout_s: float) -> str:
         what = f"was killed by {signal.Signals(-code).name} before it listened"
     else:
         what = f"exited with code {code} before it listened"
-    return f"the node daemon (pid {process.pid}) {what}." + (f" Its last words:\n{words}" if words else " It said nothing.")
+    return f"the {noun} (pid {process.pid}) {what}." + (f" Its last words:\n{words}" if words else " It said nothing.")
 
 
 def stop(launched: Launched, timeout_s: float = 5.0) -> None:

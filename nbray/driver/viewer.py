@@ -62,6 +62,10 @@ class Viewer:
         """Say something to the head; what is asked afterwards it hears afterwards."""
         self._mailbox.send(self.welcome.head, message)
 
+    def fileno(self) -> int:
+        """Of the lifeline: it becomes readable when the daemon ends."""
+        return self._line.fileno()
+
     def abandon(self) -> None:
         """A question that another thread of this process waits for ends with ConnectionAbortedError; so do all later ones."""
         self._abandoned = True

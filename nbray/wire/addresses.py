@@ -19,6 +19,18 @@ def facing(address: str = SOMEWHERE) -> str:
         return "127.0.0.1"
 
 
+#: What means every network of this machine, where one listens.
+ANYWHERE = ("0.0.0.0", "::", "*", "")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens there."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
 def is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)

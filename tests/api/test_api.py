@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import nbray
-from nbray import connection, session
+from nbray import connection, pages, session
 from nbray.exceptions import GetTimeoutError, RaySystemError, StaleRefError
 from nbray.refs import ObjectRef
 
@@ -274,11 +274,37 @@ def test_older_spellings_of_init_are_told_todays(engine: Any) -> None:
 
 
 def test_options_of_ray_that_have_no_effect_say_why(engine: Any) -> None:
-    with pytest.warns(UserWarning, match=r"nbray.init\(include_dashboard=True\) has no effect"):
-        nbray.init(include_dashboard=True)
-    nbray.init(include_dashboard=False, configure_logging=True, dashboard_port=None, _enable_object_reconstruction=True)
+    nbray.init(configure_logging=True, _enable_object_reconstruction=True)
     with pytest.warns(UserWarning, match=r"system_reserved_cpu=1.0\) has no effect: give fewer CPUs"):
         nbray.init(system_reserved_cpu=1.0)
+
+
+def test_a_page_of_a_cluster_that_runs_already_is_not_served_by_who_attaches(engine: Any) -> None:
+    with pytest.warns(UserWarning, match=r"has no effect for a cluster that runs already .* `nbray dashboard` serves its page"):
+        context = nbray.init(include_dashboard=True)
+    assert context.dashboard_url == ""
+    nbray.init(include_dashboard=False, dashboard_host="0.0.0.0", dashboard_port=None)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"dashboard_port": "8265"}, TypeError),
+        ({"dashboard_port": True}, TypeError),
+        ({"dashboard_port": 70_000}, ValueError),
+        ({"dashboard_host": 7}, TypeError),
+    ],
+)
+def test_what_cannot_be_the_place_of_a_page_is_refused(engine: Any, options: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match="dashboard_"):
+        nbray.init(**options)
+
+
+def test_a_page_for_other_machines_is_not_served_by_init(engine: Any) -> None:
+    with pytest.warns(UserWarning, match=r"dashboard_host='0.0.0.0'\) serves the page on 127.0.0.1 only.*--listen-all"):
+        settings = pages.asked(None, "0.0.0.0", None)
+    assert settings is not None
+    assert settings.host == "127.0.0.1"
 
 
 def test_the_address_comes_from_the_argument_then_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

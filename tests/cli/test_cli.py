@@ -6,9 +6,11 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import psutil
 import pytest
 
 from nbray import cli
-from nbray.driver import launch
+from nbray.driver import dashboard, launch
 from nbray.driver.viewer import Viewer
 from nbray.wire import connection_file, rundir
 
@@ -312,11 +314,79 @@ def test_a_port_that_is_taken_is_one_line(cluster: Cluster) -> None:
     assert "cannot listen" in said
 
 
-def test_rays_dashboard_options_are_accepted_and_answered(cluster: Cluster) -> None:
+def test_a_node_that_joins_serves_no_page_and_says_who_does(cluster: Cluster) -> None:
     done = cluster.join("--disable-usage-stats", "--include-dashboard=true", "--dashboard-host", "0.0.0.0", "--dashboard-port=8265")
     assert done.code == 0, done.err
-    assert done.out.count("no dashboard process") == 1
-    assert "no dashboard" not in cluster.join("--include-dashboard=false").out
+    assert done.out.count("page is served by its head") == 1
+    assert "page" not in cluster.join("--include-dashboard=false").out
+
+
+def test_a_head_with_a_dashboard_port_serves_its_page_until_it_ends() -> None:
+    cluster = Cluster("--dashboard-port", "0")
+    try:
+        address, token = re.search(r"http://(127\.0\.0\.1:\d+)/nbray\?token=(\S+)", cluster.started.out).groups()  # type: ignore[union-attr]
+        assert "You are in" in fetched(f"http://{address}/nbray?token={token}")
+        again = nbray("dashboard")
+        assert again.code == 0, again.err
+        fresh = re.search(rf"It runs already: (http://{address}/nbray\?token=\S+)", again.out)
+        assert fresh, again.out
+        assert token not in again.out
+        assert "You are in" in fetched(fresh[1])
+        directory = connection_file.load(cluster.file).connection.directory
+        place = dashboard.place(directory)
+        assert place is not None
+        assert token not in " ".join(psutil.Process(place.pid).cmdline())
+    finally:
+        nbray("stop", "--force")
+    wait_gone(place.pid)
+
+
+def fetched(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=BOUND_S) as reply:
+        return str(reply.read().decode())
+
+
+def wait_gone(pid: int) -> None:
+    deadline = time.monotonic() + BOUND_S
+    while not ended(pid):
+        assert time.monotonic() < deadline, f"process {pid} goes on"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
+def test_a_page_that_others_could_reach_has_to_be_meant(host: str) -> None:
+    for command in (["start", "--head", "--port", "0", "--dashboard-host", host], ["dashboard", "--host", host]):
+        assert "--listen-all" in one_line(nbray(*command))
+    assert "nothing that `nbray start` began" in one_line(nbray("stop"))
+
+
+def test_a_page_that_cannot_listen_leaves_no_cluster(cluster: Cluster) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        said = one_line(nbray("start", "--head", "--port", "0", "--dashboard-port", port))
+        assert f"cannot listen at 127.0.0.1:{port}" in said
+        assert port in one_line(nbray("dashboard", "--port", port))
+    assert nbray("stop").out.count("Stopped the head") == 1
+
+
+def test_nbray_dashboard_serves_all_clusters_here_until_it_is_told_to_end(cluster: Cluster) -> None:
+    command = [sys.executable, "-m", "nbray", "dashboard", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        url = re.search(r"http://\S+", process.stdout.readline())[0]  # type: ignore[index]
+        visitor = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        with visitor.open(url, timeout=BOUND_S) as reply:
+            assert reply.status == 200
+        with visitor.open(url.partition("?")[0] + "/api/clusters", timeout=BOUND_S) as reply:
+            assert [each["address"] for each in json.load(reply)["clusters"]] == [cluster.address]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(BOUND_S) == 0
+        assert "The page has ended." in process.stdout.read()
+    finally:
+        process.kill()
+        process.communicate()
+    assert cluster.address in nbray("status").out
 
 
 @pytest.mark.parametrize(
@@ -328,7 +398,9 @@ def test_rays_dashboard_options_are_accepted_and_answered(cluster: Cluster) -> N
         ["start", "--head", "--port", "70000"],
         ["start", "--head", "--resources", "{disk: 3}"],
         ["start", "--head", "--labels", "novalue"],
-        ["dashboard"],
+        ["start", "--head", "--dashboard-port", "70000"],
+        ["start", "--head", "--include-dashboard", "perhaps"],
+        ["dashboard", "--port", "x"],
     ],
 )
 def test_what_cannot_be_meant_is_a_usage_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

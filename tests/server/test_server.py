@@ -24,13 +24,17 @@ import nbray
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "a-token-for-this-test"
 BOUND_S = 60.0
+NOBODY = "0" * 16
 EVERY_VERB = [
     ("GET", "/nbray/metrics"),
     ("GET", "clusters"),
     ("POST", "clusters"),
-    ("GET", "clusters/" + "0" * 16),
-    ("DELETE", "clusters/" + "0" * 16),
-    ("PATCH", "clusters/" + "0" * 16),
+    ("PATCH", f"clusters/{NOBODY}"),
+    ("DELETE", f"clusters/{NOBODY}"),
+    ("POST", f"clusters/{NOBODY}/nodes"),
+    ("DELETE", f"clusters/{NOBODY}/nodes/{NOBODY}"),
+    ("GET", f"snapshot?cluster={NOBODY}"),
+    ("GET", "watch"),
 ]
 
 
@@ -56,6 +60,12 @@ class Server(NamedTuple):
             return Answer(status, json.loads(raw) if raw else None)
         except ValueError:
             return Answer(status, raw)
+
+    def see(self, cluster: str, view: str = "overview") -> Any:
+        """One view of a cluster, as the page has it."""
+        answer = self.ask("GET", f"snapshot?cluster={cluster}&views={view}")
+        assert (answer.status, answer.body["problem"]) == (200, "")
+        return answer.body["views"][view]
 
     def clusters(self) -> list[dict[str, Any]]:
         """What the server lists. The developer's own clusters may be among them."""
@@ -138,10 +148,14 @@ def test_a_bad_request_to_start_is_refused_in_words(server: Server, body: Any) -
 
 
 def test_a_cluster_that_is_not_there_is_not_found(server: Server) -> None:
-    for verb in ("GET", "DELETE"):
-        answer = server.ask(verb, "clusters/" + "0" * 16)
+    cluster, nodes = f"clusters/{NOBODY}", f"clusters/{NOBODY}/nodes"
+    for verb, path in (("DELETE", cluster), ("POST", nodes), ("DELETE", f"{nodes}/{NOBODY}")):
+        answer = server.ask(verb, path, {} if verb == "POST" else None)
         assert (answer.status, "no cluster" in answer.body["message"]) == (404, True)
-    assert server.ask("GET", "clusters/..%2f..%2fetc").status == 404
+    assert "no cluster" in server.ask("GET", f"snapshot?cluster={NOBODY}").body["problem"]
+    assert server.ask("DELETE", "clusters/..%2f..%2fetc").status == 404
+    assert server.ask("GET", "/nbray/static/..%2fpage.html").status == 404
+    assert server.ask("GET", f"snapshot?cluster={NOBODY}&views=secrets").status == 400
 
 
 def test_a_scripts_cluster_is_seen_and_is_not_ours_to_stop(server: Server) -> None:
@@ -149,14 +163,14 @@ def test_a_scripts_cluster_is_seen_and_is_not_ours_to_stop(server: Server) -> No
     try:
         (found,) = [each for each in server.clusters() if each["name"] == f"cluster of process {os.getpid()}"]
         assert found["mine"] is False
-        (node,) = server.ask("GET", f"clusters/{found['id']}").body["nodes"]
+        (node,) = server.see(found["id"])["nodes"]
         cpu = next(each for each in node["meters"] if each["label"] == "CPU")
         assert cpu["text"].startswith("0 of 3 given out")
         assert "<img src=x>" in [each["label"] for each in node["meters"]]
         gate = nbray.remote(num_cpus=0)(Gate).remote()
         held = nbray.remote(lambda gate: nbray.get(gate.wait.remote())).options(name="<img src=x>").remote(gate)
         nbray.get(gate.waited.remote())
-        view = server.ask("GET", f"clusters/{found['id']}").body
+        view = server.see(found["id"])
         assert view["tasks"]["running"] >= 1
         assert "<img src=x>" in [worker["task"] for worker in view["nodes"][0]["workers"]]
         metrics = server.ask("GET", f"/nbray/metrics?cluster={found['id']}").body.decode()

@@ -1,6 +1,6 @@
 export interface Host {
   command?: (name: string, args: Record<string, unknown>) => Promise<unknown>;
-  can?: string[]; // "scale", "stop"
+  can?: string[]; // "scale", "stop", "end"
 }
 
 export interface Cluster {

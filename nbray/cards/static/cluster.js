@@ -1,6 +1,6 @@
 // A cluster at work: its nodes with the last minute of each figure, who runs what, and why what waits does. It draws snapshots of
 // nbray/cards/cluster.py and computes nothing. `createCluster(el, host)`: host.command(name, arguments) -> Promise where there is
-// somebody to ask; host.can lists what may be asked: "scale", "stop".
+// somebody to ask; host.can lists what may be asked: "scale", "stop", and "end" for the nodes that a snapshot calls removable.
 
 import { bytes, element, plural, seconds, vector } from "./format.js";
 
@@ -64,7 +64,7 @@ export function createCluster(el, host) {
       there.add(node.id);
       if (!nodes.has(node.id)) nodes.set(node.id, createNode(node));
       const drawn = nodes.get(node.id);
-      drawn.update(node, Boolean(snapshot.gone));
+      drawn.update(node, Boolean(snapshot.gone), Boolean(snapshot.removable?.includes(node.id)));
       if (body.children[i] !== drawn.root) body.insertBefore(drawn.root, body.children[i] ?? null); // what moves loses the keyboard
     });
     for (const [name, drawn] of nodes) if (!there.has(name)) { drawn.root.remove(); nodes.delete(name); }
@@ -89,16 +89,18 @@ export function createCluster(el, host) {
     });
     const scale = can.includes("scale") && first.cpus ? element("span", { class: "nbray-scale" }, input,
       element("button", { type: "button", class: "nbray-button", onclick: set, title: "How many CPUs the node offers. Nothing that runs is ended" }, "Set CPUs")) : null;
+    const end = can.includes("end") ? twice("End this node", "End it: what runs there runs elsewhere, if it may", () => act("end", { node: first.id })) : null;
     const root = element("section", { class: "nbray-clusternode", "aria-labelledby": title.id },
-      element("div", { class: "nbray-head" }, title, scale), meters, waiting, details);
+      element("div", { class: "nbray-head" }, title, scale, end), meters, waiting, details);
 
     function set() {
       const cpus = Number(input.value);
       if (cpus >= 1) act("scale", { node: first.id, cpus });
     }
 
-    function update(next, gone) {
+    function update(next, gone, removable) {
       node = next;
+      if (end) end.hidden = gone || !removable;
       const which = `${NODE_SIGNS[node.state]} ${node.head ? "Head" : "Node"} ${node.id.slice(0, 4)} on ${node.host}`;
       title.textContent = which + (node.state === "dead" ? `: dead${node.cause ? `, ${node.cause}` : ""}` : node.state === "late" ? ": its heartbeats are late" : "");
       root.dataset.state = node.state;

@@ -1,0 +1,13 @@
+export interface PanelHost {
+  socket(): string;
+  request(verb: string, path: string, body?: unknown): Promise<any>;
+}
+
+export interface Panel {
+  show(): void;
+  hide(): void;
+  remove(): void;
+  readonly live: boolean;
+}
+
+export function createPanel(el: HTMLElement, host: PanelHost): Panel;
