@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from nbray.cards.words import cut
 from nbray.driver import joining, scaling
 from nbray.driver.viewer import Viewer
 from nbray.util import prometheus
-from nbray.cards.words import cut
 from nbray.util.state import tables
 from nbray.util.state.asking import Asker
 from nbray.util.state.watching import Lookout, scale
