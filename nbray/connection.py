@@ -164,13 +164,8 @@ def init(
     """
     address = _older(others, address)
     page = pages.asked(include_dashboard, dashboard_host, dashboard_port)
-    own = {
-        "num_cpus": num_cpus,
-        "num_gpus": num_gpus,
-        "resources": resources,
-        "memory": memory,
-        "object_store_memory": object_store_memory,
-    }
+    own = {"num_cpus": num_cpus, "num_gpus": num_gpus, "resources": resources, "memory": memory}
+    own |= {"object_store_memory": object_store_memory}
     own_labels = check_labels(labels or {})
     job = _job(job_config, namespace, runtime_env)
     job.set_py_logging_config(logging_config)

@@ -314,7 +314,7 @@ def test_a_socket_that_talks_nonsense_is_closed_and_the_server_goes_on(served: S
         while await line.read_message() is not None:
             continue
         assert line.close_code in (1008, 1009, None)
-        await ended(line)
+        line.close()
 
     asyncio.run(asyncio.wait_for(story(), BOUND_S))
     assert served.ask("GET", "/nbray").status == 200
