@@ -26,6 +26,7 @@ FunctionId = bytes  #: blake2b-16 of the pickled function: the same code has the
 HEAD: ProcessId = b"\x00head\x00\x00\x00"
 
 INDEX_BYTES = 4
+_FIRST = b"\0" * INDEX_BYTES
 
 
 class Address(NamedTuple):
@@ -43,7 +44,7 @@ def new_process_id() -> ProcessId:
 
 
 def object_id(task: TaskId, index: int = 0) -> ObjectId:
-    return task + index.to_bytes(INDEX_BYTES, "big")
+    return task + index.to_bytes(INDEX_BYTES, "big") if index else task + _FIRST
 
 
 def task_of(object_id: ObjectId) -> TaskId:

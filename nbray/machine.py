@@ -18,10 +18,14 @@ class Effect(msgspec.Struct, frozen=True, gc=False):
 
 
 class Send(Effect, frozen=True, gc=False):
-    """Deliver `message` to the mailbox at `to`. Delivery is in order and exactly once while both ends live."""
+    """Deliver `message` to the mailbox at `to`. Delivery is in order and exactly once while both ends live.
+
+    `soon`: it may wait a millisecond for company, because the receiver has enough to do until then.
+    """
 
     to: Address
     message: Any
+    soon: bool = False
 
 
 class IllegalTransition(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from nbray.ids import object_id
 from nbray.owner import records as r
@@ -10,17 +11,22 @@ from nbray.owner.state import OwnerState
 from nbray.trace import TraceRecord
 from nbray.wire import messages as m
 
+#: Of most tasks. Records are never changed.
+NO_NEEDS: list[bytes] = []
+NO_DEMAND: dict[str, int] = {}
+
 
 def record_of(done: r.Finished, owner: OwnerState) -> TraceRecord:
-    push = done.task.push
-    state = "FINISHED" if done.state == "DONE" else done.state
-    detail = "" if done.failure is None else f"{done.failure.kind} {done.failure.type_name}: {done.failure.message}"[:500]
+    task = done.task
+    push, failure = task.push, done.failure
+    is_call = type(push) is m.PushCall
     return TraceRecord(
-        "task", push.task, push.name, state, push.cell, done.task.parent, done.node, done.worker, done.attempt,
-        done.task.submitted_ns, 0, done.started_ns, done.ended_ns, time.time_ns(), done.cpu_ns,
-        [h.object for h in done.task.needs or []], push.returns, detail,
-        push.actor if isinstance(push, m.PushCall) else b"", done.task.line, _function_of(push, owner),
-        {} if done.task.shape is None else done.task.shape.amounts, done.fetch_ns,
+        "task", push.task, push.name, "FINISHED" if done.state == "DONE" else done.state, push.cell, task.parent, done.node,
+        done.worker, done.attempt, task.submitted_ns, 0, done.started_ns, done.ended_ns, time.time_ns(), done.cpu_ns,
+        [h.object for h in task.needs] if task.needs else NO_NEEDS, push.returns,
+        "" if failure is None else f"{failure.kind} {failure.type_name}: {failure.message}"[:500],
+        push.actor if is_call else b"", task.line, _function_of(push, owner),  # type: ignore[union-attr]
+        NO_DEMAND if task.shape is None else task.shape.amounts, done.fetch_ns,
     )  # fmt: skip
 
 
@@ -40,6 +46,6 @@ def _function_of(push: m.PushTask | m.PushCall, owner: OwnerState) -> str:
         client = owner.calls.actors.get(push.actor)
         name = f"{client.class_name}.{push.method}" if client is not None else push.method
     else:
-        definition = owner.tasks.leases.definitions.get(push.function)
-        name = getattr(definition, "name", push.name)
+        definition: Any = owner.tasks.leases.definitions.get(push.function)
+        name = push.name if definition is None else definition.name
     return "" if name == push.name else name

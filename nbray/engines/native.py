@@ -49,6 +49,8 @@ from nbray.wire.failures import error_of
 from nbray.wire.values import Pickled, checksum
 
 ONE_CPU = {"CPU": UNIT}
+#: Of most tasks' lists. Messages are never changed.
+NONE: list[Any] = []
 #: The head is given the news this long after their first.
 TRACE_S = 1.0
 
@@ -73,6 +75,7 @@ class NativeEngine(OfCells):
         self._on_output: Callable[[OutputEvent], None] = lambda _event: None
         self._on_notice: Callable[[str, str, str], None] = lambda _cell, _kind, _text: None
         self.facts_here: Callable[[], RuntimeFacts] = self._driver_facts
+        self.task_here: Callable[[], bytes] = lambda: b""  #: a worker's: the task that submits
         self.on_shutdown: Callable[[], None] = lambda: None  #: before the runtime closes
         self.after_shutdown: Callable[[], None] = lambda: None
         self.environments = Environments(lambda what, **asked: self.questions.ask(what, asked), self._holder, self._shapes.clear)
@@ -110,7 +113,7 @@ class NativeEngine(OfCells):
         retry_types = options.retry_exceptions
         push = m.PushTask(
             task_id, 0, function.id, options.returns, packed.payload, packed.crc, runtime.me, self.job, self.current_cell(),
-            options.name or function.name, [], packed.contains, None, bool(retry_types), shape.env,
+            options.name or function.name, NONE, packed.contains, None, bool(retry_types), shape.env,
             None if options.amounts == ONE_CPU else options.amounts, options.max_calls, options.stream, group,
         )  # fmt: skip
         task = r.OwnedTask(
@@ -121,11 +124,11 @@ class NativeEngine(OfCells):
         if not options.traced:
             task.traced = False
         if not self.is_driver:
-            task.parent = self.facts_here().task or b""
-        me = runtime.me
+            task.parent = self.task_here()
+        ids, me = [object_id(task_id, i) for i in range(options.returns)], runtime.me
         # Before the step: what a signal's handler raises at its end then drops them like any other.
-        refs: list[ObjectRef[Any]] = [ObjectRef(object_id(task_id, i), me, self) for i in range(options.returns)]
-        self._leaves(push, r.Submitted(task))
+        refs: list[ObjectRef[Any]] = [ObjectRef(each, me, self) for each in ids]
+        self._leaves(push, r.Submitted(task, ids))
         return refs
 
     def _leaves(self, push: m.PushTask | m.PushCall, event: r.Submitted | r.Called) -> None:
@@ -134,7 +137,7 @@ class NativeEngine(OfCells):
         runtime.guard.enter()
         try:
             self.cells.submitted(push.cell, push.name)
-            runtime.step(event)
+            runtime.step_within(event)
         finally:
             runtime.guard.leave()
 
@@ -201,27 +204,25 @@ class NativeEngine(OfCells):
         runtime = self.runtime
         if not runtime.attached.is_set():
             runtime.wait_attached()
-        packed = self._packer.arguments(args, kwargs, f"{actor.class_name}.{method}")
+        name = f"{actor.class_name}.{method}"
+        packed = self._packer.arguments(args, kwargs, name)
         task_id = self._ids.next()
-        contains = packed.contains
-        if actor.alive is not None:
-            # The call holds the actor until it has reported: a handle dropped after its last call does not cut it short.
-            contains = [*contains, m.Held(actor.alive._id, self._owner_of(actor.alive))]
         push = m.PushCall(
             task_id, 0, actor.actor, 0, 0, method, options.returns, packed.payload, packed.crc, runtime.me, self.job,
-            self.current_cell(), options.name or f"{actor.class_name}.{method}", [], contains, None, options.group, options.stream,
+            self.current_cell(), options.name or name, NONE, packed.contains, None, options.group, options.stream,
         )  # fmt: skip
         retries = options.max_task_retries
         task = r.OwnedTask(push, retries, needs=packed.needs, submitted_ns=time.time_ns(), line=callsite.here())
         if options.retry_exceptions:
             task.retry_exceptions, task.retry_types = retries, options.retry_exceptions
         if not self.is_driver:
-            task.parent = self.facts_here().task or b""
+            task.parent = self.task_here()
         if not options.traced:
             task.traced = False
-        me = runtime.me
-        refs: list[ObjectRef[Any]] = [ObjectRef(object_id(task_id, i), me, self) for i in range(options.returns)]
-        self._leaves(push, r.Called(task, actor.actor, actor.class_name, options.unordered))
+        ids, me = [object_id(task_id, i) for i in range(options.returns)], runtime.me
+        refs: list[ObjectRef[Any]] = [ObjectRef(each, me, self) for each in ids]
+        alive = b"" if actor.alive is None else actor.alive._id
+        self._leaves(push, r.Called(task, actor.actor, actor.class_name, options.unordered, alive, ids))
         return refs
 
     def pending_calls(self, actor: ActorToken, limit: int) -> None:

@@ -53,33 +53,51 @@ class Reader:
     def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
         """The values, in order. Raises what a task raised as soon as one has failed, and GetTimeoutError."""
         wanted = [ref._id for ref in refs]  # as it is now: another thread may append to the list meanwhile
+        values = self._at_hand(wanted)
+        if values is None:
+            return self._get_all(wanted, timeout)
+        if len(wanted) == 1:
+            return [self._inline(wanted[0], values[0])]
+        loaded = self._inlines(wanted, values)
+        return [loaded[object_] for object_ in wanted]
+
+    def _at_hand(self, object_ids: list[bytes]) -> list[m.Value] | None:
+        """The values, if all came inside messages and hold no references: without the lock."""
         objects = self._objects
         values: list[m.Value] = []
-        for object_ in wanted:
+        for object_ in object_ids:
             obj = objects.get(object_)
             if obj is None or (value := obj.value) is None or value.inline is None or value.contains:
-                return self._get_all(wanted, timeout)
+                return None
             obj.seen = True
             values.append(value)
-        if len(wanted) > 1 and len(unique := dict(zip(wanted, values, strict=True))) < len(wanted):
-            loaded = {object_: self._inline(object_, value) for object_, value in unique.items()}
-            return [loaded[object_] for object_ in wanted]
-        return [self._inline(object_, value) for object_, value in zip(wanted, values, strict=True)]
+        return values
+
+    def _inlines(self, object_ids: list[bytes], values: list[m.Value]) -> dict[bytes, Any]:
+        """What is asked for twice is the same object twice."""
+        loaded: dict[bytes, Any] = {}
+        for object_, value in zip(object_ids, values, strict=True):
+            if object_ not in loaded:
+                loaded[object_] = self._inline(object_, value)
+        return loaded
 
     def _get_all(self, wanted: list[bytes], timeout: float | None) -> list[Any]:
-        unique = list(dict.fromkeys(wanted))
+        missing = unique = list(dict.fromkeys(wanted))
         deadline = None if timeout is None else time.monotonic() + timeout
-        values: dict[bytes, Any] = {}
-        missing = unique
+        loaded: dict[bytes, Any] = {}
         while True:
             left = None if deadline is None else deadline - time.monotonic()
             if not self._runtime.wait_for(missing, len(missing), left, local=True, eager=True):
                 raise GetTimeoutError(f"Get timed out: {self._engine._unfinished(missing)} after {timeout:g} s")
-            for here in self._collect(missing):
-                values[here.object] = self._load(here)
-            if len(values) == len(unique):
-                return [values[object_] for object_ in wanted]
-            missing = [o for o in unique if o not in values]
+            values = self._at_hand(missing)
+            if values is not None:
+                loaded |= self._inlines(missing, values)
+            else:
+                for here in self._collect(missing):
+                    loaded[here.object] = self._load(here)
+            if len(loaded) == len(unique):
+                return [loaded[object_] for object_ in wanted]
+            missing = [o for o in unique if o not in loaded]
 
     def _collect(self, object_ids: list[bytes]) -> list[_Here]:
         """What is here of these. Not all, perhaps: another thread's last view went between the wait and this. Raises the failure of

@@ -45,6 +45,9 @@ from nbray.wire.messages import (
     WatchActor,
 )
 
+#: With more calls than this on their way, an actor has enough to do for as long as further ones wait for company.
+BUSY = 16
+
 
 class CallTable:
     """Steps actors and calls; appends effects to `out`."""
@@ -98,12 +101,11 @@ class CallTable:
     # ------------------------------------------------------------------------------------------ calls
 
     def call(self, event: Called) -> None:
-        task = event.task
+        task, push = event.task, event.task.push
         client = self.client(event.actor, event.class_name)
-        self.tasks.tasks[task.id] = task
-        for index in range(task.push.returns):
-            self.objects.own(object_id(task.id, index), task.push.cell, task.line)
-        if task.push.stream is not None:
+        self.tasks.tasks[push.task] = task
+        self.objects.own_returns(task, event.objects)
+        if push.stream is not None:
             self.tasks.streams.begin(task)
         over = client.failure if client.state == "DEAD" else client.killed
         if over is not None:
@@ -113,10 +115,19 @@ class CallTable:
             client.watched = True
             self.out.append(Send(self.head, WatchActor(client.actor, self.me)))
         client.unordered = event.unordered
-        client.line(task).append(task)
-        self.tasks.pin_arguments(task)
-        if task.missing == 0:
-            self.tasks.arguments_ready(task)
+        line = client.line(task)
+        line.append(task)
+        if task.needs or push.contains:
+            self.tasks.pin_arguments(task)
+        if event.alive:
+            # The call holds the actor until it has reported: a handle dropped after its last call does not cut it short.
+            self.objects.hold(event.alive)
+            task.pins = [*(task.pins or ()), event.alive]
+        if task.needs:
+            if task.missing == 0:
+                self.tasks.arguments_ready(task)
+        else:
+            self._advance(client, line)
 
     def _advance_all(self, client: ActorClient) -> None:
         for line in list(client.lines.values()):
@@ -129,30 +140,42 @@ class CallTable:
         assert client.address is not None
         while line:
             task = line[0]
-            if task.missing and task.state != "CANCELLED" and task.id in self.tasks.tasks:
-                if not client.unordered:
-                    return
-                client.waiting[task.id] = line.popleft()
-                continue
-            if task.id in self.tasks.tasks and self.tasks.lost_argument(task):
-                continue  # looked at again: it waits for the argument, or has ended
-            line.popleft()
-            if task.id not in self.tasks.tasks:
+            task_id = task.push.task
+            if task_id not in self.tasks.tasks:
+                line.popleft()
                 continue  # cancelled, or failed by an argument
-            known = self._known.setdefault(client.address.process, set())
-            self.tasks.leases.introduce(client.address, known, b"")
-            changes: dict[str, Any] = {"epoch": client.epoch, "sequence": client.sequence}
             if task.needs:
-                changes["dependencies"] = self.tasks.leases.resolved(task)
-            if task.push.stream is not None:
-                changes["stream"] = self.tasks.streams.terms(task)
-            if task.push.owner.node != self.me.node:
-                task.push = self.tasks.leases.readdressed(task.push)
-            push = task.push = msgspec.structs.replace(task.push, **changes)
-            client.sequence += 1
-            client.running[task.id] = task
-            task.state = PUSHED
-            self.out.append(Send(client.address, push))
+                if task.missing:
+                    if not client.unordered:
+                        return
+                    client.waiting[task_id] = line.popleft()
+                    continue
+                if self.tasks.lost_argument(task):
+                    continue  # looked at again: it waits for the argument, or has ended
+            line.popleft()
+            self._push(client, client.address, task)
+
+    def _push(self, client: ActorClient, address: Address, task: OwnedTask) -> None:
+        known = self._known.get(address.process)
+        if known is None:
+            known = self._known[address.process] = set()
+        if b"job" not in known:
+            self.tasks.leases.introduce(address, known, b"")
+        push: Any = task.push
+        if task.needs:
+            push = msgspec.structs.replace(push, dependencies=self.tasks.leases.resolved(task))
+        if push.stream is not None:
+            push = msgspec.structs.replace(push, stream=self.tasks.streams.terms(task))
+        if push.owner.node != self.me.node:
+            push = self.tasks.leases.readdressed(push)
+        # Nobody else has seen this attempt, so its place in the line is filled in, and not a copy made.
+        msgspec.structs.force_setattr(push, "epoch", client.epoch)
+        msgspec.structs.force_setattr(push, "sequence", client.sequence)
+        task.push = push
+        client.sequence += 1
+        client.running[push.task] = task
+        task.state = PUSHED
+        self.out.append(Send(address, push, len(client.running) > BUSY))
 
     def reported(self, event: TaskDone, task: OwnedTask) -> None:
         """The actor's process still holds references from the call's arguments: count it."""

@@ -64,10 +64,23 @@ class LeaseTable:
         self._requests: dict[int, LeasePool] = {}
         self._next_request = 1
         self._by_worker: dict[ProcessId, Lease] = {}
+        self.due: dict[str, None] = {}  #: keys of pools to be pumped before the step ends
 
     # ------------------------------------------------------------------------------------------ queueing and pushing
 
-    def enqueue(self, task: OwnedTask, front: bool = False) -> None:
+    def join(self, task: OwnedTask) -> None:
+        """A task that has its arguments, behind those that have come before it."""
+        queue = self.enqueue(task).queue
+        # The first of a long queue was looked at when something changed last, and as many leases were asked for as may be.
+        if len(queue) <= config.LEASE_REQUESTS:
+            self.pump(self.pools[task.key])
+
+    def pump_due(self) -> None:
+        due, self.due = self.due, {}
+        for key in due:
+            self.pump(self.pools[key])
+
+    def enqueue(self, task: OwnedTask, front: bool = False) -> LeasePool:
         assert task.shape is not None
         pool = self.pools.get(task.key)
         if pool is None:
@@ -77,6 +90,7 @@ class LeaseTable:
             pool.queue.appendleft(task)  # whoever depends on it has waited once already
         else:
             pool.queue.append(task)
+        return pool
 
     def again(self, task: OwnedTask) -> None:
         task.push = msgspec.structs.replace(task.push, attempt=task.push.attempt + 1)
@@ -145,13 +159,15 @@ class LeaseTable:
         known = self._known.get(worker.process)
         if known is None:
             known = self._known[worker.process] = set()
-        self.introduce(worker, known, _function(task))
+        function: FunctionId = push.function  # type: ignore[union-attr]
+        if function not in known:
+            self.introduce(worker, known, function)
         if not lease.running:
             lease.idle_since = None
             lease.busy_since = self.now
             lease.pool.idle.pop((lease.node, lease.id), None)
         lease.running[push.task] = task
-        lease.load_s += self._estimates.get(_function(task), config.PIPELINE_TARGET_S)
+        lease.load_s += self._estimates.get(function, config.PIPELINE_TARGET_S)
         task.lease = lease
         task.state = PUSHED
         self.out.append(Send(worker, push))

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from nbray.ids import Address, NodeId, ObjectId, ProcessId, short, task_of
+from nbray.ids import object_id as make_id
 from nbray.machine import Effect, Send
 from nbray.owner import obituary
 from nbray.owner.records import CopyLost, OwnedObject, OwnedTask, Ready, Unhandled
@@ -65,6 +66,15 @@ class ObjectTable:
         self.objects[object_id] = obj
         self.owned += 1
         return obj
+
+    def own_returns(self, task: OwnedTask, objects: list[ObjectId] | None) -> None:
+        """What the task will return, each with one hold: the reference that the caller receives."""
+        push = task.push
+        if objects is None:
+            objects = [make_id(push.task, index) for index in range(push.returns)]
+        for object_id in objects:
+            self.objects[object_id] = OwnedObject(object_id, self.me, cell=push.cell, line=task.line)
+        self.owned += len(objects)
 
     def receive(self, object_id: ObjectId, owner: Address, credits: int = 0) -> OwnedObject:
         """One more hold of this process on a reference that came from elsewhere."""

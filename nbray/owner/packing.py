@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -30,6 +31,12 @@ class Packed(NamedTuple):
 
 
 NO_ARGUMENTS = Packed(b"", 0, None, [], [])
+NOTHING_HELD = NO_ARGUMENTS.contains
+#: Arguments that are looked at one by one before they are pickled.
+FEW = 8
+#: Values of these types hold no references, and the C pickler says of them all there is to say.
+PLAIN = frozenset((bytes, str, int, float, bool, type(None)))
+SMALL, LARGEST = 4096, 2**63
 
 
 class Packer:
@@ -58,6 +65,8 @@ class Packer:
 
     def dumps(self, value: Any, what: str, name: str) -> tuple[Pickled, list[Held]]:
         """Pickle `value`; also the references inside. Raises TypeError naming the path to what does not pickle."""
+        if type(value) in PLAIN:
+            return Pickled(pickle.dumps(value, 5), []), []
         before = getattr(self._local, "lent", None)
         lent: dict[bytes, Held] = {}
         self._local.lent = lent
@@ -75,6 +84,9 @@ class Packer:
         """Pickle (args, kwargs) with the references at top level set apart."""
         if not args and not kwargs:
             return NO_ARGUMENTS
+        if not kwargs and len(args) <= FEW and all([_is_small(a) for a in args]):  # noqa: C419 -- a generator costs more
+            payload = pickle.dumps((args, kwargs), 5)
+            return Packed(payload, checksum(payload), None, NOTHING_HELD, [])
         needs: dict[bytes, int] = {}
         held: list[Held] = []
 
@@ -130,6 +142,13 @@ class Packer:
         whole = self._put(pickled, contains, (args, kwargs))
         needs = [Held(whole._id, self._owner(whole)), *held]
         return Packed(ARGUMENTS_ARE_AN_OBJECT, checksum(ARGUMENTS_ARE_AN_OBJECT), needs, [], [*kept, whole])
+
+
+def _is_small(value: Any) -> bool:
+    kind = type(value)
+    if kind is int:
+        return -LARGEST < value < LARGEST  # type: ignore[no-any-return]
+    return kind is float or kind is bool or value is None or ((kind is str or kind is bytes) and len(value) <= SMALL)
 
 
 def unpack(payload: bytes, load: Callable[[int], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

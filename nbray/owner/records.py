@@ -173,9 +173,13 @@ class ActorClient:
 
 
 class Submitted(msgspec.Struct, gc=False):
-    """A task was submitted. Its return objects get one hold each: the references that the caller receives."""
+    """A task was submitted. Its return objects get one hold each: the references that the caller receives.
+
+    `objects` are their ids, if the caller has them already: then they are in memory once, not twice.
+    """
 
     task: OwnedTask
+    objects: list[ObjectId] | None = None
 
 
 class ActorCreated(msgspec.Struct, gc=False):
@@ -192,6 +196,8 @@ class Called(msgspec.Struct, gc=False):
     actor: ActorId
     class_name: str
     unordered: bool = False  #: the actor runs its calls out of order
+    alive: ObjectId = b""  #: what stands for the actor's handles: the call holds it until it has reported
+    objects: list[ObjectId] | None = None  #: as in Submitted
 
 
 class ActorKilled(msgspec.Struct, gc=False):

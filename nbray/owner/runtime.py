@@ -25,6 +25,7 @@ from nbray.ids import Address, ObjectId, ProcessId
 from nbray.machine import Effect, Send, Tick
 from nbray.owner import records as r
 from nbray.owner.guard import InterruptGuard
+from nbray.owner.outgoing import Outgoing
 from nbray.owner.state import OwnerState
 from nbray.owner.store_client import StoreClient
 from nbray.owner.waiting import INSIDE, Waiter, WaitList
@@ -32,7 +33,7 @@ from nbray.refs import ObjectRef
 from nbray.store.arena import Arena
 from nbray.wire import lifeline
 from nbray.wire.mailbox import Mailbox, MailboxDrained
-from nbray.wire.messages import ActorRejected, Failure, Message, RegionLoaned, StoreFull, Welcome
+from nbray.wire.messages import ActorRejected, Failure, Message, PushCall, PushTask, RegionLoaned, StoreFull, Welcome
 
 E = TypeVar("E", bound=Effect)
 #: Dropped references of an idle process are collected this long, then released together.
@@ -69,13 +70,13 @@ class Runtime:
         self.on_message: Callable[[Message], None] = lambda _m: None  #: messages that are not the owner's
         self.on_effect: Callable[[Effect], None] = lambda _e: None  #: effects that are not Send or Ready; outside the lock
         self.on_lost: Callable[[str], None] = lambda _why: None  #: our node is gone; from nbray-io
-        self.flush_at: float | None = None  #: when nbray-io calls `on_flush`, unless it was done before
         self.on_trouble: Callable[[str], None] = _to_stderr
         self.on_stepped: Callable[[], None] = lambda: None  #: nbray-io or nbray-tidy has stepped the owner
-        self.on_flush: Callable[[], None] = lambda: None
         self.on_block: Callable[[str], None] = lambda _in: None  #: a thread of this process is about to wait, in "GET" or "WAIT"
         self.on_unblock: Callable[[], None] = lambda: None
+        self.on_work: Callable[[list[PushTask | PushCall]], None] = lambda _pushes: None  #: what this process is to run
         self._mailbox: Mailbox | None = None
+        self._outgoing = Outgoing()
         self._line: socket.socket | None = None
         self._line_ended = False
         self._dropped: deque[ObjectId] = deque()
@@ -103,13 +104,15 @@ class Runtime:
         mailbox.settle(welcome.node)
         self.me = Address(welcome.node, self.process)
         with self.lock:
-            self._mailbox, self._line, self._line_ended = mailbox, line, False
+            self._mailbox = self._outgoing.mailbox = mailbox
+            self._line, self._line_ended = line, False
             self.welcome, self.directory = welcome, directory
             mailbox.wake()  # connects us to ourselves while the directory exists
             arena = Arena(arena_fd, welcome.arena_bytes)
             os.close(arena_fd)  # the mapping has a descriptor of its own
             self.store = StoreClient(arena, welcome.node, self.process, self.post, self.guard)
-            self._send(self.state.handle(r.Attached(welcome.node, welcome.head), time.monotonic()))
+            now = time.monotonic()
+            self._send(self.state.handle(r.Attached(welcome.node, welcome.head), now), now)
         self.attached.set()
         self._known.set()
         self._start(f"nbray-lifeline-{directory[-6:]}", lambda: self._watch(line, mailbox))
@@ -136,17 +139,21 @@ class Runtime:
 
     def step(self, event: Any) -> None:
         """Give the machine one fact, from any thread, and carry out what it orders."""
+        self.guard.enter()
+        try:
+            self.step_within(event)
+        finally:
+            self.guard.leave()
+
+    def step_within(self, event: Any) -> None:
+        """The same between the guard's `enter` and `leave`."""
         if self.is_inside():
             self.step_later(event)
             return
-        self.guard.enter()
-        try:
-            with self.lock:
-                rest = self._step(event)
-            for effect in rest:
-                self._carry_out(effect)
-        finally:
-            self.guard.leave()
+        with self.lock:
+            rest = self._step(event)
+        for effect in rest:
+            self._carry_out(effect)
 
     def ask(self, event: Any, kind: type[E], undone: Callable[[E], Any]) -> E:
         """Step, and return the one effect of `kind` that this fact is answered with. `undone(effect)` is the fact that the asker
@@ -181,20 +188,24 @@ class Runtime:
         now = time.monotonic()
         if self._dropped or self._released or self._later:
             self._drain(now)
-        return self._send(self.state.handle(event, now))
+        return self._send(self.state.handle(event, now), now)
 
-    def _send(self, effects: list[Effect]) -> list[Effect]:
+    def _send(self, effects: list[Effect], now: float) -> list[Effect]:
         """Send at once; return the rest, for after the lock."""
+        if not effects:
+            return effects
         rest: list[Effect] = []
-        mailbox = self._mailbox
-        if len(effects) == 1 and type(effects[0]) is Send:
-            if mailbox is not None:
-                mailbox.send(effects[0].to, effects[0].message)
-            return rest
+        outgoing = self._outgoing
         together: dict[Address, list[Message]] = {}
         for effect in effects:
             if type(effect) is Send:
-                together.setdefault(effect.to, []).append(effect.message)
+                messages = together.get(effect.to)
+                if messages is not None:
+                    messages.append(effect.message)
+                elif effect.soon:
+                    outgoing.send_soon(effect.to, effect.message, now)
+                else:
+                    together[effect.to] = [effect.message]
             elif type(effect) is r.Ready:
                 obj = self.state.objects.objects.get(effect.object)
                 failed = obj is not None and obj.value is not None and obj.value.failure is not None
@@ -202,13 +213,15 @@ class Runtime:
                     self._chores.put(callback)
             else:
                 rest.append(effect)
-        if mailbox is not None:
-            for to, messages in together.items():
-                if len(messages) == 1:
-                    mailbox.send(to, messages[0])
-                else:
-                    mailbox.send_all(to, messages)
+        for to, messages in together.items():
+            outgoing.send(to, messages)
         return rest
+
+    def flush(self) -> None:
+        """What waits for company leaves now. From any thread."""
+        if self._outgoing.due is not None:
+            with self.locked():
+                self._outgoing.flush()
 
     def _carry_out(self, effect: Effect) -> None:
         self.on_effect(effect)
@@ -216,22 +229,17 @@ class Runtime:
     def _drain(self, now: float) -> None:
         dropped, released = self._dropped, self._released
         while self._later:  # before what was dropped, which it may have made
-            self._chore_effects(self._send(self.state.handle(self._later.popleft(), now)))
+            self._chore_effects(self._send(self.state.handle(self._later.popleft(), now), now))
         if released:
             views = [released.popleft() for _ in range(len(released))]
-            self._chore_effects(self._send(self.state.handle(r.ViewsReleased(views), now)))
+            self._chore_effects(self._send(self.state.handle(r.ViewsReleased(views), now), now))
         if dropped:
             gone = [dropped.popleft() for _ in range(len(dropped))]
-            self._chore_effects(self._send(self.state.handle(r.Dropped(gone), now)))
+            self._chore_effects(self._send(self.state.handle(r.Dropped(gone), now), now))
 
     def _chore_effects(self, effects: list[Effect]) -> None:
         for effect in effects:
             self._chores.put(lambda e=effect: self._carry_out(e))  # type: ignore[misc]
-
-    def wake_io(self) -> None:
-        """Under the lock: nbray-io looks at its deadlines again."""
-        if self._mailbox is not None:
-            self._mailbox.wake()
 
     def post(self, to: Address, message: Message) -> None:
         """Send a message that no machine decided on: questions, loans, output."""
@@ -241,8 +249,7 @@ class Runtime:
         self.guard.enter()
         try:
             with self.lock:
-                if self._mailbox is not None:
-                    self._mailbox.send(to, message)
+                self._outgoing.send(to, [message])
         finally:
             self.guard.leave()
 
@@ -303,7 +310,8 @@ class Runtime:
                 waiter = Waiter(count, eager)
                 for object_id in missing:
                     self.waiting.add(object_id, waiter)
-                rest = self._send(self.state.handle(r.Wanted(missing, local), now))
+                rest = self._send(self.state.handle(r.Wanted(missing, local), now), now)
+                self._outgoing.flush()
             for effect in rest:
                 self._carry_out(effect)
             # All under the guard but the wait itself: who says that it is blocked must say that it no longer is.
@@ -355,7 +363,9 @@ class Runtime:
         with self.locked() as state:
             if not self.is_ready(object_id, local):
                 self.waiting.add(object_id, callback)
-                rest = self._send(state.handle(r.Wanted([object_id], local), time.monotonic()))
+                now = time.monotonic()
+                rest = self._send(state.handle(r.Wanted([object_id], local), now), now)
+                self._outgoing.flush()
                 self._chore_effects(rest)
                 return
         self._chores.put(callback)
@@ -370,8 +380,9 @@ class Runtime:
                 self.attached.wait()  # another cluster could not be started; `init` or `close` ends this
                 continue
             deadline = self.state.next_deadline()
-            if self.flush_at is not None and (deadline is None or self.flush_at < deadline):
-                deadline = self.flush_at
+            soon = self._outgoing.due
+            if soon is not None and (deadline is None or soon < deadline):
+                deadline = soon
             timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
                 messages = mailbox.receive(timeout) if timeout != 0.0 else []
@@ -386,14 +397,23 @@ class Runtime:
             elif self._line_ended:
                 self._lose(mailbox)
             elif deadline is not None and time.monotonic() >= deadline:
-                if self.flush_at is not None:
-                    self.on_flush()
+                self.flush()
                 self.step(Tick())
 
     def _take(self, messages: list[Message]) -> None:
         """Step the owner's messages of one frame under one lock; hand the others on in their order."""
         mine: list[Message] = []
+        work: list[PushTask | PushCall] = []
         for message in messages:
+            if isinstance(message, PushTask | PushCall):
+                if mine:
+                    self._step_all(mine)
+                    mine = []
+                work.append(message)
+                continue
+            if work:
+                self.on_work(work)
+                work = []
             if self.state.takes(message):
                 mine.append(message)
                 if not isinstance(message, ActorRejected):
@@ -405,6 +425,8 @@ class Runtime:
                 self.store.answered(message)
             else:
                 self.on_message(message)
+        if work:
+            self.on_work(work)
         if mine:
             self._step_all(mine)
         self.on_stepped()
@@ -414,8 +436,9 @@ class Runtime:
             now = time.monotonic()
             if self._dropped or self._released or self._later:
                 self._drain(now)
-            effects = [effect for event in events for effect in self.state.handle(event, now)]
-            rest = self._send(effects)
+            rest = self._send(self.state.handle_all(events, now), now)
+            if self._outgoing.due is not None:
+                self._outgoing.flush()
         for effect in rest:
             self._carry_out(effect)
 
@@ -426,7 +449,8 @@ class Runtime:
         node = self.me.node
         self.store.end()
         with self.lock:
-            self._mailbox = None
+            self._mailbox = self._outgoing.mailbox = None
+            self._outgoing.flush()
             self._line_ended = False
         mailbox.close(linger=False)
         if self.closing:
@@ -507,7 +531,9 @@ class Runtime:
     def _hang_up(self) -> list[Mailbox]:
         """End the lifeline. The mailbox is used no more, and whoever reads it is woken: to be closed when that has ended."""
         with self.lock:
+            self._outgoing.flush()
             mailbox, self._mailbox = self._mailbox, None
+            self._outgoing.mailbox = None
             if mailbox is not None:
                 mailbox.wake()
         if self._line is not None:

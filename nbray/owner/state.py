@@ -7,7 +7,7 @@ that are awaited (groups.py). This file says which event goes where; docs/archit
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from nbray.ids import Address, NodeId, TaskId, task_of
@@ -46,7 +46,7 @@ class OwnerState:
         """What this process does."""
         o, t, c = self.objects, self.tasks, self.calls
         return {
-            r.Submitted: lambda e, now: t.submit(e.task, now),
+            r.Submitted: lambda e, now: t.submit(e.task, e.objects, now),
             r.ActorCreated: lambda e, now: c.create(e.task, e.register),
             r.Called: lambda e, now: c.call(e),
             r.ActorKilled: lambda e, now: c.kill(e),
@@ -108,6 +108,17 @@ class OwnerState:
     def handle(self, event: Any, now: float) -> list[Effect]:
         """Step. Events are this package's records and the messages addressed to owners."""
         self._handlers[type(event)](event, now)
+        return self._ordered()
+
+    def handle_all(self, events: Iterable[Any], now: float) -> list[Effect]:
+        """One step for all of them."""
+        for event in events:
+            self._handlers[type(event)](event, now)
+        return self._ordered()
+
+    def _ordered(self) -> list[Effect]:
+        if self.tasks.leases.due:
+            self.tasks.leases.pump_due()
         effects = self._out.copy()
         self._out.clear()
         return effects

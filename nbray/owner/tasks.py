@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from nbray import config
-from nbray.ids import Address, NodeId, TaskId, object_id
+from nbray.ids import Address, NodeId, ObjectId, TaskId, object_id
 from nbray.machine import Effect, Send
 from nbray.owner import obituary
 from nbray.owner.leases import LeaseTable
@@ -39,22 +39,20 @@ class TaskTable:
 
     # ------------------------------------------------------------------------------------------ submission
 
-    def submit(self, task: OwnedTask, now: float) -> None:
+    def submit(self, task: OwnedTask, objects: list[ObjectId] | None, now: float) -> None:
         self.leases.now = now
         push = task.push
-        self.tasks[task.id] = task
-        for index in range(push.returns):
-            self.objects.own(object_id(task.id, index), push.cell, task.line)
+        self.tasks[push.task] = task
+        self.objects.own_returns(task, objects)
         if push.stream is not None:
             self.streams.begin(task)
-        self.pin_arguments(task)
+        if task.needs or push.contains:
+            self.pin_arguments(task)
         if task.missing == 0:
             self.arguments_ready(task)
 
     def pin_arguments(self, task: OwnedTask) -> None:
         """Hold every reference in the arguments until the task is over, and wait for those at top level."""
-        if not task.needs and not task.push.contains:
-            return
         needs = task.needs or []
         task.pins = [h.object for h in needs] + [h.object for h in task.push.contains]
         for object_ in task.pins:
@@ -107,8 +105,7 @@ class TaskTable:
         if task.shape is None:
             self.route_call(task, self.leases.now)
             return
-        self.leases.enqueue(task)
-        self.leases.pump(self.leases.pools[task.key])
+        self.leases.join(task)
 
     # ------------------------------------------------------------------------------------------ results
 
@@ -146,8 +143,9 @@ class TaskTable:
         self._complete(task, state, event.values, raised=event.retriable)
 
     def pump_after(self, task: OwnedTask) -> None:
+        """At the end of the step: after a frame of reports once, not after each of them."""
         if task.shape is not None:
-            self.leases.pump(self.leases.pools[task.key])
+            self.leases.due[task.key] = None
 
     def retry_exception(self, task: OwnedTask) -> None:
         task.use_retry()
@@ -155,17 +153,18 @@ class TaskTable:
 
     def _complete(self, task: OwnedTask, state: str, values: list[Value], raised: bool = False) -> None:
         task.state = state
-        self.tasks.pop(task.id, None)
-        if task.push.stream is not None:
+        push = task.push
+        self.tasks.pop(push.task, None)
+        if push.stream is not None:
             self._complete_stream(task, values[0], raised)
             return
         objects = self.objects.objects
-        repeatable = task.shape is not None and task.push.returns and task.retries != 0 and not task.retain
+        repeatable = task.shape is not None and push.returns and task.retries != 0 and not task.retain
         if repeatable and self.lineage < config.LINEAGE_LIMIT and any(v.location is not None for v in values):
             task.retain = True
             self.lineage += 1
-        for index in range(task.push.returns):
-            obj = objects.get(object_id(task.id, index))
+        for index in range(push.returns):
+            obj = objects.get(object_id(push.task, index))
             value = values[index] if index < len(values) else values[0]
             if obj is None or obj.value is not None:
                 self.objects.give_back(value.contains)  # a second run for the sake of another return
@@ -179,7 +178,7 @@ class TaskTable:
             self.objects.set_value(obj, value)
         if task.retain:
             self._forget_lineage(task)  # if this was a second run, and has left nothing to run a third time for
-        else:
+        elif task.pins:
             self.unpin(task)
 
     def _complete_stream(self, task: OwnedTask, value: Value, raised: bool) -> None:

@@ -203,16 +203,14 @@ class Process(Threading):
         """Call an actor. `program.retries` are the call's max_task_retries."""
         needs, nested = _distinct(needs), _distinct(nested)
         args, target = encode(program), actor.id[:16]
-        # The call holds the actor until it has reported, as in engines/native.py.
-        contains = [*[ref.held for ref in nested], actor.held]
         push = m.PushCall(
             self._ids.next(), 0, target, 0, 0, "method", 1, args, checksum(args), self.me, self.job, name="Actor.method",
-            contains=contains, group=program.group, stream=_streaming(program),
+            contains=[ref.held for ref in nested], group=program.group, stream=_streaming(program),
         )  # fmt: skip
         task = r.OwnedTask(push, program.retries, needs=[ref.held for ref in needs] or None)
         task.retry_exceptions = program.retries if program.retry_exceptions else 0
         self.simulation.ledger.called(self, task, target, program, needs, nested)
-        self.step(r.Called(task, target, "Actor", self.simulation.ledger.actor_program(target).unordered))
+        self.step(r.Called(task, target, "Actor", self.simulation.ledger.actor_program(target).unordered, actor.id))
         return self._new(object_id(task.id))
 
     def kill_actor(self, actor: Ref, *, no_restart: bool = True) -> None:

@@ -237,8 +237,7 @@ class Worker(Process):
     ) -> Generator[Any, None, tuple[int, list[Ref]]]:
         """The program itself. References that it makes go to `mine`; returns its number and the references in its result."""
         push, number = current.push, program.number
-        actor = push.actor if isinstance(push, m.PushCall) else b""
-        nested = [self.receive(held) for held in push.contains if held.object[:16] != actor]
+        nested = [self.receive(held) for held in push.contains]
         mine += nested
         for dependency in push.dependencies:
             ref = self.receive(m.Held(dependency.object, dependency.owner))

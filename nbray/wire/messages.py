@@ -325,7 +325,7 @@ class DefineFunction(Message, frozen=True, array_like=True, tag=True, gc=False):
     crc: int
 
 
-class PushTask(Message, frozen=True, array_like=True, tag=True):
+class PushTask(Message, frozen=True, array_like=True, tag=True, gc=False):
     """Run `function`. `args` is the pickle of (args, kwargs), empty for none; references at top level of args and kwargs
     were replaced by `ArgRef(i)`, and `dependencies[i]` says what is known of each."""
 
@@ -351,7 +351,7 @@ class PushTask(Message, frozen=True, array_like=True, tag=True):
     devices: list[int] = []  #: the numbers of the GPUs that its lease has
 
 
-class PushCall(Message, frozen=True, array_like=True, tag=True):
+class PushCall(Message, frozen=True, array_like=True, tag=True, gc=False):
     """Call a method of the actor that lives in the receiving worker. `sequence` counts this caller's calls to this
     `epoch` of the actor from 0; the receiver starts them in that order, and refuses calls of another epoch."""
 
@@ -400,7 +400,7 @@ class RecallTasks(Message, frozen=True, array_like=True, tag=True, gc=False):
 # ---------------------------------------------------------------------------------------------- worker -> owner
 
 
-class TaskDone(Message, frozen=True, array_like=True, tag=True):
+class TaskDone(Message, frozen=True, array_like=True, tag=True, gc=False):
     """One attempt ended. `values` has one entry per return (one for a failure, whatever the number of returns).
 
     `borrows` are the references from the arguments that the worker still holds: the owner counts the worker as their

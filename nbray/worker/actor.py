@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Callable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from nbray.engines.port import ActorToken
@@ -49,10 +50,10 @@ class LiveActor:
         self._open_lanes()
 
     def _open_lanes(self) -> None:
-        groups = {SYSTEM_GROUP: 1, **self.spec.groups}
+        groups, flush = {SYSTEM_GROUP: 1, **self.spec.groups}, self.executor.runtime.flush
         if self.spec.is_async:
-            self._lanes = {name: Loop(name, self._run, own_thread=True) for name in groups}
-            self._main_loop = self._lanes[""] = Loop("main", self._run, own_thread=False)
+            self._lanes = {name: Loop(name, self._run, flush, own_thread=True) for name in groups}
+            self._main_loop = self._lanes[""] = Loop("main", self._run, flush, own_thread=False)
             return
         self._lanes = {name: Threads(size, self.executor.execute) for name, size in groups.items()}
         if self.spec.max_concurrency > 1:
@@ -65,6 +66,10 @@ class LiveActor:
             return False
         lane.begin(push)
         return True
+
+    def ends_in_company(self, push: PushCall) -> bool:
+        lane = self._lanes.get(push.group)
+        return lane is not None and lane.ends_in_company()
 
     def live(self) -> None:
         """For an async actor: run its loop in the main thread until the worker is to exit."""
@@ -104,21 +109,21 @@ class LiveActor:
         executor = self.executor
         current = executor.begin(push)
         started = time.time_ns()
-        with executor.engine.cell(push.cell):
-            try:
-                # Arguments may have to be waited for: on the loop thread only what is here already is loaded.
-                args, kwargs = executor.arguments(push)
-                if current.cancelled:
-                    raise asyncio.CancelledError
-                result = self.method(push.method)(*args, **kwargs)
-                if push.stream is not None:
-                    values, retriable = await executor.generators.drain_async(push, current, result), False
-                else:
-                    if inspect.isawaitable(result):
-                        result = await result
-                    values, retriable = executor.stored(push, result), False
-            except BaseException as error:  # noqa: BLE001 -- every end of a call is reported
-                values, retriable = executor.failed(push, current, error)
+        executor.engine.enter_cell(push.cell)  # for good: every call has a context of its own
+        try:
+            # Arguments may have to be waited for: on the loop thread only what is here already is loaded.
+            args, kwargs = executor.arguments(push)
+            if current.cancelled:
+                raise asyncio.CancelledError
+            result = self.method(push.method)(*args, **kwargs)
+            if push.stream is not None:
+                values, retriable = await executor.generators.drain_async(push, current, result), False
+            else:
+                if type(result) is CoroutineType or inspect.isawaitable(result):
+                    result = await result
+                values, retriable = executor.stored(push, result), False
+        except BaseException as error:  # noqa: BLE001 -- every end of a call is reported
+            values, retriable = executor.failed(push, current, error)
         executor.running.pop(push.task, None)
         executor.conclude(push, current, values, started, retriable, 0)
 
@@ -136,4 +141,4 @@ class LiveActor:
             return
         result = hook()
         if inspect.isawaitable(result):
-            (self._main_loop or Loop("end", self._run, own_thread=False)).finish(result)
+            (self._main_loop or Loop("end", self._run, self.executor.runtime.flush, own_thread=False)).finish(result)

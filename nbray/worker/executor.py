@@ -39,9 +39,6 @@ from nbray.worker.share import Share
 from nbray.worker.snapshots import snapshot_of
 
 _Push = m.PushTask | m.PushCall
-#: A result waits this long for the next one, when the next task has been sent already.
-HOLD_S = 0.001
-HOLD_MOST = 32
 
 
 class Current(msgspec.Struct):
@@ -74,7 +71,7 @@ class Executor:
         self.share = Share()
         self._main = threading.get_ident()
         self.in_main: Current | None = None  #: what the main thread runs, while it may be interrupted
-        self._runs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._runs: queue.SimpleQueue[_Push | Callable[[], None] | None] = queue.SimpleQueue()
         self._definitions: dict[FunctionId, m.DefineFunction] = {}
         self._functions: dict[FunctionId, Any] = {}
         self.generators = Generators(self)
@@ -82,7 +79,6 @@ class Executor:
         self._fetching: dict[ids.TaskId, list[ids.ObjectId]] = {}  #: tasks whose arguments are on their way
         self._fetched: dict[ids.TaskId, int] = {}  #: how long that took, ns, of those that have not ended
         engine.on_copy_lost = self._copy_lost
-        self._held: list[Effect] = []  #: finished tasks' reports, waiting for company
         self.exit_code: int | None = None
         self.init_failed = False
         signal.signal(signal.SIGINT, self._interrupted)
@@ -95,9 +91,16 @@ class Executor:
         runtime.guard.enter()
         try:
             with runtime.lock:
-                return runtime._send(self.state.handle(event, 0.0))
+                return runtime._send(self.state.handle(event, 0.0), time.monotonic())
         finally:
             runtime.guard.leave()
+
+    def take_work(self, pushes: list[_Push]) -> None:
+        """Tasks or calls that came together. From the I/O thread."""
+        with self.runtime.lock:
+            effects = [effect for push in pushes for effect in self.state.handle(push, 0.0)]
+            effects = self.runtime._send(effects, time.monotonic())
+        self.carry_out(effects)
 
     def take(self, message: m.Message) -> None:
         """A message that is not the owner's. From the I/O thread."""
@@ -133,16 +136,19 @@ class Executor:
 
     def _schedule(self, push: _Push) -> None:
         if self.actor is None or not isinstance(push, m.PushCall) or not self.actor.begin(push):
-            self._runs.put(lambda: self.execute(push))
+            self._runs.put(push)
 
     def serve(self) -> None:
         """The main thread's life. Returns when the worker is to exit."""
         while True:
             try:
                 job = self._runs.get()
-                if job is None:
+                if isinstance(job, m.PushCall | m.PushTask):
+                    self.execute(job)
+                elif job is None:
                     return
-                job()
+                else:
+                    job()
             except KeyboardInterrupt:
                 continue  # meant for a task that ended meanwhile
 
@@ -369,7 +375,7 @@ class Executor:
         self.carry_out(self._send_or_hold(push, done))
 
     def _send_or_hold(self, push: _Push, done: m.TaskDone) -> list[Effect]:
-        """Results of very short tasks travel together: each waits at most HOLD_S for the next, and nbray-io sees to that.
+        """Results of very short tasks travel together.
 
         Only before more of the same, on its first attempt: a task that takes the process down would take held results with
         it, and whoever finished before it would be blamed.
@@ -379,19 +385,19 @@ class Executor:
         try:
             with runtime.lock:
                 effects = self.state.handle(w.Ran(push.task), 0.0)
+                more = _same(push, effects[0]) if effects else self._in_company(push)
                 if self.runtime.state.keeps() != self._keeps:
-                    effects = [*effects, *self._say_keeps()]
-                now = time.monotonic()
-                self._held.append(r.Send(push.owner, done))
-                more = bool(effects) and _same(push, effects[0])
-                if more and len(self._held) < HOLD_MOST and (runtime.flush_at is None or now < runtime.flush_at):
-                    if runtime.flush_at is None:
-                        runtime.flush_at = now + HOLD_S
-                        runtime.wake_io()
-                    return effects
-                return runtime._send(effects + self._take_held())
+                    effects += self._say_keeps()
+                effects.append(r.Send(push.owner, done, more))
+                rest = runtime._send(effects, time.monotonic())
+                if not more:
+                    runtime._outgoing.flush()
+                return rest
         finally:
             runtime.guard.leave()
+
+    def _in_company(self, push: _Push) -> bool:
+        return self.actor is not None and isinstance(push, m.PushCall) and self.actor.ends_in_company(push)
 
     def _say_keeps(self) -> list[Effect]:
         """Under the lock: the node is told that this worker is (no longer) more than idle."""
@@ -405,38 +411,23 @@ class Executor:
             rest: list[Effect] = []
             with self.runtime.lock:
                 if not self.runtime.state.keeps():
-                    rest = self.runtime._send(self._say_keeps())
+                    rest = self.runtime._send(self._say_keeps(), time.monotonic())
             self.carry_out(rest)
-
-    def _take_held(self) -> list[Effect]:
-        held, self._held = self._held, []
-        self.runtime.flush_at = None
-        return held
-
-    def send_held(self) -> None:
-        """What waits for company leaves now. From any thread."""
-        runtime = self.runtime
-        runtime.guard.enter()
-        try:
-            with runtime.lock:
-                if self._held:
-                    runtime._send(self._take_held())
-                else:
-                    runtime.flush_at = None
-        finally:
-            runtime.guard.leave()
 
     def _still_held(self, push: _Push) -> list[m.Held]:
         """References from the arguments that outlive the task here: the submitter counts us for them."""
         candidates = {h.object: h for h in push.contains}
         for dependency in push.dependencies:
-            candidates.update({h.object: h for h in dependency.value.contains})
+            for held in dependency.value.contains:
+                candidates[held.object] = held
         self.runtime.step(r.Dropped([d.object for d in push.dependencies]))
+        if not candidates:
+            return []
         with self.runtime.locked() as state:
-            held = [h for o, h in candidates.items() if o in state.objects.objects and h.owner.process != self.runtime.process]
-        if held:
-            self.runtime.step(r.Reported([h.object for h in held]))
-        return held
+            kept = [h for o, h in candidates.items() if o in state.objects.objects and h.owner.process != self.runtime.process]
+        if kept:
+            self.runtime.step(r.Reported([h.object for h in kept]))
+        return kept
 
     def _refuse(self, effect: w.Refuse) -> None:
         now = time.time_ns()
@@ -563,6 +554,11 @@ class Executor:
             return Source("", b"\0" * 16, "worker" if self.actor is None else self.actor.title(), self.engine.job)
         name = current.push.name if self.actor is None else self.actor.title()
         return Source(current.push.cell, current.push.task, name, current.push.job)
+
+    def task_here(self) -> bytes:
+        """The task in which the calling thread is."""
+        push = (self.current.get() or self.in_main or self._idle).push
+        return b"" if push is None else push.task
 
     def facts(self) -> RuntimeFacts:
         return facts_of(self)

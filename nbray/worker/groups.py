@@ -7,7 +7,7 @@ out of order; a call whose arguments are on their way then holds up only itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -48,9 +48,11 @@ class Groups:
     def add(self, name: str, sent: Sent) -> None:
         self.groups[name].waiting[sent.push.task] = sent
 
-    def startable(self, name: str) -> Iterator[Sent]:
+    def startable(self, name: str) -> Sequence[Sent]:
         """Calls of the group that start now, in their order: each counts as running from here on."""
         group = self.groups[name]
+        if not group.waiting or group.running >= group.limit:
+            return ()
         held_back: set[ProcessId] = set()
         begun: list[Sent] = []
         for sent in group.waiting.values():
@@ -65,7 +67,7 @@ class Groups:
                 begun.append(sent)
         for sent in begun:
             del group.waiting[sent.push.task]
-        return iter(begun)
+        return begun
 
     def over(self, name: str, sent: Sent) -> None:
         """The call has ended, or will never start."""

@@ -40,11 +40,12 @@ def _live(boot: WorkerBoot) -> int:
     executor.flush_output = lambda: output.flush(final=True)
     executor.send_output = executor.breakpoints.flush = output.flush
     engine.facts_here = executor.facts
+    engine.task_here = executor.task_here
     engine.show_here = output.display
     engine.exit_here = lambda: _exit_actor(executor)
     engine.self_here = lambda: executor.actor.token() if executor.actor is not None else None
     engine.on_unclaimed = executor.take
-    runtime.on_flush = executor.send_held
+    runtime.on_work = executor.take_work
     runtime.on_stepped = executor.look_at_keeps
     runtime.on_block = executor.blocked
     runtime.on_unblock = executor.unblocked
@@ -67,7 +68,7 @@ def _exit_politely(executor: Executor, output: OutputSender) -> None:
     def exit_after_sending(status: int) -> NoReturn:
         if os.getpid() == worker:  # a child that user code forked has no mailbox
             output.flush(final=True)
-            executor.send_held()
+            executor.runtime.flush()
             executor.runtime.abandon()
         leave(status)
 
