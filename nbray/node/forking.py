@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import os
+import select
 import signal
 import socket
 
@@ -105,8 +106,16 @@ class Zygote:
             return None
         return reports.decode(packet) if packet else None
 
-    def end(self) -> int:
-        """Kill and reap the zygote; the kernel kills its workers. Returns its wait status. Once only."""
+    def end(self, patience_s: float) -> int:
+        """End and reap the zygote. Returns its wait status. Once only.
+
+        At the end of file it kills its workers and all that came of them; when that takes longer than `patience_s` it is killed,
+        and the kernel kills its workers.
+        """
         self.socket.close()
+        if patience_s > 0:
+            ended = os.pidfd_open(self.pid)
+            select.select([ended], [], [], patience_s)
+            os.close(ended)
         os.kill(self.pid, signal.SIGKILL)
         return os.waitpid(self.pid, 0)[1]

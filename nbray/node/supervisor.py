@@ -14,26 +14,21 @@ command line leaves behind, in whatever session or group that hides, and ends it
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable
 from typing import NoReturn
 
 import msgspec
 
 from nbray.node.logs import tail
-from nbray.node.parentage import die_with_parent
+from nbray.node.parentage import adopt_orphans, die_with_parent, kill_children, kill_group
 
-_PR_SET_CHILD_SUBREAPER = 36
 PACKET_BYTES = 256 * 1024
 READ_BYTES = 64 * 1024
-#: Killed processes are gone within this time, or something holds them that we cannot end.
-END_S = 2.0
 
 
 class _Word(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
@@ -226,22 +221,13 @@ class Supervisor:
 
     def _kill_all(self) -> None:
         """SIGKILL to the process group and to everything below us, until nothing is left."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._pid, signal.SIGKILL)
-        deadline = time.monotonic() + END_S
-        while time.monotonic() < deadline:
-            self._reap()
-            children = _children()
-            if not children:
-                return
-            for pid in children:
-                # Our own children, and not reaped: the pid is still theirs.
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
-            # Its own children become ours when it is gone: look again when somebody has ended.
-            select.select([self._wake_r], [], [], 0.05)
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._wake_r, 4096)
+        kill_group(self._pid)
+        kill_children(self._reap, self._wait_for_an_end)
+
+    def _wait_for_an_end(self) -> None:
+        select.select([self._wake_r], [], [], 0.05)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_r, 4096)
 
     def _tell(self, report: Report) -> None:
         with contextlib.suppress(OSError):  # the daemon is gone: its end of file is read next
@@ -292,26 +278,11 @@ def _become(command: Command, output: int, go: int, told: int, supervisor: int) 
         os._exit(127)
 
 
-def _children() -> list[int]:
-    """The pids of our children, zombies excepted, from /proc; [] where there is none."""
-    me, found = os.getpid(), []
-    with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir("/proc"):
-            if name.isdecimal():
-                with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{name}/stat", "rb") as file:
-                    # The second field is the command in parentheses, which may hold anything.
-                    state, parent = file.read().rpartition(b")")[2].split()[:2]
-                    if int(parent) == me and state not in (b"Z", b"X"):
-                        found.append(int(name))
-    return found
-
-
 def main() -> None:
     link = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(link.fileno(), False)
     os.set_blocking(link.fileno(), True)
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    adopt_orphans()
     packet = link.recv(PACKET_BYTES)
     if not packet:
         return

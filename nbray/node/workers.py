@@ -17,12 +17,15 @@ from nbray.node import monitor
 from nbray.node.forking import Forked, ForkFailed, Ready, Reaped, WorkerBoot, Zygote
 from nbray.node.logs import keep_within, rotate, tail, worker_log
 from nbray.node.loop import Loop
+from nbray.node.parentage import END_S, kill_group
 from nbray.node.records import StartFailed, WorkerExited
 from nbray.node.spawn import spawn_zygote
 from nbray.wire.messages import Death
 
 #: A zygote that dies before it is ready is started this often, then no more: something is wrong with the installation.
 ZYGOTE_TRIES = 3
+#: What it needs to end everything below it.
+ZYGOTE_END_S = END_S + 0.5
 #: The logs of all workers are measured whenever so many more have died.
 DEAD_LOGS = 16
 
@@ -136,7 +139,7 @@ class Workers:
         assert self._zygote is not None
         zygote, self._zygote = self._zygote, None
         self._loop.unwatch(zygote)
-        status = zygote.end()
+        status = zygote.end(0)
         print(
             f"the zygote (pid {zygote.pid}) ended with wait status {status}; its workers died with it", file=sys.stderr, flush=True
         )
@@ -147,6 +150,7 @@ class Workers:
         if self._failures < ZYGOTE_TRIES:
             self.adopt(*spawn_zygote())
         for process, pid in lost.items():
+            kill_group(pid)  # they are dead, and what they had started is not
             path = worker_log(self._boot.log_directory, pid)
             reason = "the process that had forked it was killed"
             death = Death(process, self._node, pid, signal.SIGKILL, None, reason=reason, log_tail=tail(path), log_path=path)
@@ -182,7 +186,8 @@ class Workers:
         """End the zygote, and with it what is left of the workers."""
         if self._zygote is not None:
             self._loop.unwatch(self._zygote)
-            self._zygote.end()
+            # One that is still importing would not see it.
+            self._zygote.end(ZYGOTE_END_S if self.cloudpickle else 0)
             self._zygote = None
 
 

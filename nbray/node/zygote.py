@@ -31,7 +31,7 @@ import zmq  # noqa: F401 -- imported for the workers
 
 from nbray.node import forking
 from nbray.node.logs import worker_log
-from nbray.node.parentage import die_with_parent
+from nbray.node.parentage import adopt_orphans, die_with_parent, kill_children, kill_group, outlive_parent
 from nbray.worker.boot import WorkerBoot
 
 
@@ -54,9 +54,13 @@ def main() -> None:
     gc.collect()
     # Untouched by the collector, the pages of these objects stay shared with every worker.
     gc.freeze()
+    # From here on the end of file on the link says that the daemon is gone, and then what workers have started is to be ended.
+    adopt_orphans()
+    outlive_parent()
     nursery = Nursery(link)
     try:
         nursery.serve()
+        nursery.end_all()
         return
     except _Born as born:
         boot = born.boot
@@ -137,7 +141,10 @@ class Nursery:
                     return
 
     def _obey(self) -> bool:
-        packet = self._link.recv(forking.PACKET_BYTES)
+        try:
+            packet = self._link.recv(forking.PACKET_BYTES)
+        except ConnectionResetError:
+            return False  # it was killed with reports unread
         if not packet:
             return False
         match forking.orders.decode(packet):
@@ -153,7 +160,7 @@ class Nursery:
             return
         os.kill(pid, number)
         if number == signal.SIGKILL:
-            _kill_group(pid)
+            kill_group(pid)
 
     def _fork(self, boot: WorkerBoot) -> None:
         zygote = os.getpid()
@@ -177,27 +184,42 @@ class Nursery:
         os.close(self._wake_r)
         os.close(self._wake_w)
 
+    def end_all(self) -> None:
+        """The daemon is gone: kill the workers and everything that ever came of one."""
+        for pid in self._pids.values():
+            kill_group(pid)
+        kill_children(self._reap, self._wait_for_an_end)
+
+    def _wait_for_an_end(self) -> None:
+        select.select([self._wake_r], [], [], 0.05)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_r, 4096)
+
     def _reap(self) -> None:
         processes = {pid: process for process, pid in self._pids.items()}
-        while processes:
-            # Looked at first and reaped after its group is dead: as long as it is a zombie nobody else has its pid.
-            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if ended is None:
-                return
-            _kill_group(ended.si_pid)
-            _, status = os.waitpid(ended.si_pid, 0)
-            process = processes.pop(ended.si_pid)
+        while (pid := _ended()) is not None:
+            if pid not in processes:
+                os.waitpid(pid, 0)  # an orphan of some worker's
+                continue
+            kill_group(pid)
+            _, status = os.waitpid(pid, 0)
+            process = processes.pop(pid)
             del self._pids[process]
             code = os.waitstatus_to_exitcode(status)
-            self._tell(forking.Reaped(process, ended.si_pid, -code if code < 0 else None, code if code >= 0 else None))
+            self._tell(forking.Reaped(process, pid, -code if code < 0 else None, code if code >= 0 else None))
 
     def _tell(self, report: forking.Report) -> None:
-        self._link.send(forking.encode(report))
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the daemon is gone: its end of file is read next
+            self._link.send(forking.encode(report))
 
 
-def _kill_group(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
+def _ended() -> int | None:
+    """A child that has ended and is not reaped: as long as it is a zombie nobody else has its pid. None when there is none."""
+    try:
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return ended.si_pid if ended is not None else None
 
 
 def _write_to(path: str) -> None:

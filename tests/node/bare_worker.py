@@ -31,6 +31,8 @@ def run(boot: WorkerBoot) -> None:
                 print(text, flush=True)
             case RecallTasks():
                 subprocess.Popen(["sleep", "1000"])
+                # One that hides: in a session of its own, and its parent has ended.
+                subprocess.run(["sh", "-c", "sleep 1001 &"], start_new_session=True, check=True)
             case None:
                 if line in select.select([mailbox.fd, line], [], [])[0]:
                     raise SystemExit(1)

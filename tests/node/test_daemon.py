@@ -246,6 +246,37 @@ def test_what_a_worker_has_started_ends_with_it(driver: Driver) -> None:
     wait_gone(started)
 
 
+def has_started(driver: Driver) -> tuple[psutil.Process, list[psutil.Process]]:
+    """A zygote, and two processes that a worker of it has started; the second hides."""
+    lease = driver.lease()
+    zygote = psutil.Process(psutil.Process(lease.pid).ppid())
+    driver.send(m.RecallTasks(driver.id, 1), lease.worker)
+
+    def seen() -> list[psutil.Process]:
+        found = [each for each in zygote.children(recursive=True) if each.name() == "sleep"]
+        return found if len(found) == 2 else []
+
+    return zygote, wait_for(seen, "what the worker has started")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_what_workers_have_started_ends_with_the_daemon_wherever_it_hides(launched: Launched, driver: Driver, number: int) -> None:
+    _, started = has_started(driver)
+    os.kill(launched.process.pid, number)
+    launched.process.wait(PATIENCE_S)
+    wait_gone(started)
+
+
+def test_what_workers_have_started_ends_with_their_zygote_unless_it_hides(driver: Driver) -> None:
+    zygote, started = has_started(driver)
+    (hidden,) = [each for each in started if "1001" in each.cmdline()]
+    zygote.kill()
+    driver.expect(m.LeaseLost)
+    wait_gone([each for each in started if each != hidden])
+    hidden.kill()
+    wait_gone([hidden])
+
+
 def test_the_zygote_s_death_is_its_workers_death_and_another_takes_over(driver: Driver) -> None:
     lease = driver.lease()
     worker = psutil.Process(lease.pid)
