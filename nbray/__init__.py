@@ -84,7 +84,7 @@ _HOMES = {
 }
 _MODULES = (
     *("actor", "client_builder", "cloudpickle", "cross_language", "dag", "exceptions", "experimental", "job_config"),
-    *("job_submission", "remote_function", "runtime_context", "runtime_env", "state", "types", "util"),
+    *("job_submission", "remote_function", "runtime_context", "runtime_env", "state", "types", "util", "widgets"),
 )
 
 __all__ = [

@@ -90,6 +90,12 @@ def as_dict(record: TraceRecord) -> dict[str, Any]:
     return {k: v.hex() if isinstance(v, bytes) else [x.hex() for x in v] if k == "needs" else v for k, v in fields.items()}
 
 
+def from_dict(told: dict[str, Any]) -> TraceRecord:
+    """What `as_dict` was given."""
+    ids = {name: bytes.fromhex(told[name]) for name in ("id", "parent", "node", "worker", "actor")}
+    return TraceRecord(**{**told, **ids, "needs": [bytes.fromhex(each) for each in told["needs"]]})
+
+
 def chrome_events(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Chrome's trace format, which Perfetto opens: one row per worker, complete events in microseconds, queue time beside them."""
     events: list[dict[str, Any]] = []

@@ -58,7 +58,7 @@ LAYERS = [
     {"cards"},
     {"testing"},
     {"planning"},
-    {"notebook", "dashboard", "server", "util", "state", "experimental", "job_submission"},
+    {"notebook", "dashboard", "server", "widgets", "util", "state", "experimental", "job_submission"},
     {"cli", "cli_actors", "cli_dashboard", "cli_jobs", "cli_logs", "cli_state", "cli_tables", "__main__"},
 ]
 ROLES = {"head", "node", "owner"}
@@ -93,6 +93,7 @@ FUNCTION_IMPORTS: dict[tuple[str, str], str] = {
         "notebook.cards",
         "planning",
     ): "a plan brings every machine and the simulator; loading the extension is in every notebook's first cell",
+    ("widgets.picture", "cards.widget"): "anywidget is wanted where a picture is shown in a kernel, and may be missing",
     ("store.arena", "store.views"): "views need numpy: 25 MB that a node daemon does without",
 }
 

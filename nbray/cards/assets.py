@@ -13,8 +13,17 @@ from functools import cache
 from pathlib import Path
 
 STATIC = Path(__file__).parent / "static"
-FILES = ("format.js", "timeline.js", "lineage.js", "plan.js", "flame.js", "card.js", "cluster.js")  #: in dependency order
-VIEWS = ("createCard", "createCluster")  #: what a page makes of it, by name
+FILES = (
+    "format.js",
+    "timeline.js",
+    "lineage.js",
+    "plan.js",
+    "flame.js",
+    "card.js",
+    "cluster.js",
+    "views.js",
+)  #: in dependency order
+VIEWS = ("createCard", "createCluster", "createTimelineView", "createProgress")  #: what a page makes of it, by name
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./[a-z]+\.js";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=function|const|class)", re.MULTILINE)
 

@@ -18,7 +18,7 @@ from nbray.cards import assets
 
 Command = Callable[..., Any]
 
-_LOADER = """
+_SHELF = """
 const SHELF = "__nbray_code";
 async function code(model) {
   const shelf = (globalThis[SHELF] ??= {});
@@ -33,30 +33,84 @@ async function code(model) {
   })().catch((error) => { delete shelf[version]; throw error; });
   return shelf[version];
 }
+function asker(model) {
+  let number = 0;
+  const waiting = new Map(), page = Math.random().toString(36).slice(2); // every view of a model hears every answer
+  return {
+    ask: (name, args) => new Promise((resolve, reject) => {
+      const id = `${page}-${++number}`;
+      waiting.set(id, { resolve, reject });
+      model.send({ id, command: name, args: args ?? {} });
+    }),
+    answered(message) {
+      const asked = waiting.get(message.answer);
+      waiting.delete(message.answer);
+      if (asked) message.error ? asked.reject(new Error(message.error)) : asked.resolve(message.result);
+    },
+  };
+}
+"""
+
+_CARD = """
 export default {
   async render({ model, el }) {
     const { createCard } = await code(model);
-    let number = 0;
-    const waiting = new Map();
-    const view = createCard(el, {
-      live: true,
-      command: (name, args) => new Promise((resolve, reject) => {
-        const id = ++number;
-        waiting.set(id, { resolve, reject });
-        model.send({ id, command: name, args: args ?? {} });
-      }),
-    });
-    const take = (message, buffers) => {
-      if (message.answer !== undefined) {
-        const asked = waiting.get(message.answer);
-        waiting.delete(message.answer);
-        if (asked) message.error ? asked.reject(new Error(message.error)) : asked.resolve(message.result);
-      } else view.update(message, buffers);
-    };
+    const kernel = asker(model);
+    const view = createCard(el, { live: true, command: kernel.ask });
+    const take = (message, buffers) => { message.answer !== undefined ? kernel.answered(message) : view.update(message, buffers); };
     model.on("msg:custom", take);
     view.update({ snapshot: model.get("first") });
     view.resync();
     return () => { model.off("msg:custom", take); view.remove(); };
+  },
+};
+"""
+
+# A picture says whether it is looked at, again and again: a page that was closed says nothing any more. And it says itself that
+# nothing has come for a while.
+_PICTURE = """
+const BEAT_MS = 20000, SILENT_MS = 15000;
+export default {
+  async render({ model, el }) {
+    const make = (await code(model))[model.get("make")], kernel = asker(model), page = Math.random().toString(36).slice(2);
+    const view = make(el, { command: kernel.ask, can: model.get("can") });
+    let near = true, seen = null, heard = performance.now(), last = model.get("first"), since = new Date();
+    const tell = () => model.send({ id: 0, command: "seen", args: { page, seen } });
+    const look = () => {
+      if (seen === (near && !document.hidden)) return;
+      seen = !seen;
+      heard = performance.now();
+      tell();
+    };
+    const watch = new IntersectionObserver((entries) => { near = entries.at(-1).isIntersecting; look(); });
+    const beat = setInterval(() => { if (seen) tell(); }, BEAT_MS);
+    const clock = setInterval(() => {
+      if (!seen || !last || last.over || performance.now() - heard < SILENT_MS) return;
+      const gone = `The kernel says nothing: it is busy, or gone. This is how it was at ${since.toLocaleTimeString()}.`;
+      view.update({ ...last, gone });
+    }, 1000);
+    const take = (message, buffers) => {
+      if (message.answer !== undefined) { kernel.answered(message); return; }
+      heard = performance.now();
+      if (message.snapshot === undefined) { if (last) view.update(last); return; }
+      [last, since] = [message.snapshot, new Date()];
+      view.update(message.snapshot, buffers);
+    };
+    model.on("msg:custom", take);
+    document.addEventListener("visibilitychange", look);
+    watch.observe(el);
+    seen = false;
+    view.update(last);
+    look();
+    return () => {
+      model.off("msg:custom", take);
+      document.removeEventListener("visibilitychange", look);
+      watch.disconnect();
+      clearInterval(beat);
+      clearInterval(clock);
+      if (seen) { seen = false; tell(); }
+      view.remove();
+    };
   },
 };
 """
@@ -82,17 +136,16 @@ def code() -> Code:
         return _code[0]
 
 
-class View(anywidget.AnyWidget):
-    """One live view. `commands` are what its page may ask for, by name; each gets its arguments as keywords."""
+class Asked(anywidget.AnyWidget):
+    """A view whose page may ask: `commands` are what for, by name; each gets its arguments as keywords."""
 
-    _esm = _LOADER
     code = traitlets.Unicode().tag(sync=True)
     version = traitlets.Unicode().tag(sync=True)
     first = traitlets.Dict().tag(sync=True)  #: what to draw before anything is answered
 
-    def __init__(self, commands: dict[str, Command], first: dict[str, Any]) -> None:
+    def __init__(self, commands: dict[str, Command], first: dict[str, Any], **more: Any) -> None:
         self._commands = commands
-        super().__init__(code=code().model_id, version=assets.version(), first=first)
+        super().__init__(code=code().model_id, version=assets.version(), first=first, **more)
         self.on_msg(self._asked)
         if hasattr(self.comm, "_reply_subshell_for"):
             # ipykernel 7.4 hands what the page sends to the shell that last used the comm, here the one that is blocked by the
@@ -110,3 +163,17 @@ class View(anywidget.AnyWidget):
         except Exception as error:  # noqa: BLE001 -- the page says what went wrong; silence would look like a dead button
             answer["error"] = f"{type(error).__name__}: {error}"
         self.send(answer)
+
+
+class View(Asked):
+    """One live card."""
+
+    _esm = _SHELF + _CARD
+
+
+class Picture(Asked):
+    """One live picture (nbray/widgets). `make` is the function of the front end that draws it, `can` what its page may do."""
+
+    _esm = _SHELF + _PICTURE
+    make = traitlets.Unicode().tag(sync=True)
+    can = traitlets.List(traitlets.Unicode()).tag(sync=True)

@@ -62,6 +62,10 @@ class Looks:
                 return told
             return {**told, "came": stream.known, "taken": stream.taken, "task_state": stream.task.state}
 
+    def running(self) -> set[bytes]:
+        with self._engine.runtime.locked() as state:
+            return {task.id for task in state.first_running()}
+
     def group(self, group: bytes) -> dict[str, Any]:
         with self._engine.runtime.locked() as state:
             return {"state": state.groups.made.get(group, ""), "why": state.groups.why_waits(group)}

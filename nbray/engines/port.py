@@ -215,6 +215,10 @@ class Looks(Protocol):
         """`ended`, `failed`, `came` and `taken` items (None where they are not counted here)."""
         ...
 
+    def running(self) -> set[bytes]:
+        """The tasks of this process that workers have begun, as far as is known here."""
+        ...
+
     def group(self, group: bytes) -> dict[str, Any]:
         """`state`, empty where it is not known here, and `why` it waits."""
         ...

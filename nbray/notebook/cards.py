@@ -116,6 +116,11 @@ class Card:
             self._last = self.snapshot(time.time_ns())
             self._send(self._last, 0, min(len(self.run.spans), SENT_SPANS))
 
+    def part(self, first: int, most: int) -> tuple[dict[str, Any], bytes]:
+        """The run now, and up to `most` of its spans from `first` on."""
+        with self._lock:
+            return self.run.snapshot(time.time_ns()), self.run.spans.packed(first, min(len(self.run.spans), first + most))
+
     def lineage(self, variables: dict[bytes, list[str]]) -> dict[str, Any]:
         """The graph around this run. `variables`: names in the notebook by the task that made what they hold."""
         return self._desk_lineage.graph(self.run.title, variables)
