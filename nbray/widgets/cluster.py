@@ -22,6 +22,7 @@ class Cluster(Picture):
     """
 
     _make = "createCluster"
+    _asks = True
 
     def __init__(self) -> None:
         super().__init__()

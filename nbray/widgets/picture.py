@@ -38,6 +38,7 @@ class Picture:
     """The base of all views. A subclass says what there is to see; `_make` is the function of the front end that draws it."""
 
     _make = ""
+    _asks = False  #: a look is a question to others, so that it may take its time
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  #: held while somebody looks
@@ -156,7 +157,8 @@ class Shown:
     def settle(self) -> None:
         """It stays as it is now, with no widget behind it."""
         self.over = True
-        data = self.picture._still(self._last or self.picture._now())
+        snapshot = self._last if self.picture._asks else self.picture._now()
+        data = self.picture._still(snapshot or self.live.first)
         self._display(data, raw=True, display_id=self.live.model_id, update=True)
 
 
@@ -183,17 +185,21 @@ class Projector:
                     shown.pages[page] = time.monotonic() + SEEN_S
                 else:
                     shown.pages.pop(page, None)
-            if seen and self._thread is None:
-                self._thread = threading.Thread(target=self._draw, name="nbray-pictures", daemon=True)
-                self._thread.start()
-            self._wake.notify()
+            self._begin()
 
     def resync(self, picture: Picture) -> None:
         """A page lacks something: everything is sent again."""
         with self._wake:
             for shown in self._of(picture):
                 shown.over, shown._last, shown.due_s = False, None, 0.0
-            self._wake.notify()
+            self._begin()
+
+    def _begin(self) -> None:
+        """There may be something to draw, or nothing any more."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._draw, name="nbray-pictures", daemon=True)
+            self._thread.start()
+        self._wake.notify()
 
     def _of(self, picture: Picture) -> list[Shown]:
         return [each for each in self.shown if each.picture is picture]
