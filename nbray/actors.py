@@ -25,6 +25,7 @@ from nbray.definitions import Definition
 from nbray.engines.port import ActorToken, CallOptions, Engine
 from nbray.exceptions import ActorHandleNotFoundError
 from nbray.generators import ObjectRefGenerator
+from nbray.identifiers import ActorID
 from nbray.options import ACTOR, METHOD, actor_options, call_options, checked, streaming
 from nbray.signatures import CallShape
 from nbray.wire.messages import SYSTEM_GROUP
@@ -253,8 +254,8 @@ class ActorHandle:
         return found
 
     @property
-    def _actor_id(self) -> bytes:
-        return self._token.actor
+    def _actor_id(self) -> ActorID:
+        return ActorID(self._token.actor)
 
     _ray_actor_id = _actor_id
 
@@ -282,7 +283,7 @@ class ActorHandle:
         raise TypeError(f"{self!r} is an actor; call one of its methods: handle.method.remote()")
 
     def __dir__(self) -> list[str]:
-        return list(self._methods)
+        return list({"__init__": None, **self._methods})  # Ray lists it also where the class has none of its own
 
     def __eq__(self, other: object) -> bool:
         return self._token.actor == other._token.actor if isinstance(other, ActorHandle) else NotImplemented

@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 
 import nbray
-from nbray import cli_actors, cli_dashboard, cli_jobs, cli_logs, cli_state
+from nbray import cli_actors, cli_dashboard, cli_jobs, cli_logs, cli_ray, cli_state
 from nbray.driver import joining, launch, looking
 from nbray.exceptions import NodeStartError, RayError
 from nbray.node.settings import NetworkSettings, NodeSettings
@@ -50,7 +50,12 @@ class Refusal(Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    refusal = cli_ray.refusal(words)
+    if refusal is not None:
+        print(f"nbray: {refusal}", file=sys.stderr)
+        return 2
+    arguments = _parser().parse_args(words)
     try:
         return int(arguments.run(arguments) or 0)
     except NodeStartError as error:
@@ -77,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
         "--directory", metavar="DIR", help="only the daemon with this runtime directory; default: all that was started"
     )
     stop.add_argument("--force", "-f", action="store_true", help="kill at once instead of ending in order")
+    stop.add_argument(
+        "--grace-period", "-g", type=_period, default=STOP_S, metavar="S", help="then kill what has not ended; default: %(default)g"
+    )
     stop.set_defaults(run=_stop)
 
     cli_jobs.add(commands)
@@ -137,12 +145,23 @@ def _start_arguments(start: argparse.ArgumentParser) -> None:
     start.add_argument("--block", action="store_true", help="stay in the foreground; Ctrl-C stops the node")
     start.add_argument("--disable-usage-stats", action="store_true", help="nbray has no usage statistics; accepted for Ray's sake")
     cli_dashboard.add_options(start, _port)
+    cli_ray.add_options(start)
 
 
 def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no port")
     return int(text)
+
+
+def _period(text: str) -> float:
+    try:
+        period = float(text)
+    except ValueError:
+        period = -1.0
+    if not 0 <= period < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return period
 
 
 def _resources(text: str) -> dict[str, float]:
@@ -177,6 +196,8 @@ def _split_label(pair: str) -> tuple[str, str, str]:
 
 
 def _start(arguments: argparse.Namespace) -> int:
+    for line in cli_ray.notices(arguments):
+        print(line)
     if cli_dashboard.wanted(arguments):
         if arguments.head:
             cli_dashboard.check_host(arguments.dashboard_host or "127.0.0.1", arguments.listen_all, "--dashboard-host")
@@ -370,7 +391,8 @@ def _stop(arguments: argparse.Namespace) -> int:
     for note in notes:
         pid = joining.pid_behind(note.directory)
         if pid is not None:
-            print(f"Stopped the {note.role} of {note.address} (pid {pid}, {_end(pid, arguments.force)}).", flush=True)
+            how = _end(pid, arguments.force, arguments.grace_period)
+            print(f"Stopped the {note.role} of {note.address} (pid {pid}, {how}).", flush=True)
         else:
             print(f"The {note.role} of {note.address} had ended without a word: what it left behind is removed.", flush=True)
         found += 1
@@ -381,8 +403,8 @@ def _stop(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _end(pid: int, force: bool) -> str:
-    """End the process, by force after STOP_S; returns how it went, in words."""
+def _end(pid: int, force: bool, grace_s: float) -> str:
+    """End the process, by force after `grace_s`; returns how it went, in words."""
     began = time.monotonic()
     try:
         handle = os.pidfd_open(pid)
@@ -392,9 +414,9 @@ def _end(pid: int, force: bool) -> str:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(handle, signal.SIGKILL if force else signal.SIGTERM)
             how = "killed" if force else "in order"
-            if not select.select([handle], [], [], STOP_S)[0]:
+            if not select.select([handle], [], [], grace_s)[0]:
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
-                how = f"killed, because it had not ended after {STOP_S:g} s"
+                how = f"killed, because it had not ended after {grace_s:g} s"
                 select.select([handle], [], [], STOP_S)
             return f"{how}, {time.monotonic() - began:.1f} s"
         return "it had just ended"

@@ -471,7 +471,7 @@ class ObjectRefStreamEndOfStreamError(RayError):
     """A generator has no more values."""
 
 
-class StreamingGeneratorReplayInconsistentError(RayError):
+class StreamingGeneratorReplayInconsistentError(RaySystemError):
     """A retried generator gave another number of values than the first time."""
 
 
@@ -525,11 +525,11 @@ class CrossLanguageError(RayError):
     """A task in another language failed."""
 
 
-class RayDirectTransportError(RayError):
+class RayDirectTransportError(RaySystemError):
     """A direct transfer between devices failed."""
 
 
-class RayChannelError(RayError):
+class RayChannelError(RaySystemError):
     """A channel failed."""
 
 
@@ -537,5 +537,5 @@ class RayChannelTimeoutError(RayChannelError, TimeoutError):
     """A channel was not ready in time."""
 
 
-class RayCgraphCapacityExceeded(RayError):
+class RayCgraphCapacityExceeded(RaySystemError):
     """A compiled graph has too many executions in flight."""

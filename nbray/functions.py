@@ -52,6 +52,12 @@ class RemoteFunction:
     def __wrapped_definition__(self) -> Definition:
         return self._definition
 
+    @property
+    def _function(self) -> Callable[..., Any]:
+        """The function itself, which programs for Ray call in place as `f._function(...)`."""
+        function: Callable[..., Any] = self._definition.target
+        return function
+
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Run the function as a task. Returns a reference; None for num_returns=0, a list of references for more than 1, and for
         a generator function an ObjectRefGenerator, which gives the references as they come.

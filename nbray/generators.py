@@ -132,7 +132,7 @@ class ObjectRefGenerator(Generic[T]):
         return shown.of_stream(repr(self), known)
 
     def __repr__(self) -> str:
-        return f"ObjectRefGenerator({self._name}, task {short(self._generator_ref.task_id())})"
+        return f"ObjectRefGenerator({self._name}, task {short(self._generator_ref.task_id().binary())})"
 
 
 class DynamicObjectRefGenerator(Generic[T]):

@@ -10,13 +10,15 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from nbray import session, shown
-from nbray.ids import Address, index_of, owner_of, task_of
+from nbray.identifiers import JobID, TaskID
+from nbray.ids import Address, index_of, task_of
 
 if TYPE_CHECKING:
     from nbray.engines.port import Engine
 
 T = TypeVar("T")
 NIL = b"\xff" * 20
+NOBODY = Address(b"", b"")
 
 
 class ObjectRef(Generic[T]):
@@ -27,8 +29,11 @@ class ObjectRef(Generic[T]):
 
     __slots__ = ("__weakref__", "_engine", "_id", "_owner")
 
-    def __init__(self, id_: bytes, owner: Address, engine: Engine | None) -> None:
-        """Engines make references (the count is already theirs when they do); users receive them."""
+    def __init__(self, id_: bytes, owner: Address = NOBODY, engine: Engine | None = None) -> None:
+        """Engines make references (the count is already theirs when they do); users receive them.
+
+        `ObjectRef(other.binary())` equals the other, and no more: it keeps nothing alive, and `get` does not take it.
+        """
         self._id = id_
         self._owner = owner
         self._engine = engine
@@ -54,24 +59,25 @@ class ObjectRef(Generic[T]):
 
     @classmethod
     def nil(cls) -> ObjectRef[Any]:
-        return cls(NIL, Address(b"", b""), None)
+        return cls(NIL)
 
     @classmethod
     def from_random(cls) -> ObjectRef[Any]:
         """A reference to nothing, which equals no other."""
-        return cls(os.urandom(len(NIL)), Address(b"", b""), None)
+        return cls(os.urandom(len(NIL)))
 
     @classmethod
     def size(cls) -> int:
         """The length of an id in bytes."""
         return len(NIL)
 
-    def task_id(self) -> bytes:
-        """The id of the task (or put) that makes this object, 16 bytes."""
-        return task_of(self._id)
+    def task_id(self) -> TaskID:
+        """The id of the task (or put) that makes this object."""
+        return TaskID(task_of(self._id))
 
-    def job_id(self) -> bytes:
-        return owner_of(self._id)
+    def job_id(self) -> JobID:
+        """The id of the job that this process works for, and with it the object; nil without a cluster."""
+        return JobID.nil() if self._engine is None else JobID(self._engine.facts().job)
 
     def owner_address(self) -> Address:
         return self._owner

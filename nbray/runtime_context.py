@@ -9,6 +9,7 @@ from typing import Any
 from nbray import connection
 from nbray.actors import ActorHandle
 from nbray.engines.port import Engine, RuntimeFacts
+from nbray.identifiers import ActorID, JobID, NodeID, TaskID
 from nbray.runtime_env import RuntimeEnv
 from nbray.sched.resources import to_floats
 from nbray.wire.environment import public
@@ -24,10 +25,11 @@ class RuntimeContext:
         return self._engine.facts()
 
     def get(self) -> dict[str, Any]:
-        """All of it in one dict: job_id, node_id, namespace, and task_id and actor_id where there are any."""
+        """All of it in one dict: job_id, node_id, namespace, and task_id and actor_id where there are any, as objects."""
         warnings.warn("Use get_xxx_id() methods to get relevant ids instead", DeprecationWarning, stacklevel=2)
-        known = {"job_id": self.get_job_id(), "node_id": self.get_node_id(), "namespace": self.namespace}
-        return known | {k: v for k, v in (("task_id", self.get_task_id()), ("actor_id", self.get_actor_id())) if v is not None}
+        facts = self._facts()
+        known = {"job_id": JobID(facts.job), "node_id": NodeID(facts.node), "namespace": facts.namespace}
+        return known | {k: v for k, v in (("task_id", self._task_id()), ("actor_id", self._actor_id())) if v is not None}
 
     def get_job_id(self) -> str:
         return self._facts().job.hex()
@@ -142,24 +144,32 @@ class RuntimeContext:
         return next((str(node["Gateway"]) for node in self._engine.nodes() if node["IsHead"] and node["Gateway"]), "local")
 
     @property
-    def job_id(self) -> str:
+    def job_id(self) -> JobID:
         _older("job_id")
-        return self.get_job_id()
+        return JobID(self._facts().job)
 
     @property
-    def node_id(self) -> str:
+    def node_id(self) -> NodeID:
         _older("node_id")
-        return self.get_node_id()
+        return NodeID(self._facts().node)
 
     @property
-    def task_id(self) -> str | None:
+    def task_id(self) -> TaskID | None:
         _older("task_id")
-        return self.get_task_id()
+        return self._task_id()
+
+    def _task_id(self) -> TaskID | None:
+        task = self._facts().task
+        return None if task is None else TaskID(task)
 
     @property
-    def actor_id(self) -> str | None:
+    def actor_id(self) -> ActorID | None:
         _older("actor_id")
-        return self.get_actor_id()
+        return self._actor_id()
+
+    def _actor_id(self) -> ActorID | None:
+        actor = self._facts().actor
+        return None if actor is None else ActorID(actor)
 
 
 def _older(name: str, now: str = "") -> None:

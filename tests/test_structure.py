@@ -22,8 +22,8 @@ PACKAGE = ROOT / "nbray"
 
 #: Bottom first. A module imports from its own layer and from those before it. A name is a module or package of nbray.
 LAYERS = [
-    {"absent", "exceptions", "ids", "machine", "config", "trace", "columns", "describing", "handlers", "progress"}
-    | {"serializability", "shown"},
+    {"absent", "exceptions", "identifiers", "ids", "machine", "config", "trace", "columns", "describing", "handlers"}
+    | {"progress", "serializability", "shown"},
     {"wire"},
     {"sched", "store", "inquiry"},
     # Below the engines, which make references; the port is declarations.
@@ -45,7 +45,6 @@ LAYERS = [
         "definitions",
         "functions",
         "keeping",
-        "identifiers",
         "options",
         "pages",
         "remote_function",
@@ -59,7 +58,7 @@ LAYERS = [
     {"testing"},
     {"planning"},
     {"notebook", "dashboard", "server", "widgets", "util", "state", "experimental", "job_submission"},
-    {"cli", "cli_actors", "cli_dashboard", "cli_jobs", "cli_logs", "cli_state", "cli_tables", "__main__"},
+    {"cli", "cli_actors", "cli_dashboard", "cli_jobs", "cli_logs", "cli_ray", "cli_state", "cli_tables", "__main__"},
 ]
 ROLES = {"head", "node", "owner"}
 

@@ -46,7 +46,7 @@ def held_by_names(namespace: dict[str, Any]) -> dict[bytes, list[str]]:
         if name in HISTORY:
             continue
         for ref in _references(value):
-            names = found.setdefault(ref.task_id(), [])
+            names = found.setdefault(ref.task_id().binary(), [])
             if name not in names:
                 names.append(name)
     return found

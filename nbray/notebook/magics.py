@@ -141,9 +141,9 @@ class NbrayMagics(Magics):  # type: ignore[misc]
 
     def _show_in_order(self, tag: str, engine: Engine, chunks: Sequence[Chunk]) -> None:
         router = self.notebook.router
-        router.expect(tag, [chunk.report.task_id() for chunk in chunks])
+        router.expect(tag, [chunk.report.task_id().binary() for chunk in chunks])
         for chunk in chunks:
-            engine.on_ready(chunk.report, partial(router.task_ended, tag, chunk.report.task_id()), local=False)
+            engine.on_ready(chunk.report, partial(router.task_ended, tag, chunk.report.task_id().binary()), local=False)
 
     def _leave_running(self, job: Job) -> Job | None:
         notebook, view = self.notebook, job.plan.options.view

@@ -261,7 +261,7 @@ def test_a_handle_of_an_ended_session_says_so(engine: Any) -> None:
 def test_killing_reaches_the_engine_and_takes_handles_only(engine: Any) -> None:
     counter = Counter.remote()
     nbray.kill(counter, no_restart=False)
-    assert engine.killed == [(counter._actor_id, False)]
+    assert engine.killed == [(counter._actor_id.binary(), False)]
     with pytest.raises(ValueError, match=r"only supported for actors\. For tasks, try nbray\.cancel"):
         nbray.kill(counter.increment.remote())
     with pytest.raises(ValueError, match="only supported for actors"):

@@ -252,7 +252,7 @@ def test_a_generator_function_streams_unless_it_is_told_otherwise(engine: Any) -
         yield 2
 
     generator = numbers.remote()
-    assert repr(generator) == f"ObjectRefGenerator(numbers, task {short(generator.completed().task_id())})"
+    assert repr(generator) == f"ObjectRefGenerator(numbers, task {short(generator.completed().task_id().binary())})"
     assert [nbray.get(ref) for ref in generator] == [1, 2]
     assert numbers.options(num_cpus=2).remote().next_ready()
     assert nbray.get(numbers.options(num_returns=2).remote()) == [1, 2]

@@ -93,12 +93,19 @@ def test_a_handle_shows_its_class_and_id():
     actor = ray.remote(Base).remote()
     assert repr(actor) == f"Actor(Base, {actor._actor_id.hex()})"
     assert actor._ray_actor_id.hex() == actor._actor_id.hex()
+    assert isinstance(actor._actor_id, ray.ActorID)
 
 
 def test_a_handle_lists_its_methods():
     actor = ray.remote(Base).remote()
     built_in = {"__ray_ready__", "__ray_call__", "__ray_terminate__"}
     assert set(dir(actor)) == {"__init__", "get", "twice", "thrice"} | built_in
+
+    class Plain:
+        def only(self):
+            return 1
+
+    assert set(dir(ray.remote(Plain).remote())) == {"__init__", "only"} | built_in
 
 
 def test_what_is_no_method_is_an_attribute_error_and_a_direct_call_a_type_error():

@@ -224,6 +224,22 @@ def test_a_reference_names_its_task_and_job():
 
     ref = who.remote()
     assert ray.get(ref) == (ref.task_id().hex(), ref.job_id().hex())
+    assert isinstance(ref.task_id(), ray.TaskID)
+    assert isinstance(ref.job_id(), ray.JobID)
+
+
+def test_what_a_task_makes_belongs_to_the_job_of_its_driver():
+    @ray.remote
+    def makes():
+        return ray.put(1).job_id().hex()
+
+    assert ray.get(makes.remote()) == ray.get_runtime_context().get_job_id()
+
+
+def test_a_reference_made_of_the_bytes_of_another_is_equal_to_it():
+    ref = ray.put(1)
+    assert ray.ObjectRef(ref.binary()) == ref
+    assert len(ref.binary()) == ray.ObjectRef.size()
 
 
 def test_returns_of_one_task_have_one_task_and_different_ids():
