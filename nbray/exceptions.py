@@ -21,6 +21,8 @@
     ├─ RaySystemError
     │  ├─ HeadUnavailableError (ConnectionError)
     │  ├─ NodeStartError
+    │  ├─ StreamingGeneratorReplayInconsistentError, RayDirectTransportError, RayCgraphCapacityExceeded
+    │  ├─ RayChannelError > RayChannelTimeoutError (TimeoutError)
     │  └─ ResultDeserializationError         a value arrived whole and could not be loaded here
     ├─ ResultSerializationError (TypeError)  a task returned what cannot be pickled
     ├─ UnserializableException               a task raised what cannot be loaded
@@ -30,9 +32,7 @@
     ├─ ActorAlreadyExistsError (ValueError), ActorHandleNotFoundError (ValueError)
     ├─ PendingCallsLimitExceeded, AsyncioActorExit, DeadlockError
     ├─ AuthenticationError, RpcError, CrossLanguageError, UserCodeException
-    ├─ ObjectRefStreamEndOfStreamError, StreamingGeneratorReplayInconsistentError
-    └─ OufOfBandObjectRefSerializationException, RayDirectTransportError, RayCgraphCapacityExceeded,
-       RayChannelError > RayChannelTimeoutError (TimeoutError)
+    └─ ObjectRefStreamEndOfStreamError, OufOfBandObjectRefSerializationException
 
 An error is a message and facts. `SomeError("what happened", node=..., pid=...)` keeps each fact as an attribute; classes
 name the facts that they always have. All of them pickle. Ids are hex strings.
@@ -148,6 +148,13 @@ def _bare(cls: type[Any], *arguments: Any) -> Any:
     while base.__flags__ & (1 << 9):  # Py_TPFLAGS_HEAPTYPE: made by a class statement
         base = base.__base__
     return base.__new__(cls, *arguments)
+
+
+class RaySystemError(RayError):
+    """nbray itself failed."""
+
+    client_exc: str = ""
+    traceback_str: str = ""
 
 
 # ------------------------------------------------------------------------------------------------------- tasks
@@ -482,13 +489,6 @@ class OufOfBandObjectRefSerializationException(RayError):
 # ------------------------------------------------------------------------------------------------------- the system
 
 
-class RaySystemError(RayError):
-    """nbray itself failed."""
-
-    client_exc: str = ""
-    traceback_str: str = ""
-
-
 class HeadUnavailableError(RaySystemError, ConnectionError):
     """The head of the cluster does not answer."""
 
@@ -539,3 +539,9 @@ class RayChannelTimeoutError(RayChannelError, TimeoutError):
 
 class RayCgraphCapacityExceeded(RaySystemError):
     """A compiled graph has too many executions in flight."""
+
+
+#: Every class above, as Ray lists its own.
+RAY_EXCEPTION_TYPES: list[type[RayError]] = [
+    each for each in list(globals().values()) if isinstance(each, type) and issubclass(each, RayError)
+]

@@ -195,11 +195,11 @@ def test_the_runtime_context_answers_in_hex(engine: Any) -> None:
     )
     with pytest.warns(DeprecationWarning, match="Use get_xxx_id"):
         told = context.get()
-    assert told == {"job_id": b"driver00".hex(), "node_id": b"node0000".hex(), "namespace": "space"}
+    assert told == {"job_id": nbray.JobID(b"driver00"), "node_id": nbray.NodeID(b"node0000"), "namespace": "space"}
     with pytest.raises(RuntimeError, match="not run in an actor"):
         context.current_actor
     with pytest.warns(DeprecationWarning, match=r"Use get_job_id\(\) instead"):
-        assert context.job_id == context.get_job_id()
+        assert context.job_id == nbray.JobID(b"driver00")
 
 
 # ------------------------------------------------------------------------------------------ init
@@ -368,7 +368,7 @@ def test_old_names_are_there() -> None:
 
 def test_the_timeline_is_chrome_trace_events(engine: Any, tmp_path: Path) -> None:
     record = {"kind": "task", "id": "aa", "name": "f", "state": "FAILED", "cell": "", "node": "bb", "worker": "cc", "attempt": 0}
-    record |= {"submitted_ns": 1_000, "started_ns": 2_000, "ended_ns": 5_000, "detail": "ValueError: 1"}
+    record |= {"submitted_ns": 1_000, "started_ns": 2_000, "ended_ns": 5_000, "fetch_ns": 0, "detail": "ValueError: 1"}
     engine.trace = lambda: [record]
     event = next(e for e in nbray.timeline() if e["ph"] == "X")
     assert (event["name"], event["ts"], event["dur"]) == ("f", 2.0, 3.0)

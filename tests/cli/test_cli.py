@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nbray import cli
+from nbray import cli, cli_ray
 from nbray.driver import dashboard, launch
 from nbray.driver.viewer import Viewer
 from nbray.wire import connection_file, rundir
@@ -389,6 +389,27 @@ def test_nbray_dashboard_serves_all_clusters_here_until_it_is_told_to_end(cluste
     assert cluster.address in nbray("status").out
 
 
+def test_rays_other_options_of_start_are_accepted_and_say_why_they_have_no_effect(capsys: pytest.CaptureFixture[str]) -> None:
+    given = "start --head --node-manager-port 1 --object-manager-port=2 --no-monitor --ray-client-server-port 3".split()
+    said = cli_ray.notices(cli._parser().parse_args(given))
+    assert said == [
+        "No effect: --object-manager-port, --node-manager-port; each node has one port: --port.",
+        "No effect: --ray-client-server-port; drivers elsewhere connect to --port.",
+        "No effect: --no-monitor; there is no autoscaler.",
+    ]
+    assert cli_ray.notices(cli._parser().parse_args(["start", "--head", "--include-dashboard=no"])) == []
+    with pytest.raises(SystemExit):
+        cli.main(["start", "--help"])
+    assert "--node-manager-port" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", sorted(cli_ray.COMMANDS))
+def test_a_command_that_only_ray_has_says_what_works(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([command, "cluster.yaml", "-y"]) == 2
+    assert f"nbray: `nbray {command}` is not built" in (said := capsys.readouterr().err)
+    assert "What works here: " in said
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -401,6 +422,8 @@ def test_nbray_dashboard_serves_all_clusters_here_until_it_is_told_to_end(cluste
         ["start", "--head", "--dashboard-port", "70000"],
         ["start", "--head", "--include-dashboard", "perhaps"],
         ["dashboard", "--port", "x"],
+        ["no-such-command"],
+        ["stop", "--grace-period", "soon"],
     ],
 )
 def test_what_cannot_be_meant_is_a_usage_error(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

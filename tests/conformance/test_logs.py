@@ -95,3 +95,24 @@ def test_folding_can_be_turned_off():
 def test_log_to_driver_false_shows_nothing():
     out, err = script(SAME.format(pause=1), init="num_cpus=2, log_to_driver=False")
     assert "all alike" not in out + err
+
+
+UNSEEN = """
+    @ray.remote
+    def fails():
+        raise ValueError("nobody looked")
+
+    fails.remote()
+    @ray.remote
+    def waits():
+        time.sleep(1)
+    ray.get(waits.remote())
+    time.sleep(1)
+"""
+
+
+def test_the_error_of_a_reference_that_nobody_asked_is_said_once_and_can_be_suppressed():
+    said = "".join(script(UNSEEN))
+    assert len(re.findall(r"Unhandled error \(suppress with '\w*RAY_IGNORE_UNHANDLED_ERRORS=1'\)", said)) == 1
+    assert said.count("ValueError: nobody looked") == 1
+    assert "nobody looked" not in "".join(script(UNSEEN, RAY_IGNORE_UNHANDLED_ERRORS="1"))

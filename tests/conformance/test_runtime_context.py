@@ -112,6 +112,20 @@ def test_get_gives_all_of_it_with_a_warning():
     with pytest.warns(DeprecationWarning, match="get_xxx_id"):
         told = context().get()
     assert {"job_id", "node_id", "namespace"} <= told.keys()
+    assert told["job_id"].hex() == context().get_job_id()
+
+
+def test_older_names_give_ids_as_objects():
+    @ray.remote
+    def ids():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            here = context()
+            return [here.job_id, here.node_id, here.task_id], [here.get_job_id(), here.get_node_id(), here.get_task_id()]
+
+    objects, texts = ray.get(ids.remote())
+    assert [type(each).__name__ for each in objects] == ["JobID", "NodeID", "TaskID"]
+    assert [each.hex() for each in objects] == texts
 
 
 def test_the_heads_address_is_a_string_everywhere():
