@@ -390,7 +390,16 @@ def test_nbray_dashboard_serves_all_clusters_here_until_it_is_told_to_end(cluste
 
 
 def test_rays_other_options_of_start_are_accepted_and_say_why_they_have_no_effect(capsys: pytest.CaptureFixture[str]) -> None:
-    given = "start --head --node-manager-port 1 --object-manager-port=2 --no-monitor --ray-client-server-port 3".split()
+    given = [
+        "start",
+        "--head",
+        "--node-manager-port",
+        "1",
+        "--object-manager-port=2",
+        "--no-monitor",
+        "--ray-client-server-port",
+        "3",
+    ]
     said = cli_ray.notices(cli._parser().parse_args(given))
     assert said == [
         "No effect: --object-manager-port, --node-manager-port; each node has one port: --port.",
