@@ -1,6 +1,7 @@
 // The plugin: a panel at the left, commands, and the button that sends a cell to the cluster.
 import { ILayoutRestorer, JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ICommandPalette } from '@jupyterlab/apputils';
+import type { ICodeCellModel } from '@jupyterlab/cells';
 import { INotebookTracker } from '@jupyterlab/notebook';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { LabIcon } from '@jupyterlab/ui-components';
@@ -13,6 +14,7 @@ const CATEGORY = 'nbray';
 namespace Command {
   export const toggle = 'nbray:toggle-remote';
   export const show = 'nbray:show-panel';
+  export const goTo = 'nbray:go-to-cell';
 }
 
 // Three bars that end at different times: tasks side by side.
@@ -28,6 +30,24 @@ const MAGIC = /^%%remote\b[^\n]*\n?/;
 // `%%remote` over the current cell, or away from it.
 export function toggled(source: string, line: string): string {
   return MAGIC.test(source) ? source.replace(MAGIC, '') : `${line}\n${source}`;
+}
+
+// Show the cell with this id, or else the one whose prompt is `In[n]`, of the notebook that `from` is in, or else of the current
+// one. Whether there is such a cell.
+function goTo(app: JupyterFrontEnd, notebooks: INotebookTracker | null, id: string, title: string, from: globalThis.Node | null): boolean {
+  const panel = notebooks?.find(each => from !== null && each.node.contains(from)) ?? notebooks?.currentWidget;
+  if (!panel) return false;
+  const { content } = panel;
+  const count = /^In\[(\d+)\]$/.exec(title)?.[1];
+  let at = content.widgets.findIndex(each => id !== '' && each.model.id === id);
+  if (at < 0 && count !== undefined) {
+    at = content.widgets.findIndex(each => each.model.type === 'code' && (each.model as ICodeCellModel).executionCount === Number(count));
+  }
+  if (at < 0) return false;
+  app.shell.activateById(panel.id);
+  content.activeCellIndex = at;
+  void content.scrollToItem(at, 'center');
+  return true;
 }
 
 const plugin: JupyterFrontEndPlugin<void> = {
@@ -63,7 +83,16 @@ const plugin: JupyterFrontEndPlugin<void> = {
         if (model?.type === 'code') model.sharedModel.setSource(toggled(model.sharedModel.getSource(), line));
       }
     });
-    for (const command of Object.values(Command)) palette?.addItem({ command, category: CATEGORY });
+    app.commands.addCommand(Command.goTo, {
+      label: 'Go to the Cell That Made It',
+      execute: args => goTo(app, notebooks, String(args.cell ?? ''), String(args.title ?? ''), null)
+    });
+    // Cards ask for it where they are drawn; who takes the event says so by preventing its default.
+    document.addEventListener('nbray:go-to-cell', event => {
+      const { cell, title } = (event as CustomEvent).detail;
+      if (goTo(app, notebooks, cell, title, event.target as globalThis.Node)) event.preventDefault();
+    });
+    for (const command of [Command.toggle, Command.show]) palette?.addItem({ command, category: CATEGORY });
 
     if (registry !== null) {
       try {

@@ -16,6 +16,7 @@ STATIC = Path(__file__).parent / "static"
 FILES = (
     "format.js",
     "timeline.js",
+    "jump.js",
     "lineage.js",
     "plan.js",
     "flame.js",

@@ -1,12 +1,18 @@
-"""What was made from what, over a whole notebook: groups of tasks by cell and name, and the edges between them.
+"""What was made from what, over a whole notebook: cells, tasks, variables, and the edges between them.
 
-A group is what a person thinks of: "the 100 `simulate` of In[7]".
+    cell In[2] --submitted--> load ×100 --needed by--> fit ×3 --holds--> variable `models` --read by--> cell In[3]
+
+Tasks of one name in one cell are a group, which is what a person thinks of: "the 100 `simulate` of In[7]". A graph shows groups, or
+single tasks where there are few of a name; above MOST_NODES it shows cells. Whoever looks opens and shuts what they like.
+
+Keys of nodes: `c:TAG` a cell, `g:TAG:TITLE:NAME` a group, `t:ID` a task, `m:...` the rest of an open group, `v:NAME` a variable.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from nbray.cards import words
@@ -14,84 +20,356 @@ from nbray.trace import TraceRecord
 
 REMEMBERED = 200_000  #: tasks whose results can be found again as inputs of others
 MOST_NODES = 200
+SINGLE = 6  #: tasks of a group that are shown one by one without being asked for
+MOST_OPEN = 200  #: tasks of one open group that are shown
+STALE = "↻ stale"
 
 
 class Group(NamedTuple):
-    """Tasks of one name in one cell."""
+    """Tasks of one name in one cell, or in one job of it."""
 
+    tag: str  #: the cell
     title: str
     name: str
 
+    @property
+    def key(self) -> str:
+        return f"g:{self.tag}:{self.title}:{self.name}"
+
+
+class CellNote(NamedTuple):
+    """One run of a cell. `number` counts runs; `reads` are variables, and the number of the run that had made each."""
+
+    number: int
+    tag: str
+    title: str
+    cell: str = ""  #: the front end's id of it
+    heading: str = ""
+    reads: dict[str, int] = {}
+    stale: str = ""  #: why what it made is not what it would make now
+    again: str = ""  #: the title of a later run of the same cell
+
+
+class VariableNote(NamedTuple):
+    """A variable of the notebook. `tasks`: those whose results it holds; `maker`: the run that bound it, 0 when not known."""
+
+    name: str
+    maker: int = 0
+    said: str = ""
+    stale: str = ""
+    tasks: Sequence[bytes] = ()
+
+
+class Notes(NamedTuple):
+    """What the notebook knows besides its tasks."""
+
+    cells: Sequence[CellNote] = ()
+    variables: Sequence[VariableNote] = ()
+
+
+class View(NamedTuple):
+    """What to show: `focus` is a cell's tag, or empty for everything; `opened` and `shut` are keys of nodes."""
+
+    focus: str = ""
+    opened: frozenset[str] = frozenset()
+    shut: frozenset[str] = frozenset()
+
+
+NOTHING = Notes()
+EVERYTHING = View()
+
+
+class _Task(NamedTuple):
+    id: bytes
+    needs: tuple[bytes, ...]  #: the tasks (or puts) whose results it took
+    parent: bytes
+    state: str
+    seconds: float
+
 
 class _Sum:
-    __slots__ = ("count", "failed", "seconds")
+    __slots__ = ("count", "failed", "seconds", "tasks")
 
     def __init__(self) -> None:
         self.count, self.failed, self.seconds = 0, 0, 0.0
+        self.tasks: list[_Task] = []
 
 
 class Lineage:
-    """Grows with finished tasks; the desk's thread alone adds, pages ask."""
+    """Grows with finished tasks. One thread adds, pages ask: hence the lock."""
 
     def __init__(self) -> None:
         self.groups: dict[Group, _Sum] = {}
         self.edges: Counter[tuple[Group, Group]] = Counter()
+        self.children: Counter[tuple[Group, Group]] = Counter()  #: whose tasks submitted whose
+        self.puts: dict[Group, dict[bytes, None]] = {}  #: values of the notebook that a group took
         self._maker: dict[bytes, Group] = {}
-        self._put = Group("", "put")
+        self._early: dict[bytes, Group] = {}  # children whose parent has not ended
+        self.lock = threading.Lock()
 
-    def add(self, title: str, records: list[TraceRecord]) -> None:
-        for record in records:
-            group = Group(title, record.name)
-            total = self.groups.get(group)
-            if total is None:
-                total = self.groups[group] = _Sum()
-            total.count += 1
-            total.failed += record.state == "FAILED"
-            total.seconds += max(0, record.ended_ns - record.started_ns) / 1e9 if record.started_ns else 0.0
-            if len(self._maker) < REMEMBERED:
-                self._maker[record.id] = group
-            for object_ in set(record.needs):
-                source = self._maker.get(object_[:16], self._put)
-                if source != group:
-                    self.edges[source, group] += 1
+    def add(self, title: str, records: list[TraceRecord], tag: str = "") -> None:
+        """Tasks of a cell that have ended."""
+        with self.lock:
+            for record in records:
+                self._add(Group(tag or title, title, record.name), record)
 
-    def graph(self, title: str, variables: Mapping[bytes, list[str]]) -> dict[str, Any]:
-        """Nodes and edges around the run `title`: what it came from, and what came from it. `variables`: names by task id."""
-        around = self._around(title)
-        numbers = {group: i for i, group in enumerate(around)}
-        nodes = [self._node(group, i) for group, i in numbers.items()]
-        edges = [[numbers[a], numbers[b]] for a, b in self.edges if a in numbers and b in numbers]
-        held: dict[Group, list[str]] = {}
-        for task, names in variables.items():
-            maker = self._maker.get(task)
-            if maker in numbers:
-                held.setdefault(maker, []).extend(names)
-        for group, names in held.items():
-            unique = sorted(set(names))
-            label = ", ".join(unique[:3]) + (f" and {len(unique) - 3} more" if len(unique) > 3 else "")
-            edges.append([numbers[group], len(nodes)])
-            nodes.append({"label": label, "detail": words.count_text(len(unique), "variable"), "kind": "object"})
-        return {"nodes": nodes, "edges": edges}
+    def _add(self, group: Group, record: TraceRecord) -> None:
+        total = self.groups.get(group)
+        if total is None:
+            total = self.groups[group] = _Sum()
+        seconds = max(0, record.ended_ns - record.started_ns) / 1e9 if record.started_ns else 0.0
+        total.count += 1
+        total.failed += record.state == "FAILED"
+        total.seconds += seconds
+        needs = tuple({object_[:16] for object_ in record.needs})
+        if len(self._maker) < REMEMBERED:
+            self._maker[record.id] = group
+            total.tasks.append(_Task(record.id, needs, record.parent, record.state, seconds))
+        for need in needs:
+            source = self._maker.get(need)
+            if source is None:
+                taken = self.puts.setdefault(group, {})
+                if len(taken) < MOST_OPEN:
+                    taken[need] = None
+            elif source != group:
+                self.edges[source, group] += 1
+        if record.parent:
+            parent = self._maker.get(record.parent)
+            if parent is not None and parent != group:
+                self.children[parent, group] += 1
+            elif parent is None:
+                self._early[record.parent] = group
+        child = self._early.pop(record.id, None)
+        if child is not None and child != group:
+            self.children[group, child] += 1
 
-    def _around(self, title: str) -> list[Group]:
-        """Groups of the run, their ancestors and descendants, in the order in which they began."""
-        wanted = {group for group in self.groups if group.title == title}
-        for step in ((0, 1), (1, 0)):
-            todo = list(wanted) if step == (0, 1) else [group for group in self.groups if group.title == title]
-            while todo:
-                group = todo.pop()
-                for edge in list(self.edges):
-                    other = edge[step[0]]
-                    if edge[step[1]] == group and other not in wanted:
-                        wanted.add(other)
-                        todo.append(other)
-        return [group for group in [self._put, *self.groups] if group in wanted][:MOST_NODES]
+    def group_of(self, task: bytes) -> Group | None:
+        """The group that made an object, by the id of its task."""
+        return self._maker.get(task)
 
-    def _node(self, group: Group, colour: int) -> dict[str, Any]:
-        if group is self._put:
-            return {"label": "values of the notebook", "detail": "put by it", "kind": "object"}
-        total = self.groups[group]
+    def graph(self, notes: Notes = NOTHING, view: View = EVERYTHING) -> dict[str, Any]:
+        """Nodes and edges, for a page; by cells where groups would be too many."""
+        with self.lock:
+            fine = _Drawing(self, notes, view, coarse=False).graph()
+            chosen = sum(node["key"].startswith(("t:", "m:")) for node in fine["nodes"])
+            return fine if len(fine["nodes"]) - chosen <= MOST_NODES else _Drawing(self, notes, view, coarse=True).graph()
+
+
+class _Drawing:
+    """One graph, at one moment."""
+
+    def __init__(self, lineage: Lineage, notes: Notes, view: View, *, coarse: bool) -> None:
+        self.lineage, self.view, self.coarse = lineage, view, coarse
+        self.cells = {note.tag: note for note in notes.cells}
+        self.by_number = {note.number: note for note in notes.cells}
+        self.nodes: dict[str, dict[str, Any]] = {}
+        self.edges: dict[tuple[str, str], str] = {}
+        self.groups: dict[str, list[Group]] = defaultdict(list)
+        for group in lineage.groups:
+            self.groups[group.tag].append(group)
+        self.variables = [each for each in notes.variables if self._matters(each, notes.variables)]
+        self._drop_superseded()
+
+    # -- what is in it
+
+    def _matters(self, note: VariableNote, every: Collection[VariableNote]) -> bool:
+        """Variables that hold results, that cells with tasks made, or that such cells read."""
+        if note.tasks or (note.maker in self.by_number and self.by_number[note.maker].tag in self.groups):
+            return True
+        return any(note.name in cell.reads for cell in self.cells.values() if cell.tag in self.groups)
+
+    def _drop_superseded(self) -> None:
+        """Earlier runs of cells that ran again, where nothing that is there now came of them."""
+        alive = {each.maker for each in self.variables}
+        held = {group.tag for each in self.variables for task in each.tasks if (group := self.lineage.group_of(task))}
+        used = {a.tag for (a, b) in self.lineage.edges if a.tag != b.tag}
+        for tag in [tag for tag in self.groups if tag in self.cells and self.cells[tag].again]:
+            if self.cells[tag].number not in alive and tag not in held and tag not in used and tag != self.view.focus:
+                del self.groups[tag]
+
+    def _shown_cells(self) -> list[CellNote]:
+        wanted = {self.by_number[each.maker].tag for each in self.variables if each.maker in self.by_number}
+        notes = [note for tag, note in self.cells.items() if tag in self.groups or tag in wanted]
+        known = {note.tag for note in notes}
+        unknown = [CellNote(0, tag, groups[0].title) for tag, groups in self.groups.items() if tag not in known]
+        return [*unknown, *notes]
+
+    # -- nodes
+
+    def graph(self) -> dict[str, Any]:
+        for note in self._shown_cells():
+            self._cell(note)
+        self._tasks()
+        for variable in self.variables:
+            self._variable(variable)
+        self._reads()
+        keys = self._kept()
+        numbers = {key: i for i, key in enumerate(keys)}
+        edges = [[numbers[a], numbers[b], kind] for (a, b), kind in self.edges.items() if a in numbers and b in numbers]
+        names = {name: i for i, name in enumerate(dict.fromkeys(group.name for group in self.lineage.groups))}
+        for key in keys:
+            self.nodes[key]["colour"] = names.get(self.nodes[key].get("name", ""), len(names))
+        hidden = len(self.nodes) - len(keys) if self.coarse and not self.view.focus else 0
+        return {"nodes": [self.nodes[key] for key in keys], "edges": edges, "coarse": self.coarse, "hidden": hidden}
+
+    def _kept(self) -> list[str]:
+        """Keys of what is shown: around the focus, or the latest of everything."""
+        keys = list(self.nodes)
+        if self.view.focus:
+            mine = {key for key, node in self.nodes.items() if node["tag"] == self.view.focus and node["kind"] != "object"}
+            above = reached(mine, ((b, a) for a, b in self.edges))
+            below = reached(mine, self.edges)
+            keys = [key for key in keys if key in above or key in below]
+        most = MOST_NODES + MOST_OPEN * len(self.view.opened)
+        return keys[-most:] if self.coarse else keys
+
+    def _open(self, key: str, *, otherwise: bool) -> bool:
+        return key in self.view.opened or (otherwise and key not in self.view.shut)
+
+    def _cell(self, note: CellNote) -> None:
+        key, groups = f"c:{note.tag}", self.groups.get(note.tag, [])
+        total = sum(self.lineage.groups[group].count for group in groups)
+        failed = sum(self.lineage.groups[group].failed for group in groups)
+        parts = [f"ran again as {note.again}" if note.again else "", words.count_text(total, "task") if total else ""]
+        parts += [f"{failed:,} failed" if failed else "", note.heading]
+        self._node(
+            key, "cell", note.title, " · ".join(part for part in parts if part), tag=note.tag, title=note.title, tasks=total,
+            stale=note.stale, expands=bool(groups), open=self._open(key, otherwise=not self.coarse),
+        )  # fmt: skip
+
+    def _tasks(self) -> None:
+        """Groups and single tasks of cells that are open, and what lies between them."""
+        self.place: dict[Group, str] = {}
+        single: set[Group] = set()
+        for tag, groups in self.groups.items():
+            if not self._open(f"c:{tag}", otherwise=not self.coarse):
+                self.place |= dict.fromkeys(groups, f"c:{tag}")
+                continue
+            for group in groups:
+                total = self.lineage.groups[group]
+                self.place[group] = group.key
+                if self._open(group.key, otherwise=not self.coarse and total.count <= SINGLE) and total.tasks:
+                    single.add(group)
+                else:
+                    self._group(group, total)
+        for group in single:
+            self._singles(group)
+        self._between(single)
+
+    def _group(self, group: Group, total: _Sum) -> None:
         label = group.name if total.count == 1 else f"{group.name} ×{total.count:,}"
         failed = f", {total.failed:,} failed" if total.failed else ""
-        detail = f"{group.title} · {words.seconds_text(total.seconds)}{failed}"
-        return {"label": label, "detail": detail, "kind": "task", "colour": colour}
+        self._node(
+            group.key, "task", label, f"{group.title} · {words.seconds_text(total.seconds)}{failed}", tag=group.tag,
+            title=group.title, tasks=total.count, expands=bool(total.tasks) and total.count > 1, name=group.name,
+        )  # fmt: skip
+
+    def _singles(self, group: Group) -> None:
+        total = self.lineage.groups[group]
+        several = total.count > 1
+        for number, task in enumerate(total.tasks[:MOST_OPEN]):
+            label = f"{group.name} #{number}" if several else group.name
+            state = "" if task.state == "FINISHED" else f", {task.state.lower()}"
+            self._node(
+                f"t:{task.id.hex()}", "task", label, f"{group.title} · {words.seconds_text(task.seconds)}{state}", tag=group.tag,
+                title=group.title, tasks=1, open=several, expands=several, group=group.key, name=group.name,
+            )  # fmt: skip
+        rest = total.count - MOST_OPEN
+        if rest > 0:
+            self._node(
+                f"m:{group.key}", "task", f"{group.name}: {rest:,} more", group.title, tag=group.tag, title=group.title, tasks=rest,
+                open=True, expands=True, group=group.key, name=group.name,
+            )  # fmt: skip
+
+    def _between(self, single: set[Group]) -> None:
+        for counted, kind in ((self.lineage.edges, "data"), (self.lineage.children, "submits")):
+            for a, b in counted:
+                if a in self.place and b in self.place and not (a in single or b in single):
+                    self._edge(self.place[a], self.place[b], kind)
+        children = {b for _, b in self.lineage.children}
+        for group, key in self.place.items():
+            if key.startswith("g:") and group not in single and group not in children:
+                self._edge(f"c:{group.tag}", key, "submits")
+        if not single:
+            return
+        near = {b for a, b in self.lineage.edges if a in single} | {b for a, b in self.lineage.children if a in single} | single
+        for group in near & self.place.keys():
+            for task in self.lineage.groups[group].tasks:
+                here = self._where(task.id)
+                for need in task.needs:
+                    self._edge(self._where(need), here, "data")
+                above = self._where(task.parent) if task.parent else f"c:{group.tag}"
+                if group in single or above.startswith(("t:", "m:")):
+                    self._edge(above, here, "submits")
+
+    def _where(self, task: bytes) -> str:
+        """The node that a task is in; empty for what is not known."""
+        if (key := f"t:{task.hex()}") in self.nodes:
+            return key
+        group = self.lineage.group_of(task)
+        if group is None or group not in self.place:
+            return ""
+        return f"m:{group.key}" if f"m:{group.key}" in self.nodes else self.place[group]
+
+    def _variable(self, note: VariableNote) -> None:
+        key = f"v:{note.name}"
+        made = self.by_number.get(note.maker)
+        parts = [note.said, f"from {made.title}" if made else ""]
+        self._node(
+            key, "object", note.name, " · ".join(part for part in parts if part), tag=made.tag if made else "",
+            title=made.title if made else "", stale=note.stale,
+        )  # fmt: skip
+        sources = {self._where(task) for task in note.tasks} - {""}
+        for source in sorted(sources)[:MOST_OPEN]:
+            self._edge(source, key, "data")
+        if made is not None and not sources:
+            self._edge(f"c:{made.tag}", key, "data")
+        puts = set(note.tasks)
+        for group, taken in self.lineage.puts.items():
+            if group in self.place and not puts.isdisjoint(taken):
+                self._edge(key, self.place[group], "data")
+
+    def _reads(self) -> None:
+        """From what a cell read to the cell: the variable, or the cell that made the version that it read."""
+        now = {each.name: each.maker for each in self.variables}
+        for note in self.cells.values():
+            for name, version in note.reads.items():
+                if f"c:{note.tag}" not in self.nodes or name not in now:
+                    continue
+                if now[name] < note.number:
+                    self._edge(f"v:{name}", f"c:{note.tag}", "data")
+                elif (before := self.by_number.get(version)) is not None:
+                    self._edge(f"c:{before.tag}", f"c:{note.tag}", "data")
+
+    def _edge(self, source: str, target: str, kind: str) -> None:
+        if source and target and source != target and source in self.nodes and target in self.nodes:
+            self.edges.setdefault((source, target), kind)
+
+    def _node(self, key: str, kind: str, label: str, detail: str, **facts: Any) -> None:
+        note = self.cells.get(facts["tag"])  # a job's title is its own; where to jump is its cell's
+        place = {"cell": note.cell, "title": note.title} if note is not None else {"cell": ""}
+        self.nodes[key] = {"key": key, "kind": kind, "label": label, "detail": detail, **facts, **place}
+
+
+def reached(start: Iterable[str], edges: Iterable[tuple[str, str]]) -> set[str]:
+    """Everything that can be reached from `start`, itself included."""
+    after: dict[str, list[str]] = defaultdict(list)
+    for a, b in edges:
+        after[a].append(b)
+    seen, todo = set(start), list(start)
+    while todo:
+        for other in after[todo.pop()]:
+            if other not in seen:
+                seen.add(other)
+                todo.append(other)
+    return seen
+
+
+def kept(graph: dict[str, Any], most: int, shorten: Callable[[str], str]) -> dict[str, Any]:
+    """The graph as a saved notebook keeps it: at most `most` nodes, short texts, nothing to open."""
+    nodes = [
+        {**{name: node[name] for name in ("kind", "cell", "stale", "tasks", "colour") if node.get(name) not in (None, "")}}
+        | {name: shorten(node[name]) for name in ("label", "detail", "title")}
+        for node in graph["nodes"][:most]
+    ]
+    return {"nodes": nodes, "edges": [edge for edge in graph["edges"] if edge[0] < len(nodes) and edge[1] < len(nodes)]}

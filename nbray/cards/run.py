@@ -48,6 +48,7 @@ class Run:
         self.moved = (0, 0)  #: bytes sent and received, where whoever submitted knows better than the tasks
         self.nested = 0  #: of all tasks, those that tasks submitted
         self._counted = (0, 0)
+        self._children: dict[bytes, tuple[int, int]] = {}  # parent -> (until when some child ran, ns in all), as far as they ended
         self.most_running = 0
 
     # -- facts in
@@ -62,6 +63,12 @@ class Run:
             self.records += progress.records[: max(0, MOST - len(self.records))]
         for record in progress.records:
             self._ended(record)
+        for record in sorted(
+            (each for each in progress.records if each.parent and each.started_ns), key=lambda each: each.started_ns
+        ):
+            until, covered = self._children.get(record.parent, (0, 0))
+            covered += max(0, record.ended_ns - max(record.started_ns, until))
+            self._children[record.parent] = (max(until, record.ended_ns), covered)
         del self.recent[:-RECENT]
 
     def _ended(self, record: TraceRecord) -> None:
@@ -121,13 +128,15 @@ class Run:
         return work / max(1, self.most_running, len(self.spans.rows)) if work else None
 
     def busy_s(self) -> float:
-        return sum(total.seconds for total in self.totals.values())
+        """Seconds of work. A task that waits for tasks of its own does none meanwhile."""
+        waited = sum(covered for _, covered in self._children.values()) / S
+        return max(0.0, sum(total.seconds for total in self.totals.values()) - waited)
 
     def verdict(self) -> str:
         if self.state == "running":
             return ""
         total = self.total()
-        return verdict.sentence(self.spans, self.elapsed_s(0), total.failed, total.submitted, self.errors)
+        return verdict.sentence(self.spans, self.busy_s(), self.elapsed_s(0), total.failed, total.submitted, self.errors)
 
     # -- for those who draw
 

@@ -21,12 +21,6 @@ class Waiting(NamedTuple):
     blamed: str  #: the name that ran alone for the longest; empty when nothing ran then
 
 
-def speed_up(spans: Spans, elapsed_s: float) -> float:
-    """The time that tasks ran, by the time it took."""
-    table = spans.table()
-    return float((table["end"] - table["start"]).sum(dtype=np.float64)) / 1000 / elapsed_s if elapsed_s > 0 else 0.0
-
-
 def waiting(spans: Spans) -> Waiting:
     """Where workers waited, and for what."""
     table = spans.table()
@@ -57,8 +51,8 @@ def _blamed(table: dict[str, np.ndarray[Any, Any]], order: np.ndarray[Any, Any],
     return blamed if worst > nothing else ""
 
 
-def sentence(spans: Spans, elapsed_s: float, failed: int, total: int, errors: Counter[str]) -> str:
-    """The verdict. `errors` counts failures by their first line."""
+def sentence(spans: Spans, busy_s: float, elapsed_s: float, failed: int, total: int, errors: Counter[str]) -> str:
+    """The verdict. `busy_s` are seconds of work; `errors` counts failures by their first line."""
     if failed:
         what, times = errors.most_common(1)[0] if errors else ("an error", failed)
         others = len(errors) - 1
@@ -66,7 +60,7 @@ def sentence(spans: Spans, elapsed_s: float, failed: int, total: int, errors: Co
         return what + (f" ×{times:,}" if times > 1 else "") + rest
     if not len(spans):
         return ""
-    gain, lanes = speed_up(spans, elapsed_s), len(spans.rows)
+    gain, lanes = busy_s / elapsed_s if elapsed_s > 0 else 0.0, len(spans.rows)
     where = Waiting(0.0, "") if lanes < 2 else waiting(spans)
     said = f"{gain:.1f}x faster than one core" if gain >= 1.15 else "no faster than one core"
     mean_ms = gain * elapsed_s * 1000 / len(spans)

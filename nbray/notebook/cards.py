@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from nbray.cards import page, words
 from nbray.cards.flame import SAVED_NODES, Flame
-from nbray.cards.lineage import Lineage
+from nbray.cards.lineage import Lineage, kept
 from nbray.cards.run import Run
 from nbray.engines.port import Engine
+from nbray.notebook.output import SEPARATOR
 from nbray.notebook.profiles import Profiles
 from nbray.notebook.stream import Message
 from nbray.trace import chrome_events
@@ -30,6 +31,7 @@ APPEARS_AFTER_S = 0.3
 PERIOD_S = 0.25
 SAVED_SPANS = 2000  #: in the JSON of a static card: 61 kB
 SAVED_TASKS = 50
+SAVED_LINEAGE = 60  #: nodes
 SENT_SPANS = 20_000  #: in one message
 PLANNABLE = 20  #: cells whose graphs are kept for %nbray plan
 MIME = "application/vnd.nbray.run.v1+json"
@@ -40,9 +42,11 @@ Show = Callable[[str, Message], None]
 class Card:
     """One run and where it is drawn. The desk's thread, the page's commands and the cell that ends use it: hence the lock."""
 
-    def __init__(self, tag: str, run: Run, engine: Engine, show: Show, lineage: Lineage) -> None:
-        self.tag, self.run, self.engine = tag, run, engine
+    def __init__(self, tag: str, run: Run, engine: Engine, show: Show, lineage: Lineage, *, silent: bool = False) -> None:
+        """`silent`: it takes in what its cell does, for the lineage and for plans, and is not shown."""
+        self.tag, self.run, self.engine, self.silent = tag, run, engine, silent
         self._desk_lineage = lineage
+        self._lineage: dict[str, Any] = {"nodes": [], "edges": []}  # what is kept in the page
         self.shown = False  #: a display with our id is in the page
         self.over = False
         self.after_s = APPEARS_AFTER_S
@@ -72,7 +76,7 @@ class Card:
                 progress = self.engine.cell_progress(self.tag)
                 self.quiet = 0 if progress.records or progress.names != self.run.names else self.quiet + 1
                 self.run.take(progress)
-                self._desk_lineage.add(self.run.title, progress.records)
+                self._desk_lineage.add(self.run.title, progress.records, self.tag.partition(SEPARATOR)[0])
 
     @property
     def settled(self) -> bool:
@@ -82,7 +86,7 @@ class Card:
     def appear(self, make_view: Callable[[Card], Any]) -> None:
         """Put the live card under its cell."""
         with self._lock:
-            if self.shown or self.over:
+            if self.shown or self.over or self.silent:
                 return
             self.shown = True
             self._view = make_view(self)  # before the page can ask it anything
@@ -121,10 +125,6 @@ class Card:
         with self._lock:
             return self.run.snapshot(time.time_ns()), self.run.spans.packed(first, min(len(self.run.spans), first + most))
 
-    def lineage(self, variables: dict[bytes, list[str]]) -> dict[str, Any]:
-        """The graph around this run. `variables`: names in the notebook by the task that made what they hold."""
-        return self._desk_lineage.graph(self.run.title, variables)
-
     def chrome_trace(self) -> list[dict[str, Any]]:
         """What ran, in Chrome's trace format, which Perfetto opens."""
         return chrome_events([record for record in self.engine.trace() if record["cell"] == self.tag])
@@ -160,11 +160,13 @@ class Card:
 
         return forecast(self.graph(), cores or CORES, nodes)
 
-    def keep_plan(self) -> None:
-        """The run is over: its forecast joins what stays in the page."""
-        if not self.shown or not self.graph().tasks:
+    def keep_rest(self, lineage: dict[str, Any]) -> None:
+        """The run is over: its lineage and its forecast join what stays in the page."""
+        if not self.shown:
             return
-        self._plan = self.plan()
+        self._lineage = kept(lineage, SAVED_LINEAGE, _short)
+        if self.graph().tasks:
+            self._plan = self.plan()
         self._display("update_display_data", self._static(time.time_ns()))
 
     def _send(self, snapshot: dict[str, Any], first: int, last: int) -> None:
@@ -203,7 +205,7 @@ class Card:
     def _static(self, now_ns: int) -> dict[str, Any]:
         snapshot = self.run.snapshot(now_ns)
         spans, tasks = self.run.spans.chosen(SAVED_SPANS), self.run.latest()[:SAVED_TASKS]
-        saved = {**snapshot, "span_data": spans, "tasks": tasks, "lineage": self.lineage({}), "plan": self._plan}
+        saved = {**snapshot, "span_data": spans, "tasks": tasks, "lineage": self._lineage, "plan": self._plan}
         if self.profile is not None:
             saved["profile"] = self.profile.to_data(SAVED_NODES)
         return {
@@ -214,6 +216,10 @@ class Card:
 
     def _display(self, kind: str, data: dict[str, Any]) -> None:
         self._show(self.tag, Message(kind, {"data": data, "metadata": {}, "transient": {"display_id": self.display_id}}))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -233,6 +239,7 @@ class Desk:
         self.title: Callable[[str], str] = lambda tag: tag
         self.delay: Callable[[str], float] = lambda _tag: APPEARS_AFTER_S  #: seconds before a cell's card appears
         self.profiles: Profiles | None = None
+        self.lineage_of: Callable[[str], dict[str, Any]] = lambda _tag: {"nodes": [], "edges": []}  #: around a cell or job
         self.cards: dict[str, Card] = {}  #: live ones, by tag
         self.lineage = Lineage()
         self.ended: dict[str, Card] = {}  #: the latest PLANNABLE, by title
@@ -251,10 +258,11 @@ class Desk:
     def _first_task(self, tag: str) -> bool:
         """In the thread that submits, before the task leaves."""
         engine = self._engine
-        if engine is None or self._closed or not tag or not self.wanted(tag):
+        if engine is None or self._closed or not tag:
             return False
+        run, silent = Run(self.title(tag), time.time_ns()), not self.wanted(tag)
         with self._wake:
-            card = self.cards[tag] = Card(tag, Run(self.title(tag), time.time_ns()), engine, self._show, self.lineage)
+            card = self.cards[tag] = Card(tag, run, engine, self._show, self.lineage, silent=silent)
             card.after_s, card.profiles = self.delay(tag), self.profiles
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="nbray-cards", daemon=True)
@@ -298,7 +306,7 @@ class Desk:
             return False
         card.run.moved = moved
         card.refresh(time.time_ns())
-        if not self._closed and not card.settled and card.run.nested and (card.shown or card.run.unfinished):
+        if not (self._closed or card.silent or card.settled) and card.run.nested and (card.shown or card.run.unfinished):
             card.holds, card.ends_as = False, state
             card.appear(self._make_view)
             return True
@@ -353,7 +361,7 @@ class Desk:
     def _plan(self, card: Card) -> None:
         """In a thread of its own: a rehearsal may take a second, and cards of other cells are to appear meanwhile."""
         try:
-            card.keep_plan()
+            card.keep_rest(self.lineage_of(card.tag) if card.shown else {})
         finally:
             with self._wake:
                 self._planning = False

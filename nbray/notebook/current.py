@@ -13,11 +13,13 @@ from collections import deque
 from typing import Any
 
 from nbray import connection, session
+from nbray.cards.lineage import Lineage
 from nbray.cards.widget import View
 from nbray.engines.asking import ask_terminal
 from nbray.engines.port import Engine
 from nbray.notebook.cards import APPEARS_AFTER_S, Card, Desk
-from nbray.notebook.holders import held_by_names, held_objects, release
+from nbray.notebook.history import History
+from nbray.notebook.holders import held_objects, release
 from nbray.notebook.inputs import InputStore
 from nbray.notebook.interrupt import Heartbeat, Interrupts
 from nbray.notebook.job import Job
@@ -56,6 +58,9 @@ class Notebook:
             self.desk.profiles = self.profiles
             self.desk.title = lambda tag: self.titles.get(tag) or self.label
             self.desk.delay = lambda tag: self.delays.get(tag, float(self.configured.get("progress_after", APPEARS_AFTER_S)))
+        self.history = History(lambda: self.namespace, Lineage() if self.desk is None else self.desk.lineage)
+        if self.desk is not None:  # which cards' pages ask for it too
+            self.desk.lineage_of = self.history.graph
         self._numbers = itertools.count(1)
         self._engine: Engine | None = None
 
@@ -71,13 +76,15 @@ class Notebook:
 
     # -- cells
 
-    def begin_cell(self) -> None:
+    def begin_cell(self, source: str = "") -> None:
         """A cell starts: what it submits from here on is its own."""
         self.heartbeat.begin()
         self.job_tags.clear()
         parent = self.parent_message()
         self.tag = str(parent["header"]["msg_id"]) if parent else f"cell-{next(self._numbers)}"
         self.router.begin(self.tag, parent)
+        cell = str((parent or {}).get("metadata", {}).get("cellId") or "")
+        self.history.begin_cell(f"In[{len(self.shell.history_manager.input_hist_parsed)}]", self.tag, cell, source)
         if self.prompts is not None:
             self.prompts.begin_cell(self.tag, parent)
         if self._engine is not None:
@@ -104,6 +111,7 @@ class Notebook:
             cancelled = self.interrupts.stopped(engine, [self.tag, *sorted(self.job_tags)])
             if cancelled:
                 self.router.notice(self.tag, "cancelled", f"stopped; tasks of this cell cancelled: {cancelled}")
+        self.history.end_cell(self.label)
         self.router.flush(self.tag)
         if self.desk is not None:
             self.desk.end_cell(self.tag)
@@ -132,7 +140,7 @@ class Notebook:
             "resync": card.resync,
             "cancel": lambda force=False: self._cancel_card(card, force=force),
             "tasks": card.run.latest,
-            "lineage": lambda: card.lineage(held_by_names(self.namespace)),
+            "lineage": lambda whole=False, opened=(), shut=(): self.history.graph("" if whole else card.tag, opened, shut),
             "objects": lambda: held_objects(self.namespace, card.engine),
             "release": lambda names: release(self.namespace, names),
             "perfetto": card.chrome_trace,

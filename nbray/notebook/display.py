@@ -49,6 +49,14 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
     }
 
 
+def lines(told: Sequence[str]) -> Bundle:
+    """Text whose columns and indents mean something; its first line is the title."""
+    text = "\n".join(told)
+    shown = f"<b>{html.escape(told[0])}</b>\n{html.escape(chr(10).join(told[1:]))}"
+    style = "margin:0;white-space:pre-wrap;color:var(--jp-ui-font-color1,inherit)"
+    return {"text/plain": text, "text/html": f'<pre style="{style}">{shown}</pre>'}
+
+
 def plan(title: str, told: Forecast) -> Bundle:
     """A forecast: a row for each number of cores, with a bar as long as the time, and what else there is to know."""
     longest = max((seconds for seconds in told.seconds if seconds is not None), default=0.0) or 1.0

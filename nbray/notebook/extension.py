@@ -62,8 +62,8 @@ class Extension:
 
     # -- events: an exception in one of these would be printed under every cell
 
-    def pre_run_cell(self, _info: Any) -> None:
-        self.notebook.begin_cell()
+    def pre_run_cell(self, info: Any) -> None:
+        self.notebook.begin_cell(str(getattr(info, "raw_cell", None) or ""))
 
     def post_run_cell(self, result: Any) -> None:
         self.notebook.end_cell(result.error_in_exec)

@@ -133,7 +133,7 @@ class NbrayMagics(Magics):  # type: ignore[misc]
             self._show_in_order(tag, engine, sent.chunks)
         job = Job(plan, engine, tag, sent.chunks, sent.packed.sent_bytes, begun)
         job.again = sent.again
-        job.deliver = lambda settled: deliver(settled, notebook.namespace, notebook.inputs)
+        job.deliver = self._deliver
         notebook.jobs.append(job)
         if options.handle:
             notebook.namespace[options.handle] = job
@@ -144,6 +144,13 @@ class NbrayMagics(Magics):  # type: ignore[misc]
         router.expect(tag, [chunk.report.task_id().binary() for chunk in chunks])
         for chunk in chunks:
             engine.on_ready(chunk.report, partial(router.task_ended, tag, chunk.report.task_id().binary()), local=False)
+
+    def _deliver(self, job: Job) -> Any:
+        notebook = self.notebook
+        try:
+            return deliver(job, notebook.namespace, notebook.inputs)
+        finally:
+            notebook.history.delivered(job.tag, job.plan.outputs)
 
     def _leave_running(self, job: Job) -> Job | None:
         notebook, view = self.notebook, job.plan.options.view

@@ -16,6 +16,7 @@ from IPython.core.error import UsageError
 import nbray
 from nbray import session
 from nbray.cards import words
+from nbray.cards.lineage import STALE
 from nbray.columns import Filter
 from nbray.exceptions import HeadUnavailableError
 from nbray.notebook import debugging, display
@@ -110,6 +111,7 @@ class Subcommands:
             "logs": (self.logs, "the ends of log files: [PART OF NAME] [-n LINES]"),
             "debug": (self.debug, "frames and variables of a task that failed: [NAME] [--item K] [--rerun] [-c COMMAND]"),
             "plan": (self.plan, "how long a cell would take on other machines: [CELL] [--cores 1,2,4] [--nodes N]"),
+            "lineage": (self.lineage, "what a variable, a cell or a function's tasks come from, and whether it is stale: [NAME]"),
             "last": (self.last, "the handle of the last %%remote cell"),
             "config": (self.config, "defaults for the options of %%remote"),
         }
@@ -237,6 +239,19 @@ class Subcommands:
         except ValueError as error:
             raise UsageError(f"%nbray plan: {error}") from None
         self._show(display.plan(card.run.title, told))
+
+    def lineage(self, rest: str) -> None:
+        history, name = self.notebook.history, unquoted(rest)
+        if name:
+            try:
+                lines = history.text(name)
+            except LookupError as error:
+                raise UsageError(f"nothing called {name} is in the lineage; there is: {error}") from None
+            self._show(display.lines(lines))
+            return
+        variables = [node for node in history.graph()["nodes"] if node["kind"] == "object"]
+        rows = [(node["label"], node["detail"], f"{STALE}: {node['stale']}" if node["stale"] else "") for node in variables]
+        self._show(display.table("lineage", ["variable", "what", ""], rows, "no variable comes from a cell with tasks yet"))
 
     def last(self, rest: str) -> Job:
         _nothing("last", rest)

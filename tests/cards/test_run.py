@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 from nbray.cards import page, words
-from nbray.cards.lineage import Lineage
 from nbray.cards.run import Run, error_text
 from nbray.cards.spans import COLUMNS, Spans
 from nbray.engines.port import CellProgress, NameCount
@@ -178,16 +177,10 @@ def test_snapshots_are_small_whatever_ran() -> None:
     assert len(page.page(run.snapshot(0), run.spans)) < 60_000
 
 
-# ---------------------------------------------------------------------------------------------- lineage
-
-
-def test_lineage_groups_tasks_by_cell_and_name_and_finds_ancestors_and_descendants() -> None:
-    lineage = Lineage()
-    lineage.add("In[1]", [record(i, 0, 1, "load") for i in range(3)])
-    lineage.add("In[2]", [record(10 + i, 1, 2, "fit", needs=[i, 99]) for i in range(3)])
-    lineage.add("In[3]", [record(20, 2, 3, "plot", needs=[10])])
-    lineage.add("In[4]", [record(30, 2, 3, "other")])
-    graph = lineage.graph("In[2]", {task(10): ["models"], task(12): ["models", "best"]})
-    labels = [node["label"] for node in graph["nodes"]]
-    assert labels == ["values of the notebook", "load ×3", "fit ×3", "plot", "best, models"]
-    assert sorted(graph["edges"]) == [[0, 2], [1, 2], [2, 3], [2, 4]]
+def test_a_task_that_waits_for_tasks_of_its_own_does_no_work_meanwhile() -> None:
+    above = msgspec.structs.replace
+    children = [above(record(10 + i, 1 + i, 2 + i, "leaf", 1), parent=task(1)) for i in range(3)]
+    run = run_of([*children, record(1, 0, 5, "top")])
+    run.end(BEGUN + 5 * S)
+    assert run.busy_s() == pytest.approx(5)
+    assert run.verdict().startswith("no faster than one core")

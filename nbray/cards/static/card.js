@@ -11,6 +11,7 @@ let cards = 0;
 export function createCard(el, host) {
   const id = `nbray-card-${++cards}`;
   const spans = new Spans();
+  const answers = new Map(), wanted = {}; // what the kernel said last, and which view of it was asked for
   let snapshot = null, number = 0, asking = false, insist = false, open = host.live ? null : "timeline", stopped = false, received = performance.now();
   let pictured = 0; // how many tasks the flame graph shows
   let planned = false; // whether the Plan tab shows what there is to show
@@ -28,7 +29,7 @@ export function createCard(el, host) {
 
   // ---- the tabs
   const timeline = createTimeline(spans, { exportTrace: host.live ? save : null });
-  const lineage = createLineage();
+  const lineage = createLineage({ change: host.live ? (view) => { wanted.lineage = view; answers.delete("lineage"); drawLineage(); } : null });
   const plan = createPlan();
   const flame = createFlame();
   const panels = {
@@ -203,7 +204,7 @@ export function createCard(el, host) {
   }
 
   function drawLineage() {
-    ask("lineage", snapshot.lineage).then((graph) => { if (graph && open === "lineage") lineage.draw(graph); });
+    ask("lineage", snapshot.lineage, wanted.lineage).then((graph) => { if (graph && open === "lineage") lineage.draw(graph); });
   }
 
   // A plan is made of what has ended; while the run goes on it is made again only when the tab is opened.
@@ -243,12 +244,11 @@ export function createCard(el, host) {
   }
 
   // What the kernel knows, at most once a second for a live card; what was kept otherwise.
-  const answers = new Map();
-  function ask(what, kept) {
+  function ask(what, kept, args) {
     if (!host.live || snapshot.state !== "running") if (kept !== undefined && !host.live) return Promise.resolve(kept);
     const last = answers.get(what);
     if (last && performance.now() - last.at < 1000) return last.answer;
-    const answer = host.command(what).catch((error) => { complain(error); return null; });
+    const answer = host.command(what, args).catch((error) => { complain(error); return null; });
     answers.set(what, { at: performance.now(), answer });
     return answer;
   }

@@ -1,18 +1,27 @@
-// Lineage: what was made from what, as a layered graph. Groups come from the kernel; a click lights up ancestors and descendants.
+// Lineage: cells, tasks and variables, and what was made from what, as a layered graph. Groups come from the kernel; a click lights
+// up ancestors and descendants and says how many they are. `host.change(view)`: another view is wanted (whole, opened, shut).
 
 import { colour, element, plural, vector } from "./format.js";
+import { jumpTo } from "./jump.js";
 
-const BOX = { width: 150, height: 34, dx: 40, dy: 14 };
+const BOX = { width: 158, height: 36, dx: 44, dy: 12 };
+const STALE = "↻ stale";
+const KINDS = { cell: "cell", task: "tasks", object: "variable" };
 
-// Longest-path layers, left to right, then a few sweeps that pull each node towards its neighbours.
+// Longest-path layers, left to right, then a few sweeps that pull each node towards its neighbours. What stands in a circle (tasks
+// of two functions that feed each other) is cut open at the node that began first.
 export function layers(size, edges) {
   const layer = new Array(size).fill(0), out = Array.from({ length: size }, () => []), into = Array.from({ length: size }, () => []);
   for (const [a, b] of edges) { out[a].push(b); into[b].push(a); }
-  const left = into.map((list) => list.length), ready = [...left.keys()].filter((i) => !left[i]);
-  for (let k = 0; k < ready.length; k++) {
-    for (const b of out[ready[k]]) {
-      layer[b] = Math.max(layer[b], layer[ready[k]] + 1);
-      if (!--left[b]) ready.push(b);
+  const left = into.map((list) => list.length), done = new Array(size).fill(false), ready = [...left.keys()].filter((i) => !left[i]);
+  for (let k = 0; k < size; k++) {
+    if (k === ready.length) ready.push(done.findIndex((placed, i) => !placed && !ready.includes(i)));
+    const a = ready[k];
+    done[a] = true;
+    for (const b of out[a]) {
+      if (done[b]) continue;
+      layer[b] = Math.max(layer[b], layer[a] + 1);
+      if (!--left[b] && !ready.includes(b)) ready.push(b);
     }
   }
   const columns = [];
@@ -23,7 +32,7 @@ export function layers(size, edges) {
     const neighbours = sweep % 2 ? out : into;
     for (const column of sweep % 2 ? [...columns].reverse() : columns) {
       const pull = (i) => neighbours[i].length ? neighbours[i].reduce((sum, j) => sum + place[j], 0) / neighbours[i].length : place[i];
-      column.sort((a, b) => pull(a) - pull(b)).forEach((i, at) => (place[i] = at));
+      column?.sort((a, b) => pull(a) - pull(b)).forEach((i, at) => (place[i] = at));
     }
   }
   return { layer, place, out, into };
@@ -35,53 +44,155 @@ function reach(start, next) {
   return seen;
 }
 
-export function createLineage() {
-  const root = element("div", { class: "nbray-lineage" });
+// "2 cells, 103 tasks and 1 variable": tasks, not boxes, are counted.
+export function amounts(nodes) {
+  const total = { cell: 0, task: 0, object: 0 };
+  for (const node of nodes) {
+    total[node.kind] += node.kind === "task" ? node.tasks ?? 1 : 1;
+    if (node.kind === "cell" && node.open === false) total.task += node.tasks ?? 0;
+  }
+  const parts = [["cell", "cell"], ["task", "task"], ["object", "variable"]].filter(([kind]) => total[kind]).map(([kind, noun]) => plural(total[kind], noun));
+  return parts.length > 1 ? `${parts.slice(0, -1).join(", ")} and ${parts[parts.length - 1]}` : parts[0] ?? "nothing";
+}
 
-  function draw(graph) {
+export function createLineage(host) {
+  const view = { whole: false, opened: new Set(), shut: new Set() };
+  let drawn = "", chosen = null, graph = { nodes: [], edges: [] }, boxes = [], light = () => {};
+  const scope = element("button", { type: "button", class: "nbray-button", onclick: () => { view.whole = !view.whole; changed(); } });
+  const note = element("span", { class: "nbray-muted" });
+  const tools = element("div", { class: "nbray-tools" }, host?.change ? scope : null, note);
+  const scroll = element("div", { class: "nbray-scroll", tabindex: "0", role: "region", "aria-label": "Lineage graph", "data-lm-suppress-shortcuts": "true" });
+  const said = element("p", { class: "nbray-said", role: "status" });
+  const actions = element("div", { class: "nbray-tools" });
+  const root = element("div", { class: "nbray-lineage" }, tools, scroll, said, actions);
+  title();
+
+  function title() { scope.textContent = view.whole ? "Only this cell" : "Whole notebook"; }
+
+  function changed() {
+    title();
+    host.change({ whole: view.whole, opened: [...view.opened], shut: [...view.shut] });
+  }
+
+  function toggle(node) {
+    const key = node.open && node.group ? node.group : node.key, wanted = !node.open;
+    view.opened.delete(key);
+    view.shut.delete(key);
+    (wanted ? view.opened : view.shut).add(key);
+    chosen = key;
+    changed();
+  }
+
+  function draw(next) {
+    const shape = JSON.stringify([next.edges, next.nodes.map((node) => [node.key, node.open, node.expands])]);
+    graph = next;
     const { nodes, edges } = graph;
-    if (!nodes.length) {
-      root.replaceChildren(element("p", { class: "nbray-muted" }, "Nothing has finished yet."));
+    if (shape === drawn) { // only words have changed: nothing moves under the pointer
+      boxes.forEach((each, i) => each.say(nodes[i]));
+      describe();
+      if (at() >= 0) light(at());
       return;
     }
+    drawn = shape;
+    if (!nodes.length) {
+      note.textContent = "";
+      said.textContent = "Nothing has finished yet.";
+      scroll.hidden = true;
+      return;
+    }
+    scroll.hidden = false;
     const { layer, place, out, into } = layers(nodes.length, edges);
     const x = (i) => layer[i] * (BOX.width + BOX.dx) + 4, y = (i) => place[i] * (BOX.height + BOX.dy) + 4;
     const width = Math.max(...nodes.map((_, i) => x(i))) + BOX.width + 8, height = Math.max(...nodes.map((_, i) => y(i))) + BOX.height + 8;
-    const lines = edges.map(([a, b]) => {
+    const lines = edges.map(([a, b, kind]) => {
       const x1 = x(a) + BOX.width, y1 = y(a) + BOX.height / 2, x2 = x(b), y2 = y(b) + BOX.height / 2, bend = (x1 + x2) / 2;
-      return vector("path", { d: `M${x1},${y1} C${bend},${y1} ${bend},${y2} ${x2},${y2}`, class: "nbray-edge" });
+      return vector("path", { d: `M${x1},${y1} C${bend},${y1} ${bend},${y2} ${x2},${y2}`, class: kind === "submits" ? "nbray-edge nbray-submits" : "nbray-edge" });
     });
-    const boxes = nodes.map((node, i) => box(node, i, x(i), y(i), () => light(i)));
-    const said = element("p", { class: "nbray-muted", role: "status" });
-
-    function light(chosen) {
-      const above = reach(chosen, into), below = reach(chosen, out), lit = new Set([...above, ...below]);
-      boxes.forEach((each, i) => each.classList.toggle("nbray-dim", !lit.has(i)));
-      lines.forEach((each, e) => each.classList.toggle("nbray-dim", !(lit.has(edges[e][0]) && lit.has(edges[e][1]))));
-      const words = (set) => [...set].filter((i) => i !== chosen).map((i) => nodes[i].label).join(", ") || "nothing";
-      said.textContent = `${nodes[chosen].label}: made from ${words(above)}; used by ${words(below)}.`;
+    boxes = nodes.map((node, i) => box(node, i, x(i), y(i)));
+    describe();
+    const picture = vector("svg", { width, height, role: "group", "aria-label": `${plural(nodes.length, "node")} and ${plural(edges.length, "edge")}` }, ...lines, ...boxes.map((each) => each.root));
+    const was = [scroll.scrollLeft, scroll.scrollTop], had = scroll.contains(document.activeElement);
+    scroll.replaceChildren(picture);
+    [scroll.scrollLeft, scroll.scrollTop] = was;
+    light = (i) => {
+      const above = i < 0 ? null : reach(i, into), below = i < 0 ? null : reach(i, out), lit = (j) => i < 0 || above.has(j) || below.has(j);
+      boxes.forEach((each, j) => { each.root.classList.toggle("nbray-dim", !lit(j)); each.root.setAttribute("aria-pressed", String(i === j)); });
+      lines.forEach((each, e) => each.classList.toggle("nbray-dim", !(lit(edges[e][0]) && lit(edges[e][1]))));
+      if (i >= 0) tell(i, [...above].filter((j) => j !== i), [...below].filter((j) => j !== i));
+    };
+    if (at() >= 0) {
+      light(at());
+      if (had) boxes[at()].root.focus();
+    } else {
+      chosen = null;
+      said.textContent = "Choose one to see what it came from and what uses it.";
+      actions.replaceChildren();
     }
-
-    const title = `${plural(nodes.length, "node")} and ${plural(edges.length, "edge")}; choose one to see what it came from and what uses it`;
-    const picture = vector("svg", { width, height, role: "group", "aria-label": title }, ...lines, ...boxes);
-    root.replaceChildren(element("div", { class: "nbray-scroll", tabindex: "0", role: "region", "aria-label": "Lineage graph" }, picture), said);
-    said.textContent = title;
   }
 
-  function box(node, i, x, y, chosen) {
+  function at() {
+    return chosen === null ? -1 : graph.nodes.findIndex((node, i) => (node.key ?? i) === chosen || node.group === chosen);
+  }
+
+  function choose(i) {
+    chosen = graph.nodes[i].key ?? i;
+    light(i);
+  }
+
+  function describe() {
+    const stale = graph.nodes.filter((node) => node.stale).length;
+    note.textContent = [amounts(graph.nodes), stale ? `${stale} ${STALE}` : "", graph.hidden ? `${graph.hidden} earlier ones are not shown` : "",
+      "lines: data; dotted: submitted"].filter(Boolean).join(" · ");
+  }
+
+  function tell(i, above, below) {
+    const node = graph.nodes[i], of = (set) => {
+      const some = set.slice(0, 4).map((j) => graph.nodes[j].label).join(", "), more = set.length > 4 ? ", …" : "";
+      return set.length ? `${amounts(set.map((j) => graph.nodes[j]))} (${some}${more})` : "nothing";
+    };
+    said.replaceChildren(element("strong", {}, node.label), ` (${KINDS[node.kind]}) comes from ${of(above)}; used by ${of(below)}.`,
+      node.stale ? element("span", { class: "nbray-stale" }, ` ${STALE}: ${node.stale}.`) : "");
+    actions.replaceChildren(...[
+      node.title ? element("button", { type: "button", class: "nbray-button", onclick: () => go(node) }, `Go to ${node.title}`) : null,
+      host?.change && node.expands ? element("button", { type: "button", class: "nbray-button", onclick: () => toggle(node) }, node.open ? "Close" : "Open") : null,
+    ].filter(Boolean));
+  }
+
+  function go(node) {
+    if (!jumpTo(root, node)) said.append(` ${node.title} is not on this page.`);
+  }
+
+  function box(node, i, x, y) {
     const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
-    const first = vector("text", { x: x + 10, y: y + 14, class: "nbray-label" });
-    first.textContent = cut(node.label, 22);
-    const second = vector("text", { x: x + 10, y: y + 27, class: "nbray-sublabel" });
-    second.textContent = cut(node.detail, 26);
-    const title = vector("title");
-    title.textContent = `${node.label} · ${node.detail}`;
-    const side = vector("rect", { x, y, width: 4, height: BOX.height, fill: node.kind === "object" ? "currentColor" : colour(node.colour ?? 7) });
-    return vector("g", {
-      class: "nbray-node", tabindex: "0", role: "button", "aria-label": `${node.label}, ${node.detail}`, onclick: chosen,
-      onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); event.stopPropagation(); chosen(); } },
-    }, title, vector("rect", { x, y, width: BOX.width, height: BOX.height, rx: 3, class: node.kind === "object" ? "nbray-object" : "nbray-task" }),
-    side, first, second);
+    const first = vector("text", { x: x + 10, y: y + 15, class: node.kind === "cell" ? "nbray-label nbray-strong" : "nbray-label" });
+    const second = vector("text", { x: x + 10, y: y + 29 });
+    const told = vector("title");
+    const shape = { cell: "nbray-cell", task: "nbray-task", object: "nbray-object" }[node.kind];
+    const side = node.kind === "task" ? vector("rect", { x, y, width: 4, height: BOX.height, fill: colour(node.colour ?? 7) }) : null;
+    const more = host?.change && node.expands ? vector("text", { x: x + BOX.width - 16, y: y + 15, class: "nbray-label nbray-strong", onclick: (event) => { event.stopPropagation(); toggle(graph.nodes[i]); } }) : null;
+    if (more) more.textContent = node.open ? "−" : "+";
+    const root = vector("g", {
+      class: "nbray-node", tabindex: "0", role: "button", "aria-pressed": "false", onclick: () => choose(i),
+      onkeydown: (event) => {
+        const opens = event.key === "+" ? !node.open : event.key === "-" ? node.open : false;
+        if (event.key !== "Enter" && event.key !== " " && !opens) return;
+        event.preventDefault();
+        event.stopPropagation();
+        if (!opens) choose(i);
+        else if (host?.change && node.expands) toggle(graph.nodes[i]);
+      },
+    }, ...[told, vector("rect", { x, y, width: BOX.width, height: BOX.height, rx: node.kind === "cell" ? 9 : 3, class: shape }), side, first, second, more].filter(Boolean));
+
+    function say(now) {
+      first.textContent = cut(now.label, now.expands ? 20 : 22);
+      second.textContent = cut(now.stale ? `${STALE} · ${now.detail}` : now.detail, 27);
+      second.setAttribute("class", now.stale ? "nbray-sublabel nbray-stale" : "nbray-sublabel");
+      told.textContent = [now.label, now.detail, now.stale ? `${STALE}: ${now.stale}` : ""].filter(Boolean).join(" · ");
+      root.setAttribute("aria-label", [`${now.label}, ${KINDS[now.kind]}`, now.detail, now.stale ? `stale: ${now.stale}` : ""].filter(Boolean).join(", "));
+    }
+
+    say(node);
+    return { root, say };
   }
 
   return { root, draw };

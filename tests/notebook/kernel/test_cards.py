@@ -129,6 +129,7 @@ def test_many_tasks_are_counted_exactly_in_a_bounded_number_of_messages(cards: K
     before = len(cards.comms)
     cell = cards.ok("@nbray.remote\ndef tiny(i):\n    return i\nsum(nbray.get([tiny.remote(i) for i in range(20_000)]))")
     assert cell.value == str(sum(range(20_000)))
+    cards.until(lambda: any(KEPT in data for data in cell.updates), "the static card")
     seconds = cell.updates[-1][KEPT]["elapsed_s"]
     assert cell.updates[-1][KEPT]["counts"]["done"] == 20_000
     messages = [c for c in cards.comms[before:] if c["type"] == "comm_msg"]

@@ -1,0 +1,64 @@
+"""The lineage of a real notebook: what its variables come from, what is stale, and what the page of a card is told of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+Kernel = Any
+KEPT = "application/vnd.nbray.run.v1+json"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cells(kernel: Kernel) -> None:
+    """A small notebook: a number, tasks that take it, and a cell under %%remote that takes their results."""
+    kernel.ok("@nbray.remote\ndef double(x):\n    return x * factor\nfactor = 2")
+    kernel.ok("parts = [double.remote(i) for i in range(10)]; nbray.wait(parts, num_returns=10)")
+    kernel.ok("whole = sum(nbray.get(parts))")
+    kernel.ok("%%remote --refs\nremote_value = whole + 1")
+
+
+def told(kernel: Kernel, name: str) -> str:
+    (shown,) = kernel.ok(f"%nbray lineage {name}").displays
+    return str(shown["text/plain"])
+
+
+def test_a_variable_tells_the_tasks_and_cells_that_it_came_from(kernel: Kernel) -> None:
+    text = told(kernel, "remote_value")
+    assert "double ×10" in text
+    assert "whole " in text
+    assert "nothing" in text.splitlines()[-1]
+    assert "↻" not in text
+
+
+def test_the_list_of_variables_leaves_out_functions_and_modules(kernel: Kernel) -> None:
+    (shown,) = kernel.ok("%nbray lineage").displays
+    names = [line.split()[0] for line in shown["text/plain"].splitlines()[2:]]
+    assert {"parts", "whole", "remote_value"} <= set(names)
+    assert not {"double", "nbray", "os"} & set(names)
+
+
+def test_what_was_made_before_its_input_changed_is_stale_until_it_is_made_again(kernel: Kernel) -> None:
+    kernel.ok("factor = 3")
+    assert "↻ stale: factor was changed by In[" in told(kernel, "parts")
+    assert "↻ stale: it was made from parts, which is stale" in told(kernel, "whole")
+    kernel.ok("factor = 2")
+    kernel.ok("parts = [double.remote(i) for i in range(10)]; nbray.wait(parts, num_returns=10)")
+    assert "↻" not in told(kernel, "parts").splitlines()[1]
+    assert "↻ stale: parts was changed by" in told(kernel, "whole")
+
+
+def test_a_name_that_is_not_there_is_answered_with_those_that_are(kernel: Kernel) -> None:
+    assert "nothing called nonsense is in the lineage; there is: " in kernel.run("%nbray lineage nonsense").stderr
+
+
+def test_a_card_keeps_the_lineage_around_its_cell(kernel: Kernel) -> None:
+    kernel.ok("@nbray.remote\ndef slow(x):\n    time.sleep(0.3)\n    return x")
+    cell = kernel.ok("kept = nbray.get([slow.remote(p) for p in parts[:4]])")
+    kernel.until(
+        lambda: any((data.get(KEPT) or {}).get("lineage", {}).get("nodes") for data in cell.updates), "the lineage that stays"
+    )
+    labels = {node["label"] for node in cell.updates[-1][KEPT]["lineage"]["nodes"]}
+    assert "double ×10" in labels
+    assert {"parts", "kept"} <= labels
