@@ -70,9 +70,16 @@
   color: var(--jp-ui-inverse-font-color1, #fff); background: var(--jp-inverse-layout-color2, #333);
 }
 .nbray-legend { display: flex; flex-wrap: wrap; gap: 2px 12px; font-size: 12px; margin-top: 4px; }
-.nbray-scroll { overflow: auto; max-height: 340px; }
+.nbray-scroll { overflow: auto; max-height: 290px; }
 .nbray-edge { fill: none; stroke: currentColor; opacity: 0.4; }
+.nbray-submits { stroke-dasharray: 2 3; }
 .nbray-node { cursor: pointer; }
+.nbray-node[aria-pressed="true"] > rect:first-of-type { stroke: var(--nbray-live); stroke-width: 2; }
+.nbray-cell { fill: var(--jp-layout-color1, transparent); stroke: var(--nbray-muted); }
+.nbray-strong { font-weight: 600; }
+.nbray-stale { color: var(--nbray-warn); fill: var(--nbray-warn); }
+.nbray-card p.nbray-said { font-size: 12px; margin: 4px 0; }
+.nbray-here { outline: 2px solid var(--jp-brand-color1, #1565c0); outline-offset: 2px; }
 .nbray-task, .nbray-object { fill: var(--nbray-soft); stroke: var(--nbray-line); }
 .nbray-object { stroke-dasharray: 3 2; }
 .nbray-label { font-size: 11.5px; fill: currentColor; }
