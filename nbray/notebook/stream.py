@@ -52,7 +52,8 @@ class CellStream:
     taken: int = 0  #: characters that went to the queue
     left_out: int = 0  #: characters between head and tail
     left_out_lines: int = 0
-    rate_dropped: int = 0  #: lines that the workers left out
+    rate_dropped: int = 0  #: lines that the workers left out, which nothing has said yet
+    wrote: str = "stderr"  #: the stream that was written to last
     displays: int = 0
     displays_dropped: int = 0
     tokens: float = RATE
@@ -72,6 +73,13 @@ class CellStream:
             self.writers.add(task)
             if not self.many and self.ask_at is None:
                 self.ask_at = now + SETTLE_S
+        if text and self.rate_dropped:
+            self._take("", stream, self._too_fast() + "\n")
+            self.rate_dropped = 0
+        self._take(who, stream, text)
+
+    def _take(self, who: str, stream: str, text: str) -> None:
+        self.wrote = stream
         head = self.limit - min(self.limit // 2, TAIL_LIMIT)
         if not self.tail and not self.left_out and self.taken < head:
             room = head - self.taken
@@ -212,7 +220,7 @@ class CellStream:
             start, self.open_line = "\n", None
         continues = self.open_line == piece.who
         self.open_line = None if piece.text.endswith("\n") else piece.who
-        if not self.many:
+        if not self.many or not piece.who:
             return start + piece.text
         lines = piece.text.splitlines(keepends=True)
         return start + "".join(line if continues and i == 0 else f"({piece.who}) {line}" for i, line in enumerate(lines))
@@ -222,10 +230,13 @@ class CellStream:
         if self.left_out:
             notes.append(f"… {self.left_out_lines:,} lines ({self.left_out:,} characters) left out; %nbray logs has the rest …")
         if self.rate_dropped:
-            notes.append(f"… {self.rate_dropped:,} lines left out, printed too fast to show; %nbray logs has them …")
+            notes.append(self._too_fast())
         if self.displays_dropped:
             notes.append(f"… {self.displays_dropped:,} displays left out after the first {DISPLAYS} …")
         return notes
+
+    def _too_fast(self) -> str:
+        return f"… {self.rate_dropped:,} lines left out, printed too fast to show; %nbray logs has them …"
 
     def _ending(self) -> list[Message]:
         out = []
@@ -234,7 +245,7 @@ class CellStream:
             start = "\n" if self.open_line is not None else ""
             self.open_line = None
             # On the stream of what follows: front ends keep the order of one stream, and not that of two.
-            name = next((piece.stream for piece in self.tail if piece.display is None), "stderr")
+            name = next((piece.stream for piece in self.tail), self.wrote)
             out.append(Message("stream", {"name": name, "text": start + "\n".join(notes) + "\n"}))
         self.left_out = self.left_out_lines = self.rate_dropped = self.displays_dropped = 0
         if self.tail:

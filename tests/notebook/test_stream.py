@@ -130,10 +130,15 @@ def test_a_flood_that_pauses_shows_its_tail() -> None:
     assert stream.next_due(5.0) is None
 
 
-def test_lines_that_workers_left_out_are_told() -> None:
-    stream = CellStream()
-    stream.text(b"t", "f pid=1", "stdout", "a\n", 7, now=0.0)
-    assert "7 lines left out" in text_of(stream.finish(), "stderr")
+def test_lines_that_workers_left_out_are_told_where_they_are_missing() -> None:
+    stream = CellStream(badges=True)
+    stream.text(b"t", "f", "stdout", "a\n", 0, now=0.0)
+    for _ in range(3):
+        stream.text(b"t", "f", "stdout", "", 7, now=0.0)
+    stream.text(b"t", "f", "stdout", "z\n", 1, now=0.0)
+    stream.text(b"t", "f", "stdout", "", 5, now=0.0)
+    told = "… {} lines left out, printed too fast to show; %nbray logs has them …\n"
+    assert text_of(stream.finish()) == "(f) a\n" + told.format(22) + "(f) z\n" + told.format(5)
     assert stream.finish() == []
 
 
