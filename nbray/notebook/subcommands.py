@@ -15,7 +15,7 @@ from IPython.core.error import UsageError
 
 import nbray
 from nbray import session
-from nbray.cards import words
+from nbray.cards import cluster_page, words
 from nbray.cards.lineage import STALE
 from nbray.columns import Filter
 from nbray.exceptions import HeadUnavailableError
@@ -38,11 +38,11 @@ from nbray.notebook.stream import Message
 from nbray.util.state.api import entries
 from nbray.util.state.common import Entry
 from nbray.util.state.exception import RayStateApiException
+from nbray.util.state.watching import Lookout
 
 SHOWN_ROWS = 50
 #: A cluster that has not answered by then is not well, and that is the answer.
 PATIENCE_S = 1.5
-AMOUNTS = ("CPU", "GPU", "memory", "object_store_memory")
 LOG_LINES = 40
 
 
@@ -100,8 +100,9 @@ class Subcommands:
 
     def __init__(self, notebook: Notebook) -> None:
         self.notebook = notebook
+        self._lookout = Lookout()
         self.words: dict[str, tuple[Callable[[str], Any], str]] = {
-            "status": (self.status, "what this notebook is attached to, and what is free"),
+            "status": (self.status, "what this notebook is attached to, what is used, what runs, and why what waits does"),
             "init": (self.init, "start or attach: --num-cpus N, --address A"),
             "stop": (self.stop, "leave the cluster; a local one ends"),
             "tasks": (self.tasks, "tasks, latest first"),
@@ -153,29 +154,15 @@ class Subcommands:
             return
         about = engine.description()
         try:
-            nodes = engine.nodes(PATIENCE_S)
+            engine.nodes(PATIENCE_S)
+            snapshot = self._lookout.look(engine)
         except HeadUnavailableError as error:
             self._show(display.facts("nbray", {"attached to": f"{about.get('address')}, which does not answer", "why": str(error)}))
             return
-        living = [node for node in nodes if node["Alive"]]
-        total, free = ({name: sum(n[of].get(name, 0) for n in living) for name in AMOUNTS} for of in ("Resources", "Available"))
-        cpus_from = f" ({about['cpus_from']})" if about.get("cpus_from") else ""
-        pairs: dict[str, object] = {
-            "attached to": about.get("address"),
-            "session": about.get("session"),
-            "CPUs": f"{free['CPU']:g} of {total['CPU']:g} free{cpus_from}",
-        }
-        if total["GPU"]:
-            pairs["GPUs"] = f"{free['GPU']:g} of {total['GPU']:g} free"
-        pairs["memory"] = words.bytes_text(total["memory"])
-        pairs["object store"] = words.bytes_text(total["object_store_memory"])
-        pairs["logs"] = about.get("log_directory")
-        self._show(display.facts("nbray", pairs))
-        rows = [(str(n["NodeID"])[:8], n.get("NodeManagerHostname", ""), "alive" if n.get("Alive") else "dead") for n in nodes]
-        self._show(display.table("nodes", ["node", "host", "state"], rows, "none"))
-        waiting = [(q["resources"], q["count"], q["why"]) for n in nodes for q in n.get("Queued", [])]
-        if waiting:
-            self._show(display.table("waiting", ["asks for", "tasks", "why"], waiting, "none"))
+        pairs = {name: about.get(name) for name in ("address", "session", "cpus_from", "log_directory")}
+        called = {"address": "attached to", "cpus_from": "CPUs from", "log_directory": "logs"}
+        self._show(display.facts("nbray", {called.get(name, name): told for name, told in pairs.items() if told}))
+        self._show({"text/plain": cluster_page.text(snapshot), "text/html": cluster_page.page(snapshot)})
 
     def tasks(self, rest: str) -> None:
         _nothing("tasks", rest)

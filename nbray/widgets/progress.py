@@ -18,6 +18,7 @@ from nbray.refs import ObjectRef
 from nbray.widgets.picture import Picture, Snapshot
 
 BLOCKS = 30  #: of the bar in the text
+FEW = 1000  #: references that are asked one by one
 
 
 class Progress(Picture):
@@ -51,15 +52,24 @@ class Progress(Picture):
     def _count(self) -> None:
         with self._counting:
             while self._ended:
-                ref = self._pending.pop(self._ended.popleft(), None)
-                if ref is None:
-                    continue
-                if self._engine.facts_of(ref)["state"] == "FAILED":
-                    self._failed += 1
-                else:
-                    self._done += 1
+                self._settle(self._ended.popleft())
+            if 0 < len(self._pending) <= FEW and session.engine is self._engine:  # to the moment; of many it may be a little late
+                few = list(self._pending.values())
+                for ref in self._engine.wait(few, len(few), 0, False)[0]:
+                    self._settle(ref.binary())
             if not self._pending and self._ended_s is None:
                 self._ended_s = time.monotonic()
+
+    def _settle(self, id_: bytes) -> None:
+        ref = self._pending.get(id_)
+        state = self._engine.facts_of(ref)["state"] if ref is not None else "PENDING"
+        if state == "PENDING":
+            return  # counted before, or its session ended first
+        del self._pending[id_]
+        if state == "FAILED":
+            self._failed += 1
+        else:
+            self._done += 1
 
     def _look(self) -> Snapshot:
         self._count()
