@@ -71,6 +71,7 @@ class Runtime:
         self.on_effect: Callable[[Effect], None] = lambda _e: None  #: effects that are not Send or Ready; outside the lock
         self.on_lost: Callable[[str], None] = lambda _why: None  #: our node is gone; from nbray-io
         self.on_trouble: Callable[[str], None] = _to_stderr
+        self.on_wait: Callable[[], float | None] | None = None  #: nbray-io is about to wait: after how many seconds to call again
         self.on_stepped: Callable[[], None] = lambda: None  #: nbray-io or nbray-tidy has stepped the owner
         self.on_block: Callable[[str], None] = lambda _in: None  #: a thread of this process is about to wait, in "GET" or "WAIT"
         self.on_unblock: Callable[[], None] = lambda: None
@@ -384,6 +385,8 @@ class Runtime:
             if soon is not None and (deadline is None or soon < deadline):
                 deadline = soon
             timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if self.on_wait is not None and (again := self.on_wait()) is not None:
+                timeout = again if timeout is None else min(timeout, again)
             try:
                 messages = mailbox.receive(timeout) if timeout != 0.0 else []
             except MailboxDrained:

@@ -33,10 +33,11 @@ from nbray.worker.breakpoints import Breakpoints
 from nbray.worker.environment import Entered
 from nbray.worker.facts import facts_of
 from nbray.worker.generators import Generators
-from nbray.worker.output import Source
+from nbray.worker.overheard import SHORTEST_NS
 from nbray.worker.returns import several
 from nbray.worker.share import Share
 from nbray.worker.snapshots import snapshot_of
+from nbray.worker.speakers import Speakers
 
 _Push = m.PushTask | m.PushCall
 
@@ -65,9 +66,11 @@ class Executor:
         self.namespace = ""
         self.entered = Entered(engine)
         self.flush_output: Callable[[], None] = lambda: None  #: a task ends: all that it printed leaves
+        self.overhear: Callable[[_Push], None] = lambda _ended: None  #: take in what C code and child processes have printed
         self.send_output: Callable[[], None] = lambda: None  #: as much as may be sent now
         self._idle = Current(None)
-        self.breakpoints = Breakpoints(self.runtime.post, self.source, lambda: self.runtime.me)
+        self.speakers = Speakers(self)
+        self.breakpoints = Breakpoints(self.runtime.post, self.speakers.here, lambda: self.runtime.me)
         self.share = Share()
         self._main = threading.get_ident()
         self.in_main: Current | None = None  #: what the main thread runs, while it may be interrupted
@@ -358,6 +361,9 @@ class Executor:
 
     def report(self, push: _Push, values: list[m.Value], started: int, retriable: bool, cpu: int) -> None:
         """Send the result after everything the task printed, then go on."""
+        ended = time.time_ns()
+        if ended - started > SHORTEST_NS:
+            self.overhear(push)
         self.flush_output()
         if len(sys.modules) != self.entered.modules.count:
             self.entered.tell_modules(push.job)
@@ -371,7 +377,7 @@ class Executor:
         me = self.runtime.me.process
         spent = self.state.is_last(push)
         fetched = self._fetched.pop(push.task, 0) if self._fetched else 0
-        done = m.TaskDone(push.task, push.attempt, me, values, started, time.time_ns(), borrows, retriable, cpu, spent, fetched)
+        done = m.TaskDone(push.task, push.attempt, me, values, started, ended, borrows, retriable, cpu, spent, fetched)
         self.carry_out(self._send_or_hold(push, done))
 
     def _send_or_hold(self, push: _Push, done: m.TaskDone) -> list[Effect]:
@@ -490,6 +496,7 @@ class Executor:
             return
         finally:
             self.current.reset(token)
+        self.overhear(push)
         self.entered.tell_modules(spec.job)
         # Before anybody is told: a call may arrive the moment they are.
         born = w.BecameActor(spec.actor, message.epoch, spec.max_concurrency, spec.groups, spec.unordered, spec.window)
@@ -498,6 +505,7 @@ class Executor:
         self.actor.live()
 
     def _failed_init(self, message: m.StartActor, push: m.PushTask, error: BaseException) -> None:
+        self.overhear(push)
         self.flush_output()
         spec = message.spec
         node = Address(self.runtime.me.node, self.runtime.me.node)
@@ -548,12 +556,9 @@ class Executor:
                 told[each.push.task] = ("PENDING_ACTOR_TASK_ARGS_FETCH" if call else "PENDING_ARGS_FETCH", 0, each.push.name)
         return told
 
-    def source(self) -> Source:
-        current = self.current.get() or next(reversed(self.running.values()), None) or self._idle
-        if current.push is None:
-            return Source("", b"\0" * 16, "worker" if self.actor is None else self.actor.title(), self.engine.job)
-        name = current.push.name if self.actor is None else self.actor.title()
-        return Source(current.push.cell, current.push.task, name, current.push.job)
+    def is_busy(self) -> bool:
+        """Whether anything that was sent here has not ended."""
+        return bool(self.state.tasks) or (self.state.is_actor and self.actor is None and not self.init_failed)
 
     def task_here(self) -> bytes:
         """The task in which the calling thread is."""

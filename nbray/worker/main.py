@@ -13,12 +13,13 @@ from nbray import session
 from nbray.engines.native import NativeEngine
 from nbray.ids import Address
 from nbray.owner.runtime import Runtime
-from nbray.wire.messages import ActorExiting
+from nbray.wire.messages import ActorExiting, PushCall, PushTask
 from nbray.worker import showing
 from nbray.worker.actor import ActorExit
 from nbray.worker.boot import WorkerBoot
 from nbray.worker.executor import Executor
 from nbray.worker.output import OutputSender
+from nbray.worker.overheard import Listening, Log
 
 
 def run(boot: WorkerBoot) -> NoReturn:
@@ -36,8 +37,11 @@ def _live(boot: WorkerBoot) -> int:
     engine = NativeEngine(runtime, Address(boot.node, b"\0" * 8), is_driver=False)
     session.set_current(engine)
     executor = Executor(engine)
-    output = OutputSender(runtime.post, executor.source, boot.node)
+    output = OutputSender(runtime.post, executor.speakers.here, boot.node, Log(boot.log_path))
+    listening = Listening(lambda: _overhear(executor, output), executor.is_busy)
+    runtime.on_wait = listening.until_next
     executor.flush_output = lambda: output.flush(final=True)
+    executor.overhear = lambda push: _task_ended(executor, output, listening, push)
     executor.send_output = executor.breakpoints.flush = output.flush
     engine.facts_here = executor.facts
     engine.task_here = executor.task_here
@@ -61,12 +65,26 @@ def _live(boot: WorkerBoot) -> int:
     return _leave(executor, output)
 
 
+def _overhear(executor: Executor, output: OutputSender) -> bool:
+    """From nbray-io, now and then."""
+    heard = output.overhear(executor.speakers.others)
+    if heard:
+        output.flush()
+    return heard
+
+
+def _task_ended(executor: Executor, output: OutputSender, listening: Listening, push: PushTask | PushCall) -> None:
+    output.overhear(lambda: executor.speakers.others(push))
+    listening.task_ended()
+
+
 def _exit_politely(executor: Executor, output: OutputSender) -> None:
     """`os._exit` in user code ends the process at once, but not before what was finished and printed earlier has left."""
     worker, leave = os.getpid(), os._exit
 
     def exit_after_sending(status: int) -> NoReturn:
         if os.getpid() == worker:  # a child that user code forked has no mailbox
+            output.overhear(executor.speakers.others)
             output.flush(final=True)
             executor.runtime.flush()
             executor.runtime.abandon()
@@ -97,6 +115,7 @@ def _leave(executor: Executor, output: OutputSender) -> int:
         atexit._run_exitfuncs()
     except BaseException:  # noqa: BLE001 -- nor do these
         traceback.print_exc()
+    output.overhear(executor.speakers.others)
     output.flush(final=True)
     with contextlib.suppress(OSError):
         executor.runtime.close()

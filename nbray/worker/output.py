@@ -1,4 +1,5 @@
-"""What tasks print, sent to the driver under the cell it belongs to; and all of it in the worker's log file.
+"""What tasks print, sent to the driver under the cell it belongs to; and all of it in the worker's log file. What C code and child
+processes print comes by way of that file (worker/overheard.py), as standard output.
 
 Lines are collected for FLUSH_S at most and sent as one message, so that neither a flood nor a single print is late. Text of a task
 leaves before the task's result does.
@@ -6,6 +7,7 @@ leaves before the task's result does.
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
@@ -17,6 +19,7 @@ from typing import Any, NamedTuple
 from nbray.config import OUTPUT_LINES_PER_S
 from nbray.ids import Address
 from nbray.wire.messages import Display, Message, Output
+from nbray.worker.overheard import Log
 
 FLUSH_S = 0.05
 FLUSH_CHARACTERS = 64 * 1024
@@ -41,9 +44,13 @@ class TaskStream(io.TextIOBase):
         self._stream = stream
         self._sender = sender
         self._log_fd = log_fd
+        self.buffer = ByteStream(stream, sender, log_fd)
 
     encoding = "utf-8"
     errors = "replace"
+
+    def reconfigure(self, **_ignored: Any) -> None:
+        """For programs that ask: it is UTF-8, and leaves line by line, whatever they say."""
 
     def writable(self) -> bool:
         return True
@@ -62,13 +69,39 @@ class TaskStream(io.TextIOBase):
         """Text is sent within FLUSH_S and before the task's result: programs that flush each line need not wait for it."""
 
 
+class ByteStream(io.BufferedIOBase):
+    """`sys.stdout.buffer`: for bytes, which are text in UTF-8 to whoever reads them."""
+
+    def __init__(self, stream: str, sender: OutputSender, log_fd: int) -> None:
+        super().__init__()
+        self._stream = stream
+        self._sender = sender
+        self._log_fd = log_fd
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._log_fd
+
+    def write(self, data: Any) -> int:
+        raw = bytes(memoryview(data))
+        self._sender.put(self._stream, raw, self._decode(raw))
+        return len(raw)
+
+    def flush(self) -> None:
+        """As that of TaskStream."""
+
+
 class OutputSender:
     """Collects text per source and stream, and sends it. Safe from any thread."""
 
-    def __init__(self, post: Callable[[Address, Message], None], source: Callable[[], Source], node: bytes) -> None:
+    def __init__(self, post: Callable[[Address, Message], None], source: Callable[[], Source], node: bytes, log: Log) -> None:
         self._post = post
         self._source = source
         self._node = node
+        self._log = log
         self._pid = os.getpid()
         self._lock = threading.RLock()  # a __del__ that prints may run while this thread holds it
         self._pending: dict[tuple[Source, str], list[str]] = {}
@@ -83,15 +116,20 @@ class OutputSender:
         sys.stderr = TaskStream("stderr", self, 2)
 
     def write(self, stream: str, text: str) -> None:
-        if not text:
+        if text:
+            data = text.encode("utf-8", "replace")
+            self.put(stream, data, data.decode("utf-8"))  # half a surrogate pair is a str, and no message could carry it
+
+    def put(self, stream: str, data: bytes, text: str) -> None:
+        """`data` for the log, `text` for the driver."""
+        if os.getpid() != self._pid:
+            os.write(1, data)  # a child that user code forked has no mailbox; it is overheard
             return
-        data = text.encode("utf-8", "replace")
-        os.write(1 if stream == "stdout" else 2, data)
-        text = data.decode("utf-8")  # half a surrogate pair is a str, and no message could carry it
         source = self._source()
         with self._lock:
-            self._pending.setdefault((source, stream), []).append(text)
-            self._characters += len(text)
+            if heard := self._log.write(data):
+                self._add(source, "stdout", heard)
+            self._add(source, stream, text)
             full = self._characters > FLUSH_CHARACTERS
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="nbray-output", daemon=True)
@@ -100,6 +138,20 @@ class OutputSender:
             self.flush()
         else:
             self._wake.set()
+
+    def _add(self, source: Source, stream: str, text: str) -> None:
+        self._pending.setdefault((source, stream), []).append(text)
+        self._characters += len(text)
+
+    def overhear(self, whose: Callable[[], Source]) -> bool:
+        """Take in what C code and child processes have written, as that of `whose()`; whether that was anything."""
+        with self._lock:
+            heard = self._log.look()
+        if heard:
+            source = whose()  # it may call the user's __repr__: without the lock
+            with self._lock:
+                self._add(source, "stdout", heard)
+        return bool(heard)
 
     def _run(self) -> None:
         while True:

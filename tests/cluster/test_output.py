@@ -1,11 +1,13 @@
-"""What tasks print: to the driver, on the right stream, before their result; floods are bounded; C code writes to the log."""
+"""What tasks print: to the driver, on the right stream, before their result; floods are bounded; C code and children are heard."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 import nbray as ray
 from nbray import session
 from nbray.config import OUTPUT_LINES_PER_S
+from tests.cluster.conditions import until
 
 
 @pytest.fixture
@@ -116,6 +119,100 @@ def test_what_child_processes_and_c_code_write_is_in_the_log_of_the_worker():
     pid = ray.get(shout.remote())
     [log] = Path(session.engine.description()["log_directory"]).glob(f"worker-{pid}.log")
     assert log.read_text().splitlines()[-4:] == ["from a shell", "from a child", "from C", "from Python"]
+
+
+def test_what_child_processes_and_c_code_write_is_heard_with_the_task_in_its_order(heard):
+    @ray.remote
+    def shout():
+        print("first")
+        os.system("echo from a shell")
+        print("then")
+        subprocess.run(["sh", "-c", "echo from a child >&2"], check=True)
+        os.write(1, "from C, ä".encode() + b" \xff\n")
+        os.write(1, b"at the end without a newline")
+
+    ray.get(shout.remote())
+    said = "first\nfrom a shell\nthen\nfrom a child\nfrom C, ä \ufffd\nat the end without a newline"
+    assert text_of(heard) == said
+    assert {event.name for event in heard} == {"shout"}
+
+
+def test_a_child_is_heard_while_its_task_runs_and_after_it_has_ended(heard, tmp_path):
+    gate = tmp_path / "gate"
+
+    @ray.remote
+    def starts():
+        waits = f"echo begun; while [ ! -e {gate} ]; do sleep 0.02; done; echo opened"
+        child = subprocess.Popen(["sh", "-c", waits])
+        while not (tmp_path / "seen").exists():
+            time.sleep(0.02)
+        return child.pid
+
+    started = starts.remote()
+    until(lambda: "begun" in text_of(heard), "the child is heard", within_s=30)
+    (tmp_path / "seen").touch()
+    ray.get(started)
+    gate.touch()
+    until(lambda: "opened" in text_of(heard), "the child is heard again", within_s=30)
+    assert {event.name for event in heard} == {"starts"}
+
+
+def test_a_process_that_the_task_forked_is_heard(heard):
+    @ray.remote
+    def forks():
+        child = multiprocessing.get_context("fork").Process(target=lambda: print("from a fork"))
+        child.start()
+        child.join()
+
+    ray.get(forks.remote())
+    assert text_of(heard) == "from a fork\n"
+
+
+def test_of_calls_that_run_side_by_side_nobody_can_say_which_started_the_child(heard):
+    @ray.remote(max_concurrency=2)
+    class Both:
+        def __init__(self):
+            self.barrier = threading.Barrier(2)
+
+        def speak(self, alone):
+            if not alone:
+                self.barrier.wait()
+                subprocess.run(["echo", "one of us"], check=True)
+                self.barrier.wait()
+            else:
+                subprocess.run(["echo", "me"], check=True)
+
+    both = Both.remote()
+    ray.get([both.speak.remote(False), both.speak.remote(False)])
+    ray.get(both.speak.remote(True))
+    assert text_of(heard) == "one of us\none of us\nme\n"
+
+
+def test_bytes_can_be_written_and_may_be_cut_anywhere(heard):
+    @ray.remote
+    def binary():
+        for byte in "größe\n".encode():
+            sys.stdout.buffer.write(bytes([byte]))
+        sys.stderr.buffer.write(memoryview(b"err\n"))
+        sys.stdout.buffer.flush()
+        sys.stdout.reconfigure(encoding="utf-8", line_buffering=True)
+        print("after")
+
+    ray.get(binary.remote())
+    assert text_of(heard) == "größe\nafter\n"
+    assert text_of(heard, "stderr") == "err\n"
+
+
+def test_a_child_that_prints_without_end_is_cut(heard):
+    @ray.remote
+    def flood():
+        subprocess.run(["sh", "-c", "seq 1 2000000"], check=True)
+
+    ray.get(flood.remote())
+    shown = text_of(heard)
+    assert shown.startswith("1\n2\n")
+    assert shown.endswith("2000000\n")
+    assert len(shown) < 4_000_000
 
 
 def test_a_crash_shows_what_was_printed_last():
