@@ -116,3 +116,18 @@ def test_the_error_of_a_reference_that_nobody_asked_is_said_once_and_can_be_supp
     assert len(re.findall(r"Unhandled error \(suppress with '\w*RAY_IGNORE_UNHANDLED_ERRORS=1'\)", said)) == 1
     assert said.count("ValueError: nobody looked") == 1
     assert "nobody looked" not in "".join(script(UNSEEN, RAY_IGNORE_UNHANDLED_ERRORS="1"))
+
+
+def test_children_and_bytes_are_shown_with_the_task():
+    out, _ = script("""
+        @ray.remote
+        def speaks():
+            os.system("echo from a child")
+            sys.stdout.buffer.write(b"from bytes\\n")
+            sys.stdout.flush()
+
+        ray.get(speaks.remote())
+        time.sleep(0 if ray.__name__ == "nbray" else 3)
+    """)
+    assert re.search(r"\(speaks pid=\d+\) from a child\n", out)
+    assert re.search(r"\(speaks pid=\d+\) from bytes\n", out)
