@@ -24,7 +24,8 @@ FILES = (
     "cluster.js",
     "views.js",
 )  #: in dependency order
-VIEWS = ("createCard", "createCluster", "createTimelineView", "createProgress")  #: what a page makes of it, by name
+#: What a page makes of it, by name.
+VIEWS = ("createCard", "createCluster", "createTimelineView", "createProgress", "createLineageView", "createObjects")
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./[a-z]+\.js";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=function|const|class)", re.MULTILINE)
 

@@ -8,7 +8,9 @@ nbray.widgets.Objects()              which names hold objects of the cluster
 """
 
 from nbray.widgets.cluster import Cluster
+from nbray.widgets.lineage import Lineage
+from nbray.widgets.objects import Objects
 from nbray.widgets.progress import Progress
 from nbray.widgets.timeline import Timeline
 
-__all__ = ["Cluster", "Progress", "Timeline"]
+__all__ = ["Cluster", "Lineage", "Objects", "Progress", "Timeline"]

@@ -14,7 +14,7 @@ from nbray.cards.run import Run
 from nbray.cards.spans import Spans
 from nbray.engines.port import CellProgress, NameCount
 from nbray.exceptions import RayError
-from nbray.trace import chrome_events, from_dict
+from nbray.trace import TraceRecord, chrome_events, from_dict
 from nbray.widgets.notebook import Cards, cards_here
 from nbray.widgets.picture import Picture, Snapshot, projector
 
@@ -95,16 +95,20 @@ class Timeline(Picture):
         return chrome_events(connection.attached("widgets.Timeline").trace())
 
 
-def whole_run() -> Run | None:
-    """Everything that this process has submitted, as one run; None when that is nothing."""
+def records_here() -> list[TraceRecord]:
+    """Every task of this process's job that is over; none without a cluster, or while it does not answer."""
     engine = session.engine
     if engine is None:
-        return None
+        return []
     try:
-        told = [record for record in engine.trace() if record["kind"] == "task"]
+        return [from_dict(record) for record in engine.trace() if record["kind"] == "task"]
     except RayError:
-        return None
-    records = [from_dict(each) for each in told]
+        return []
+
+
+def whole_run() -> Run | None:
+    """Everything that this process has submitted, as one run; None when that is nothing."""
+    records = records_here()
     if not records:
         return None
     run = Run("this process", min(record.submitted_ns for record in records))

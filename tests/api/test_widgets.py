@@ -13,7 +13,8 @@ import pytest
 import nbray
 from nbray.cards.spans import Spans
 from nbray.trace import TraceRecord, as_dict, from_dict
-from nbray.widgets import Cluster, Progress, Timeline
+from nbray.widgets import Cluster, Lineage, Objects, Progress, Timeline
+from nbray.widgets.lineage import around
 from nbray.widgets.timeline import lanes
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -44,7 +45,7 @@ def html_of(view: Any) -> str:
 
 
 def test_looking_starts_no_cluster() -> None:
-    for view in (Cluster(), Timeline()):
+    for view in (Cluster(), Timeline(), Lineage(), Objects()):
         assert repr(view)
         assert html_of(view)
     assert "not attached to a cluster" in repr(Cluster())
@@ -111,6 +112,46 @@ def test_the_cluster_says_the_same_as_text_and_as_html() -> None:
         assert "1 node" in said
         assert "2 CPUs" in said
         assert "object store" in said
+
+
+@pytest.mark.usefixtures("cluster")
+def test_lineage_says_what_a_reference_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "open").touch()
+    source = passes.options(name=EVIL).remote(str(tmp_path / "open"))
+    result = passes.options(name="last").remote(str(tmp_path / "open"), source)
+    nbray.get(result)
+    monkeypatch.setattr(sys.modules["__main__"], "scores", result, raising=False)
+    for what in ("last", result, "scores"):
+        said = repr(Lineage(what))
+        assert "last" in said.splitlines()[0] or "scores" in said.splitlines()[0]
+        assert EVIL in said
+        assert EVIL not in html_of(Lineage(what))
+    assert EVIL in repr(Lineage())
+    assert "is not in the lineage yet; there is: " in repr(Lineage("nonsense"))
+    with pytest.raises(TypeError, match="a name, a cell's number or a reference"):
+        Lineage([result])
+
+
+def test_what_lies_around_a_node_is_what_it_came_from_and_what_came_of_it() -> None:
+    nodes = [{"key": key} for key in "abcdx"]
+    graph = {"nodes": nodes, "edges": [[0, 1, "data"], [1, 2, "data"], [4, 2, "data"], [3, 3, "data"]], "coarse": False}
+    found = around(graph, "b")
+    assert [node["key"] for node in found["nodes"]] == ["a", "b", "c"]
+    assert found["edges"] == [[0, 1, "data"], [1, 2, "data"]]
+    assert found["coarse"] is False
+
+
+@pytest.mark.usefixtures("cluster")
+def test_objects_are_listed_by_the_names_that_hold_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "small_one", nbray.put(1), raising=False)
+    monkeypatch.setattr(sys.modules["__main__"], "large_one", nbray.put(b"x" * 1_000_000), raising=False)
+    said = repr(Objects())
+    assert said.index("large_one") < said.index("small_one")
+    assert "1.0 MB" in said
+    assert "large_one" in html_of(Objects())
+    assert Objects()._commands()["release"](["large_one"]) == 1
+    assert "large_one" not in repr(Objects())
+    vars(sys.modules["__main__"])["large_one"] = None  # for monkeypatch to take away
 
 
 def test_lanes_say_when_each_worker_was_busy() -> None:

@@ -2,7 +2,7 @@
 // nbray/cards/cluster.py and computes nothing. `createCluster(el, host)`: host.command(name, arguments) -> Promise where there is
 // somebody to ask; host.can lists what may be asked: "scale", "stop", and "end" for the nodes that a snapshot calls removable.
 
-import { bytes, element, plural, seconds, vector } from "./format.js";
+import { bytes, element, plural, seconds, twice, vector } from "./format.js";
 
 const NODE_SIGNS = { alive: "●", late: "◐", dead: "✗" };
 const WORKER_SIGNS = { busy: "▸", waiting: "…", actor: "◆", idle: "○", starting: "+", ending: "■" };
@@ -25,19 +25,6 @@ export function createCluster(el, host) {
   const root = element("section", { class: "nbray-card nbray-cluster", "aria-label": "nbray cluster" },
     element("div", { class: "nbray-head" }, facts, stop), stale, problem, body, notes);
   el.append(root);
-
-  // A button that asks back in its own place; another press within five seconds is the answer.
-  function twice(text, question, then) {
-    let armed = null;
-    const made = element("button", { type: "button", class: "nbray-button", onclick: press, onblur: disarm }, text);
-    function disarm() { clearTimeout(armed); armed = null; made.textContent = text; }
-    function press() {
-      if (armed) { disarm(); then(); return; }
-      made.textContent = question;
-      armed = setTimeout(disarm, 5000);
-    }
-    return made;
-  }
 
   async function act(name, args) {
     problem.hidden = true;

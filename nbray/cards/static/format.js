@@ -59,3 +59,16 @@ export function vector(tag, attributes, ...children) {
   made.append(...children);
   return made;
 }
+
+// A button that asks back in its own place; another press within five seconds is the answer.
+export function twice(text, question, then) {
+  let armed = null;
+  const made = element("button", { type: "button", class: "nbray-button", onclick: press, onblur: disarm }, text);
+  function disarm() { clearTimeout(armed); armed = null; made.textContent = text; }
+  function press() {
+    if (armed) { disarm(); then(); return; }
+    made.textContent = question;
+    armed = setTimeout(disarm, 5000);
+  }
+  return made;
+}

@@ -60,14 +60,14 @@ export function createLineage(host) {
   let drawn = "", chosen = null, graph = { nodes: [], edges: [] }, boxes = [], light = () => {};
   const scope = element("button", { type: "button", class: "nbray-button", onclick: () => { view.whole = !view.whole; changed(); } });
   const note = element("span", { class: "nbray-muted" });
-  const tools = element("div", { class: "nbray-tools" }, host?.change ? scope : null, note);
+  const tools = element("div", { class: "nbray-tools" }, host?.change && host.scope !== false ? scope : null, note);
   const scroll = element("div", { class: "nbray-scroll", tabindex: "0", role: "region", "aria-label": "Lineage graph", "data-lm-suppress-shortcuts": "true" });
   const said = element("p", { class: "nbray-said", role: "status" });
   const actions = element("div", { class: "nbray-tools" });
   const root = element("div", { class: "nbray-lineage" }, tools, scroll, said, actions);
   title();
 
-  function title() { scope.textContent = view.whole ? "Only this cell" : "Whole notebook"; }
+  function title() { scope.textContent = view.whole ? host?.scope || "Only this cell" : "Whole notebook"; }
 
   function changed() {
     title();

@@ -119,6 +119,31 @@ def test_a_timeline_is_of_the_cell_that_is_asked_for_and_is_sent_whole_to_who_as
     see(views, model, seen=False)
 
 
+def test_lineage_opens_what_its_page_asks_for_and_objects_release_names(views: Kernel) -> None:
+    views.ok("source = nbray.remote(lambda: 1).options(name='loads').remote()")
+    views.ok(
+        "scores = [nbray.remote(lambda x: x).options(name='uses').remote(source) for _ in range(10)]\nnbray.get(scores)\n'done'"
+    )
+    data, model = shown(views, "nbray.widgets.Lineage('scores')")
+    assert data["text/plain"].startswith("scores · list of 10")
+    assert "loads" in data["text/html"]
+    graph = views.command(model, views.subshell, "change", opened=[])["result"]["graph"]
+    (group,) = [node for node in graph["nodes"] if node["label"] == "uses ×10"]
+    opened = views.command(model, views.subshell, "change", opened=[group["key"]])["result"]["graph"]
+    assert sum(node.get("name") == "uses" for node in opened["nodes"]) == 10
+    everything = views.command(model, views.subshell, "change", whole=True)["result"]["graph"]
+    assert {node["label"] for node in everything["nodes"]} > {node["label"] for node in graph["nodes"]}
+    data, model = shown(views, "nbray.widgets.Objects()")
+    assert "scores" in data["text/plain"]
+    assert views.command(model, views.subshell, "release", names=["scores"])["result"] == 1
+    assert views.eval("'scores' in globals()") is False
+    see(views, model)
+    views.until(
+        lambda: bool(told(views, model)) and all(row["names"] != "scores" for row in told(views, model)[-1]["rows"]), "its row gone"
+    )
+    see(views, model, seen=False)
+
+
 def test_a_view_without_anywidget_is_still_and_says_what_to_install(views: Kernel) -> None:
     cell = views.ok(
         "import sys\nkept = sys.modules.pop('nbray.cards.widget')\nsys.modules['nbray.cards.widget'] = None\n"

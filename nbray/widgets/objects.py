@@ -1,0 +1,52 @@
+"""Which names hold objects of the cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nbray import session
+from nbray.cards.words import bytes_text
+from nbray.notebook import display
+from nbray.notebook.holders import held_objects, release
+from nbray.widgets.notebook import namespace_here
+from nbray.widgets.picture import Picture, Snapshot
+
+COLUMNS = ("held by", "type", "size", "state", "node")
+MOST_ROWS = 200  #: the largest
+
+
+class Objects(Picture):
+    """The names that hold references, or values whose bytes lie in the store, the largest first: what each is, how large, where.
+
+    The page offers to take names away (Release), so that what only they held is freed.
+    """
+
+    _make = "createObjects"
+
+    def _look(self) -> Snapshot:
+        engine = session.engine
+        if engine is None:
+            return {"gone": "This notebook is not attached to a cluster.", "rows": [], "more": 0}
+        rows = held_objects(namespace_here(), engine)
+        return {"rows": rows[:MOST_ROWS], "more": max(0, len(rows) - MOST_ROWS)}
+
+    def _bundle(self, snapshot: Snapshot) -> display.Bundle:
+        cells = [
+            (row["names"], row["type"], "" if row["size"] is None else bytes_text(row["size"]), row["state"], row["where"])
+            for row in snapshot.get("rows", ())
+        ]
+        return display.table("objects", COLUMNS, cells, str(snapshot.get("gone") or "no name holds a reference"))
+
+    def _text(self, snapshot: Snapshot) -> str:
+        more = f"\nand {snapshot['more']:,} more" if snapshot.get("more") else ""
+        return self._bundle(snapshot)["text/plain"] + more
+
+    def _html(self, snapshot: Snapshot) -> str:
+        more = f"<div>and {snapshot['more']:,} more</div>" if snapshot.get("more") else ""
+        return self._bundle(snapshot)["text/html"] + more
+
+    def _can(self) -> list[str]:
+        return ["release"]
+
+    def _commands(self) -> dict[str, Any]:
+        return {"release": lambda names: release(namespace_here(), names)}
