@@ -298,7 +298,7 @@ class NativeEngine(OfCells):
             why = {(state.calls if task.shape is None else state.tasks.leases).why_queued(task) for task in tasks}
             why = (why | {state.groups.why(o) for o in object_ids[:100]}) - {""}
         said = f" ({'; '.join(sorted(why))})" if why else ""
-        return f"{waiting} of {len(object_ids)} objects {'was' if waiting == 1 else 'were'} not ready{said}"
+        return f"{waiting} of {len(object_ids)}{said}"
 
     def wait(
         self, refs: Sequence[ObjectRef[Any]], count: int, timeout: float | None, fetch_local: bool

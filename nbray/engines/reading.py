@@ -88,7 +88,9 @@ class Reader:
         while True:
             left = None if deadline is None else deadline - time.monotonic()
             if not self._runtime.wait_for(missing, len(missing), left, local=True, eager=True):
-                raise GetTimeoutError(f"Get timed out: {self._engine._unfinished(missing)} after {timeout:g} s")
+                raise GetTimeoutError(
+                    f"Get timed out: some object(s) not ready after {timeout:g} s: {self._engine._unfinished(missing)}"
+                )
             values = self._at_hand(missing)
             if values is not None:
                 loaded |= self._inlines(missing, values)

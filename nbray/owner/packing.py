@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
 from collections.abc import Callable, Mapping
+from pickle import dumps as c_dumps  # the function itself: a task may put another into the module
 from typing import Any, NamedTuple
 
 from nbray.config import INLINE_LIMIT
@@ -18,6 +18,7 @@ from nbray.wire.values import ArgRef, Pickled, checksum, dumps
 
 #: In place of the pickle of (args, kwargs): they are the value of dependency 0, because they are too large for a message.
 ARGUMENTS_ARE_AN_OBJECT = b"\x02"
+OF, BOTH = "argument of ", "(args, kwargs)"  #: how arguments are called where they are pickled
 
 
 class Packed(NamedTuple):
@@ -66,7 +67,7 @@ class Packer:
     def dumps(self, value: Any, what: str, name: str) -> tuple[Pickled, list[Held]]:
         """Pickle `value`; also the references inside. Raises TypeError naming the path to what does not pickle."""
         if type(value) in PLAIN:
-            return Pickled(pickle.dumps(value, 5), []), []
+            return Pickled(c_dumps(value, 5), []), []
         before = getattr(self._local, "lent", None)
         lent: dict[bytes, Held] = {}
         self._local.lent = lent
@@ -75,8 +76,9 @@ class Packer:
         except Exception as error:
             if is_of_signal(error):
                 raise
-            path = path_to_culprit(value, name)
-            raise TypeError(f"Could not serialize the {what}: {path} does not pickle ({type(error).__name__}: {error})") from error
+            raise TypeError(
+                f"Could not serialize the {_culprit(what, path_to_culprit(value, name))} ({type(error).__name__}: {error})"
+            ) from error
         finally:
             self._local.lent = before
 
@@ -85,7 +87,7 @@ class Packer:
         if not args and not kwargs:
             return NO_ARGUMENTS
         if not kwargs and len(args) <= FEW and all([_is_small(a) for a in args]):  # noqa: C419 -- a generator costs more
-            payload = pickle.dumps((args, kwargs), 5)
+            payload = c_dumps((args, kwargs), 5)
             return Packed(payload, checksum(payload), None, NOTHING_HELD, [])
         needs: dict[bytes, int] = {}
         held: list[Held] = []
@@ -100,8 +102,8 @@ class Packer:
         args = tuple([stand_in(a) if type(a) is ObjectRef else a for a in args])
         if kwargs:
             kwargs = {k: stand_in(v) if type(v) is ObjectRef else v for k, v in kwargs.items()}
-        what = f"argument of {name}"
-        pickled, contains = self.dumps((args, kwargs), what, "(args, kwargs)")
+        what = f"{OF}{name}"
+        pickled, contains = self.dumps((args, kwargs), what, BOTH)
         if pickled.size <= INLINE_LIMIT:
             payload = pickled.payload()
             return Packed(payload, checksum(payload), held or None, contains, [])
@@ -134,7 +136,7 @@ class Packer:
 
         args = tuple([set_apart(a, f"args[{i}]") for i, a in enumerate(args)])
         kwargs = {k: set_apart(v, f"kwargs[{k!r}]") for k, v in kwargs.items()}
-        pickled, contains = self.dumps((args, kwargs), what, "(args, kwargs)")
+        pickled, contains = self.dumps((args, kwargs), what, BOTH)
         if pickled.size <= INLINE_LIMIT:
             payload = pickled.payload()
             return Packed(payload, checksum(payload), held, contains, kept)
@@ -142,6 +144,15 @@ class Packer:
         whole = self._put(pickled, contains, (args, kwargs))
         needs = [Held(whole._id, self._owner(whole)), *held]
         return Packed(ARGUMENTS_ARE_AN_OBJECT, checksum(ARGUMENTS_ARE_AN_OBJECT), needs, [], [*kept, whole])
+
+
+def _culprit(what: str, path: str) -> str:
+    """The rest of the sentence: what could not be serialized, and why."""
+    callee = what.removeprefix(OF)
+    if callee == what:
+        return f"{what}: {path} does not pickle"
+    path = path.replace(f"{BOTH}[0]", "args", 1).replace(f"{BOTH}[1]", "kwargs", 1)
+    return f"argument {path} for a task or actor {callee}: it does not pickle"  # Ray's words
 
 
 def _is_small(value: Any) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nbray import api
+from nbray import absent, api
 from nbray.config import INLINE_LIMIT
 from nbray.functions import RemoteFunction
 from nbray.options import TASK, checked
@@ -223,3 +223,7 @@ def _packed(keys: Any, results: Mapping[Any, Any]) -> Any:
     if isinstance(keys, list):
         return tuple([_packed(each, results) for each in keys])
     return results[keys]
+
+
+def __getattr__(name: str) -> Any:
+    raise absent.missing(__name__, name)

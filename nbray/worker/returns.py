@@ -10,7 +10,9 @@ def several(name: str, returns: int, result: Any) -> list[Any]:
     try:
         results = list(result)
     except TypeError:
-        raise ValueError(f"{name} was to return {returns} values, and returned one {type(result).__name__}") from None
+        raise ValueError(
+            f"{name} was to return {returns} values (num_returns={returns}), and returned one {type(result).__name__}"
+        ) from None
     if len(results) != returns:
-        raise ValueError(f"{name} was to return {returns} values (num_returns), and returned {len(results)}")
+        raise ValueError(f"{name} was to return {returns} values (num_returns={returns}), and returned {len(results)}")
     return results

@@ -149,7 +149,7 @@ def test_get_gives_up_after_its_timeout_and_the_task_goes_on(tmp_path):
         return "done"
 
     ref = after.remote()
-    with pytest.raises(GetTimeoutError, match="1 of 1 objects was not ready"):
+    with pytest.raises(GetTimeoutError, match=r"Get timed out: some object\(s\) not ready after .* s: 1 of 1"):
         ray.get(ref, timeout=0.05)
     (tmp_path / "go").touch()
     assert ray.get(ref) == "done"

@@ -133,3 +133,11 @@ def test_memory_is_a_resource_that_tasks_take():
     held, left = ray.get(taking.remote())
     assert held == 100 * 2**20
     assert left <= total
+
+
+def test_what_a_user_says_of_devices_stays_where_no_gpu_is_asked_for():
+    @ray.remote(num_gpus=0, runtime_env={"env_vars": {"CUDA_VISIBLE_DEVICES": "7"}})
+    def visible():
+        return os.environ["CUDA_VISIBLE_DEVICES"], ray.get_gpu_ids()
+
+    assert ray.get(visible.remote()) == ("7", [])

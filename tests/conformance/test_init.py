@@ -1,5 +1,8 @@
 """`init` and `shutdown`: the context, a second session, and what is refused."""
 
+import inspect
+import warnings
+
 import pytest
 
 from tests.conformance.subject import ray
@@ -67,4 +70,64 @@ def test_questions_about_the_cluster_start_none(ask):
     ray.shutdown()
     with pytest.raises(Exception, match="(?i)not been started|has not been|init"):
         ask()
+    assert not ray.is_initialized()
+
+
+def test_the_options_of_init_and_what_they_are_without_being_said():
+    said = inspect.signature(ray.init).parameters
+    defaults = {name: parameter.default for name, parameter in said.items()}
+    assert defaults.pop("address") is None
+    expected = {
+        **dict.fromkeys(["num_cpus", "num_gpus", "resources", "labels", "object_store_memory", "namespace", "runtime_env"]),
+        **dict.fromkeys(["logging_config", "job_config"]),
+        "ignore_reinit_error": False,
+        "configure_logging": True,
+    }
+    assert {name: defaults[name] for name in expected} == expected
+    assert all(parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or name == "address" for name, parameter in said.items())
+
+
+HIDDEN = {
+    "include_dashboard": False,
+    "dashboard_host": "127.0.0.1",
+    "dashboard_port": 8299,
+    "_system_config": None,
+    "_memory": None,
+    "_node_ip_address": None,
+    "_node_name": None,
+    "_metrics_export_port": None,
+    "_tracing_startup_hook": None,
+    "_temp_dir": None,
+    "_plasma_directory": None,
+    "object_spilling_directory": None,
+    "_enable_object_reconstruction": False,
+    "_driver_object_store_memory": None,
+}
+
+
+def test_options_that_programs_pass_although_they_do_little_are_taken():
+    ray.shutdown()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray.init(num_cpus=1, logging_level="ERROR", log_to_driver=False, configure_logging=False, **HIDDEN)
+    try:
+        assert ray.get(one.remote()) == 1
+    finally:
+        ray.shutdown()
+
+
+@pytest.mark.differs("options-without-effect")
+@pytest.mark.parametrize("option", [{"_node_name": "head"}, {"_temp_dir": "/tmp/elsewhere"}, {"local_mode": True}])
+def test_an_option_without_effect_says_so(option):
+    ray.shutdown()
+    with pytest.warns(UserWarning, match=rf"{next(iter(option))}=.* has no effect: "):
+        ray.init(num_cpus=1, **option)
+    ray.shutdown()
+
+
+@pytest.mark.parametrize(("option", "error"), [({"num_cpus": -1}, ValueError), ({"resources": {"CPU": 1}}, Exception)])
+def test_amounts_that_cannot_be_are_refused(option, error):
+    ray.shutdown()
+    with pytest.raises(error):
+        ray.init(**option)
     assert not ray.is_initialized()

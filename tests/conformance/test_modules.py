@@ -91,7 +91,7 @@ def test_a_module_that_is_absent_says_what_it_is_and_what_works(name: str) -> No
 
 @pytest.mark.differs("absent-modules")
 @pytest.mark.parametrize(
-    "name", ["tune", "autoscaler", "util.ActorGroup", "util.connect", "util.iter", "experimental.set_resource", "dag.plot"]
+    "name", ["tune", "autoscaler", "util.ActorGroup", "util.connect", "util.iter", "experimental.set_resource", "dag.plot", "util.dask.RayDaskCallback"]
 )
 def test_an_attribute_that_is_absent_is_missing_and_says_what_works(name: str) -> None:
     package, _, last = f"{ray.__name__}.{name}".rpartition(".")

@@ -59,7 +59,7 @@ def test_what_is_no_reference_in_a_list_is_named():
 
 def test_a_timeout_of_zero_asks_for_what_is_ready_now(gate):
     assert ray.get(ray.put("here"), timeout=0) == "here"
-    with pytest.raises(ray.exceptions.GetTimeoutError):
+    with pytest.raises(ray.exceptions.GetTimeoutError, match=r"Get timed out: some object\(s\) not ready"):
         ray.get(wait_for_gate.remote(gate), timeout=0)
 
 
@@ -234,6 +234,18 @@ def test_what_a_task_makes_belongs_to_the_job_of_its_driver():
         return ray.put(1).job_id().hex()
 
     assert ray.get(makes.remote()) == ray.get_runtime_context().get_job_id()
+
+
+def test_a_get_of_what_is_here_already_keeps_the_cpu():
+    @ray.remote
+    def busy():
+        began, ref = time.monotonic(), ray.put(1)
+        while time.monotonic() < began + 0.1:
+            ray.get(ref)
+        return began, time.monotonic()
+
+    spans = ray.get([busy.remote() for _ in range(6)])
+    assert max(sum(start <= at < end for start, end in spans) for at, _ in spans) == 2
 
 
 def test_a_reference_made_of_the_bytes_of_another_is_equal_to_it():

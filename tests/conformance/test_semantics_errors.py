@@ -203,7 +203,7 @@ def test_an_argument_that_does_not_pickle_is_an_error_in_the_calling_line():
         def __init__(self):
             self._lock = threading.Lock()
 
-    with pytest.raises(TypeError, match=r"Could not serialize the argument .*\[1\]\._lock"):
+    with pytest.raises(TypeError, match=r"Could not serialize the argument args\[1\]\._lock for a task or actor .*f: it does not pickle"):
         f.remote(1, Config())
     with pytest.raises(TypeError, match="Could not serialize the put value"):
         ray.put(threading.Lock())

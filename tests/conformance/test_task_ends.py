@@ -358,7 +358,7 @@ def test_what_does_not_pickle_is_a_type_error_that_says_what_it_was_for():
     lock = threading.Lock()
     with pytest.raises(TypeError, match="Could not serialize the put value"):
         ray.put(lock)
-    with pytest.raises(TypeError, match="Could not serialize the argument"):
+    with pytest.raises(TypeError, match=r"Could not serialize the argument .+ for a task or actor"):
         ray.remote(lambda x: x).remote(lock)
     with pytest.raises(TypeError, match="Could not serialize the function"):
         ray.remote(lambda: lock).remote()

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from nbray import api, connection
+from nbray import absent, api, connection
 from nbray.actors import ActorHandle
 from nbray.util.collective.group import Array, Group
 from nbray.util.collective.types import Backend, CollectiveError, ReduceOp
@@ -245,3 +245,7 @@ def _arrays(tensors: Any, group: Group, *, written: bool = False) -> list[Array]
             f"The length of the tensor list operands must be equal to world_size: {len(tensors)} for {group.world_size} ranks"
         )
     return [_array(each, written=written) for each in tensors]
+
+
+def __getattr__(name: str) -> Any:
+    raise absent.missing(__name__, name)
