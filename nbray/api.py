@@ -159,7 +159,10 @@ def _wait_generators(
 
 def cancel(ref: Any, *, force: bool = False, recursive: bool = True) -> None:
     """Cancel the task that makes `ref`: if it has not begun it never will; if it runs, it gets a KeyboardInterrupt, or with
-    `force` its process is killed. `get` then raises TaskCancelledError. Does nothing to a finished task."""
+    `force` its process is killed. `get` then raises TaskCancelledError. Does nothing to a finished task.
+
+    A call of an actor that has begun goes on in the actor: get_runtime_context().is_canceled() turns True in it, and when it
+    ends its result is dropped. In an async actor it gets asyncio.CancelledError."""
     engine = connection.engine()
     if isinstance(ref, ObjectRefGenerator):
         ref = ref.completed()

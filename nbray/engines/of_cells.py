@@ -63,6 +63,10 @@ class OfCells:
         self.runtime.step(r.CellCancelled(tag, force=force))
         return count
 
+    def calls_under_way(self, tag: str) -> int:
+        with self.runtime.locked() as state:
+            return sum(task.push.cell == tag for actor in state.calls.actors.values() for task in actor.under_way())
+
     def cell_counts(self, tag: str) -> dict[str, int]:
         own = self.cells.counts(tag)
         own.running = sum(self._running(tag).values())

@@ -353,6 +353,11 @@ class Engine(Protocol):
         """Cancel what `tag` submitted and has not finished. Returns how many tasks that were; never blocks."""
         ...
 
+    def calls_under_way(self, tag: str) -> int:
+        """How many calls of actors that `tag` made have begun, as far as is known here: unless the actor is async, they go on when
+        they are cancelled."""
+        ...
+
     def cell_counts(self, tag: str) -> dict[str, int]:
         """{"queued", "running", "done", "failed", "cancelled"} of a tag."""
         ...

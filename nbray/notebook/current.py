@@ -109,8 +109,8 @@ class Notebook:
         if engine is not None and stopped:
             # A stop may come between a job's first task and the wait for the job: then it is dealt with here.
             cancelled = self.interrupts.stopped(engine, [self.tag, *sorted(self.job_tags)])
-            if cancelled:
-                self.router.notice(self.tag, "cancelled", f"stopped; tasks of this cell cancelled: {cancelled}")
+            if cancelled.tasks:
+                self.router.notice(self.tag, "cancelled", f"stopped; of this cell, {cancelled}")
         self.history.end_cell(self.label)
         self.router.flush(self.tag)
         if self.desk is not None:
@@ -153,7 +153,7 @@ class Notebook:
         return View(commands, card.snapshot(time.time_ns()))
 
     def _cancel_card(self, card: Card, *, force: bool) -> int:
-        return card.engine.cancel_cell(card.tag, force) if force else self.interrupts.stopped(card.engine, [card.tag])
+        return card.engine.cancel_cell(card.tag, force) if force else self.interrupts.stopped(card.engine, [card.tag]).tasks
 
     # -- the engine
 

@@ -192,9 +192,9 @@ class NbrayMagics(Magics):  # type: ignore[misc]
             said = f"{job.label} goes on without the notebook waiting; %nbray last finds it"
         else:
             cancelled = notebook.interrupts.stopped(job.engine, [job.tag])
-            said = (
-                f"{job.label} stopped; tasks cancelled: {cancelled}. The next stop kills the workers of those that have not ended"
-            )
+            said = f"{job.label} stopped; {cancelled}."
+            if cancelled.tasks > cancelled.calls:
+                said += " The next stop kills the workers of those that have not ended"
             job.watch(None)
         raise told.told(KeyboardInterrupt(said)) from None
 

@@ -19,7 +19,7 @@ from nbray.cards import cluster_page, words
 from nbray.cards.lineage import STALE
 from nbray.columns import Filter
 from nbray.exceptions import HeadUnavailableError
-from nbray.notebook import debugging, display
+from nbray.notebook import debugging, display, interrupt
 from nbray.notebook.arguments import (
     DEFAULTS,
     NOT_CONFIGURABLE,
@@ -274,8 +274,8 @@ class Subcommands:
             if not isinstance(value, Job):
                 raise UsageError(f"{which} is not the handle of a job; %%remote --handle {which} would keep one there")
             jobs = [value]
-        cancelled = sum(job.cancel(force) for job in jobs)
-        self._say(f"nbray: tasks cancelled: {cancelled}\n")
+        told = [interrupt.cancel(job.engine, [job.tag], force) for job in jobs]
+        self._say(f"nbray: {interrupt.Stopped(sum(each.tasks for each in told), sum(each.calls for each in told))}\n")
 
     def config(self, rest: str) -> None:
         given = parse(config, rest)

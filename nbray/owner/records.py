@@ -6,7 +6,9 @@ million of them is a normal day. None of these records forms a cycle that outliv
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -161,6 +163,10 @@ class ActorClient:
         if line is None:
             line = self.lines[group] = deque()
         return line
+
+    def under_way(self) -> Iterator[OwnedTask]:
+        """What it is busy with, as far as a caller knows: the first that it was sent, or all where order is not kept."""
+        return itertools.islice(self.running.values(), None if self.unordered else 1)
 
     @property
     def pending(self) -> int:

@@ -40,6 +40,11 @@ from nbray.worker.snapshots import snapshot_of
 from nbray.worker.speakers import Speakers
 
 _Push = m.PushTask | m.PushCall
+#: Of a cancelled call of an actor that is not async.
+IN_A_CALL = (
+    "; a call that has begun is not interrupted: this one went on to its end in the actor, and its result was dropped. "
+    "get_runtime_context().is_canceled() was True in it"
+)
 
 
 class Current(msgspec.Struct):
@@ -281,7 +286,7 @@ class Executor:
             if type(result) is GeneratorType and push.returns:
                 return self.generators.collect(push, current, result), False
             if current.cancelled and self.actor is not None:
-                return self.cancelled(push), False  # a call cannot be interrupted, but its result is not wanted
+                return self.cancelled(push, IN_A_CALL), False  # its result is not wanted
             return self.stored(push, result), False
         except BaseException as error:  # noqa: BLE001 -- whatever the user's code raises is the task's result
             self.in_main = None
@@ -305,8 +310,8 @@ class Executor:
         )  # fmt: skip
         return [m.Value(failure=failure)], not isinstance(error, RayTaskError) or error.cause is not None
 
-    def cancelled(self, push: _Push) -> list[m.Value]:
-        message = f"{push.name} (task {push.task.hex()}) was cancelled while it ran"
+    def cancelled(self, push: _Push, but: str = "") -> list[m.Value]:
+        message = f"{push.name} (task {push.task.hex()}) was cancelled while it ran{but}"
         return [m.Value(failure=m.Failure("TaskCancelledError", message=message, fields={"task": push.task.hex()}))]
 
     def _leave(self, current: Current, error: BaseException) -> None:

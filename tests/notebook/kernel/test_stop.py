@@ -123,6 +123,33 @@ def test_a_second_stop_kills_what_ignores_the_first(stopping: Kernel) -> None:
     until_free(stopping)
 
 
+CALLS = """
+class Worker:
+    def __init__(self):
+        self.ended = []
+    def call(self, name):
+        begin(name)
+        import time
+        while not nbray.get_runtime_context().is_canceled():
+            time.sleep(0.01)
+        self.ended.append(name)
+        return 'its result'
+    def all(self):
+        return self.ended
+worker = nbray.remote(num_cpus=0)(Worker).remote()
+"""
+
+
+def test_a_call_of_an_actor_that_has_begun_is_said_to_go_on(stopping: Kernel) -> None:
+    stopping.ok(CALLS)
+    cell = stop(stopping, "first, second = worker.call.remote('call'), worker.call.remote('behind')\nnbray.get(first)", "call")
+    said = cell.stderr + cell.stdout
+    assert "tasks cancelled: 1; calls of actors under way: 1: each goes on in its actor, and only its result is dropped" in said
+    assert "went on to its end in the actor" in stopping.run("nbray.get(first)").traceback
+    assert "before it began" in stopping.run("nbray.get(second)").traceback
+    assert stopping.eval("nbray.get(worker.all.remote())") == ["call"]
+
+
 def test_the_button_can_be_pressed_anywhere_in_a_cell_of_many_calls(stopping: Kernel) -> None:
     stopping.ok("@nbray.remote\ndef tiny(i):\n    return i")
     for _ in range(10):
