@@ -17,6 +17,7 @@ FILES = (
     "format.js",
     "timeline.js",
     "jump.js",
+    "objects.js",
     "lineage.js",
     "plan.js",
     "flame.js",

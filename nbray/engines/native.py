@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ from nbray.engines.asking import Ask, Asking
 from nbray.engines.environments import Environments
 from nbray.engines.finished import record_of, returned_bytes
 from nbray.engines.groups import GroupDesk
+from nbray.engines.holding import Holding
 from nbray.engines.looks import Looks
 from nbray.engines.of_cells import OfCells
 from nbray.engines.port import (
@@ -37,7 +38,7 @@ from nbray.engines.reading import Reader
 from nbray.engines.witness import Witness
 from nbray.exceptions import PendingCallsLimitExceeded
 from nbray.ids import Address, TaskIds, object_id
-from nbray.machine import Effect
+from nbray.machine import Effect, Tick
 from nbray.owner import records as r
 from nbray.owner.packing import Packer
 from nbray.owner.questions import Question, Questions
@@ -353,6 +354,13 @@ class NativeEngine(OfCells):
             obj = state.objects.objects.get(ref._id)
             task = state.tasks.tasks.get(ref._id[:16])
             return nodes_view.object_facts(ref, obj, task)
+
+    def holders_of(self, groups: Sequence[Collection[bytes]], known: Sequence[int]) -> list[dict[str, int]]:
+        self.runtime.step(Tick())  # what was dropped is let go
+        return Holding(self.runtime).of(groups, known)
+
+    def unnamed(self, named: Collection[bytes]) -> list[dict[str, Any]]:
+        return Holding(self.runtime).unnamed(named)
 
     def lend(self, ref: ObjectRef[Any]) -> Address:
         return self._packer.lend(ref)

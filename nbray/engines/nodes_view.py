@@ -44,12 +44,14 @@ def _address(total: Mapping[str, int]) -> str:
 
 def object_facts(ref: ObjectRef[Any], obj: OwnedObject | None, task: OwnedTask | None) -> dict[str, Any]:
     facts: dict[str, Any] = {"object_id": ref.hex(), "task_id": ref.task_id().hex(), "state": "PENDING", "size": None, "node": None}
+    facts["type"] = ""
     if task is not None:
         facts |= {"name": task.push.name, "cell": task.push.cell, "task_state": task.state}
     facts["call_site"] = obj.line if obj is not None else ""
     if obj is None or obj.value is None:
         return facts
     value = obj.value
+    facts["type"] = value.said
     if value.failure is not None:
         facts |= {"state": "FAILED", "error": value.failure.kind}
     elif value.location is not None:

@@ -5,7 +5,7 @@ Task and actor options arrive checked (`options.py`), functions and classes pick
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -291,7 +291,15 @@ class Engine(Protocol):
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None: ...
 
     def facts_of(self, ref: ObjectRef[Any]) -> dict[str, Any]:
-        """State, size, place, task, cell of a ref, as known here."""
+        """State, size, place, task, cell of a ref, as known here; "type" says type and shape of what lies in the store."""
+        ...
+
+    def holders_of(self, groups: Sequence[Collection[bytes]], known: Sequence[int]) -> list[dict[str, int]]:
+        """For each group of object ids: who holds any of them, in words, and how often; `known` references of each are left out."""
+        ...
+
+    def unnamed(self, named: Collection[bytes]) -> list[dict[str, Any]]:
+        """Objects that this process refers to, without `named`, by where they were made: "line", "state", "objects", "size"."""
         ...
 
     # -- generators: a stream of items is named by the reference to its task's end

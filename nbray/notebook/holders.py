@@ -7,18 +7,26 @@ there for as long as it lives, and `Out` keeps every array that was ever shown.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from nbray.describing import describe
+from nbray.engines.holding import said
 from nbray.engines.port import Engine
 from nbray.refs import ObjectRef
 from nbray.store.views import Pinned
 
 ASKED = 10_000  #: references of one value whose sizes are added up
 COLUMNS_LOOKED_AT = 100  #: of a table of pandas
+SEEN_KEPT = 10_000
+TRACEBACK = "last traceback"
 HISTORY = frozenset({"_", "__", "___"})  #: names that IPython binds to the last results
+
+
+_seen: dict[bytes, str] = {}  # what small objects turned out to be
 
 
 def _references(value: Any) -> Iterator[ObjectRef[Any]]:
@@ -37,13 +45,24 @@ def _named(namespace: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from ((f"Out[{number}]", result) for number, result in list(value.items()))
         elif name in HISTORY or not name.startswith("_"):
             yield name, value
+    yield from _in_last_traceback(namespace)
+
+
+def _in_last_traceback(namespace: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Variables of the functions in which the last error was raised: Python keeps them until the next one."""
+    error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+    frames = traceback.walk_tb(error.__traceback__ if error is not None else None)
+    for frame, _ in frames:
+        if frame.f_globals is namespace and frame.f_code.co_name != "<module>" and "<cell line" not in frame.f_code.co_name:
+            for name, value in list(frame.f_locals.items()):
+                yield f"{TRACEBACK}: {name} in {frame.f_code.co_name}()", value
 
 
 def held_by_names(namespace: dict[str, Any]) -> dict[bytes, list[str]]:
     """Names by the id of the task that made what they hold."""
     found: dict[bytes, list[str]] = {}
     for name, value in _named(namespace):
-        if name in HISTORY:
+        if name in HISTORY or name.startswith(TRACEBACK):
             continue
         for ref in _references(value):
             names = found.setdefault(ref.task_id().binary(), [])
@@ -52,34 +71,50 @@ def held_by_names(namespace: dict[str, Any]) -> dict[bytes, list[str]]:
     return found
 
 
-def held_objects(namespace: dict[str, Any], engine: Engine) -> list[dict[str, Any]]:
-    """One row for each value that holds references, or bytes of the store: its names, what it is, and where its bytes are. The
-    largest first."""
+def held_objects(namespace: dict[str, Any], engine: Engine, stale: Callable[[str], str] = lambda _name: "") -> list[dict[str, Any]]:
+    """One row for each value that holds references, or bytes of the store: its names, what it is, where its bytes are, and who else
+    holds them. The largest first. `stale(name)` says why a variable is not what its cell would make now."""
+    groups = _groups(namespace, lambda value: next(_references(value), None) is not None)
+    rows = [_row(names, value, engine) for names, value in groups] + held_views(namespace)
+    holders = engine.holders_of([row.pop("ids") for row in rows], [row.pop("known") for row in rows])
+    for row, others in zip(rows, holders, strict=True):
+        row["holders"] = said(others)
+        row["stale"] = next((why for name in row["release"] if (why := stale(name))), "")
+    return sorted(rows, key=lambda row: -(row["size"] or 0))
+
+
+def named_ids(namespace: dict[str, Any]) -> set[bytes]:
+    """Objects that some name refers to."""
+    return {ref.binary() for _, value in _named(namespace) for ref in _references(value)}
+
+
+def _groups(namespace: dict[str, Any], holds: Callable[[Any], bool]) -> list[tuple[list[str], Any]]:
+    """Values that hold something, each with all its names."""
     groups: dict[int, tuple[list[str], Any]] = {}
     for name, value in _named(namespace):
-        if next(_references(value), None) is not None:
-            groups.setdefault(id(value), ([], value))[0].append(name)
-    rows = [_row(names, value, engine) for names, value in groups.values()] + held_views(namespace)
-    return sorted(rows, key=lambda row: -(row["size"] or 0))
+        if holds(value):
+            names = groups.setdefault(id(value), ([], value))[0]
+            if name not in names:
+                names.append(name)
+    return list(groups.values())
 
 
 def held_views(namespace: dict[str, Any]) -> list[dict[str, Any]]:
     """One row for each array, or table of pandas, whose bytes lie in the store."""
-    groups: dict[int, tuple[list[str], Any]] = {}
-    for name, value in _named(namespace):
-        if any(_is_view(array) for array in _arrays(value)):
-            groups.setdefault(id(value), ([], value))[0].append(name)
     rows = []
-    for names, value in groups.values():
+    for names, value in _groups(namespace, lambda value: any(_is_view(array) for array in _arrays(value))):
         shown = all(name in HISTORY or name.startswith("Out[") for name in names)
         rows.append(
             {
                 "names": ", ".join(names),
                 "release": names,
-                "type": _said(value),
+                "type": describe(value),
                 "size": sum(array.nbytes for array in _arrays(value) if _is_view(array)),
                 "state": "pinned, only because it was shown" if shown else "pinned",
                 "where": "here",
+                "line": "",
+                "ids": (),
+                "known": 0,
             }
         )
     return rows
@@ -110,23 +145,18 @@ def _is_view(array: np.ndarray[Any, Any]) -> bool:
     return isinstance(base, memoryview) and isinstance(base.obj, Pinned)
 
 
-def _said(value: Any) -> str:
-    """`array of float64, 1000 × 20`."""
-    shape = " × ".join(f"{size:,}" for size in value.shape)
-    if isinstance(value, np.ndarray):
-        return f"array of {value.dtype}, {shape or 'a scalar'}"
-    return f"{type(value).__name__}, {shape}"
-
-
 def _row(names: list[str], value: Any, engine: Engine) -> dict[str, Any]:
     refs = list(_references(value))
     facts = [engine.facts_of(ref) for ref in refs[:ASKED]]
     sizes = [fact["size"] for fact in facts if fact["size"] is not None]
     states = sorted({fact["state"].lower() for fact in facts})
     nodes = sorted({fact["node"][:4] for fact in facts if fact["node"]})
-    kind = "reference" if isinstance(value, ObjectRef) else f"{type(value).__name__} of {len(refs):,} references"
+    what = _described(refs[0], facts[0], engine)
+    kind = what or "not known yet" if isinstance(value, ObjectRef) else f"{type(value).__name__} of {len(refs):,} references"
+    if what and not isinstance(value, ObjectRef):
+        kind += f" to {what}" if len(refs) == 1 else f", the first to {what}"
     if len(refs) > ASKED:
-        kind += f", the first {ASKED:,} measured"
+        kind += f"; the first {ASKED:,} measured"
     return {
         "names": ", ".join(names),
         "release": names,
@@ -134,19 +164,60 @@ def _row(names: list[str], value: Any, engine: Engine) -> dict[str, Any]:
         "size": sum(sizes) if sizes else None,
         "state": ", ".join(states),
         "where": ", ".join(nodes),
+        "line": facts[0]["call_site"],
+        "ids": {ref.binary() for ref in refs},
+        "known": len({id(ref): ref for ref in refs}),
     }
 
 
-def release(namespace: dict[str, Any], names: list[str]) -> int:
-    """Take these names away, so that what only they held is freed. Returns how many there were."""
-    gone = 0
-    for name in names:
-        if name.startswith("Out["):
-            number = int(name[4:-1])
-            gone += namespace["Out"].pop(number, None) is not None
-            namespace.pop(f"_{number}", None)
-        elif name in HISTORY:
-            namespace[name] = ""
-        else:
-            gone += namespace.pop(name, None) is not None
-    return gone
+def _described(ref: ObjectRef[Any], fact: dict[str, Any], engine: Engine) -> str:
+    """Type and shape. What lies in the store said so when it was made; what is small is here, and is looked at."""
+    if fact["type"] or fact["state"] != "READY" or fact["node"]:
+        return str(fact["type"])
+    known = _seen.get(ref.binary())
+    if known is None:
+        try:
+            known = describe(engine.get([ref], 0)[0])
+        except Exception:  # noqa: BLE001 -- it may not load here; that is told when somebody gets it
+            known = ""
+        if len(_seen) > SEEN_KEPT:
+            _seen.clear()
+        _seen[ref.binary()] = known
+    return known
+
+
+def release(namespace: dict[str, Any], names: list[str], engine: Engine | None = None) -> str:
+    """Take these names away, so that what only they held is freed. Returns what still holds it, in words."""
+    held = [(name, value) for name, value in _named(namespace) if name in names]
+    ids = {ref.binary() for _, value in held for ref in _references(value)}
+    views = any(_is_view(array) for _, value in held for array in _arrays(value))
+    gone = list(dict.fromkeys(name for name, _ in held))
+    held.clear()
+    for name in gone:
+        _take_away(namespace, name)
+    if not gone:
+        return f"{', '.join(names)}: gone already"
+    still = said(engine.holders_of([ids], [0])[0]) if engine is not None and ids else ""
+    rest = (
+        f"still held by {still}"
+        if still
+        else "its bytes are free unless something else views them"
+        if views
+        else "nothing holds it any more"
+    )
+    return f"{', '.join(gone)} released; {rest}"
+
+
+def _take_away(namespace: dict[str, Any], name: str) -> None:
+    if name.startswith("Out["):
+        number = int(name[4:-1])
+        namespace["Out"].pop(number, None)
+        namespace.pop(f"_{number}", None)
+    elif name in HISTORY:
+        namespace[name] = ""
+    elif name.startswith(TRACEBACK):
+        for each in ("last_exc", "last_value", "last_traceback", "last_type"):
+            if hasattr(sys, each):
+                setattr(sys, each, None)
+    else:
+        namespace.pop(name, None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 import pathlib
 import shlex
 from collections.abc import Callable, Sequence
@@ -32,7 +31,7 @@ from nbray.notebook.arguments import (
     unquoted,
 )
 from nbray.notebook.current import Notebook
-from nbray.notebook.holders import held_views
+from nbray.notebook.holders import held_objects, named_ids
 from nbray.notebook.job import Job
 from nbray.notebook.stream import Message
 from nbray.util.state.api import entries
@@ -178,19 +177,31 @@ class Subcommands:
 
     def objects(self, rest: str) -> None:
         _nothing("objects", rest)
-        names: dict[str, list[str]] = {}
-        for name, value in list(self.notebook.namespace.items()):
-            if isinstance(value, nbray.ObjectRef) and not name.startswith("_"):
-                names.setdefault(value.hex(), []).append(name)
-        self._list(
-            "objects",
-            ["variables", "object_size", "task_status", "reference_type", "call_site", "object_id"],
-            filters=[("type", "=", "DRIVER"), ("pid", "=", os.getpid())],
-            also=lambda entry: {"variables": ", ".join(names.get(entry.object_id, []))},
+        engine, namespace = session.engine, self.notebook.namespace
+        if engine is None:
+            self._show(display.table("objects", [], [], "no cluster yet"))
+            return
+        found = held_objects(namespace, engine, self.notebook.history.stale)
+        rows = [
+            (
+                row["names"],
+                row["type"],
+                _size(row["size"]),
+                row["state"] + (f", {STALE}" if row["stale"] else ""),
+                row["holders"],
+                row["line"],
+            )
+            for row in found[:SHOWN_ROWS]
+        ]
+        self._show(
+            display.table("objects", ["held by", "what", "size", "state", "and by", "made at"], rows, "no variable holds any")
         )
-        if views := held_views(self.notebook.namespace):
-            rows = [(row["names"], row["type"], words.bytes_text(row["size"]), row["state"]) for row in views]
-            self._show(display.table("values that lie in the object store", ["held by", "type", "size", "state"], rows, "none"))
+        if len(found) > SHOWN_ROWS:
+            self._say(f"… {len(found) - SHOWN_ROWS:,} more\n")
+        rest_of = engine.unnamed(named_ids(namespace))[:SHOWN_ROWS]
+        if rest_of:
+            others = [(row["line"] or "unknown", f"{row['objects']:,}", _size(row["size"]), row["state"]) for row in rest_of]
+            self._show(display.table("objects that no variable holds", ["made at", "how many", "size", "state"], others, "none"))
 
     def logs(self, rest: str) -> None:
         given = parse(logs, rest)
@@ -328,6 +339,10 @@ class Subcommands:
 def _nothing(word: str, rest: str) -> None:
     if rest:
         raise UsageError(f"%nbray {word} takes nothing after it, and there is {shlex.quote(rest)}")
+
+
+def _size(size: int | None) -> str:
+    return "" if size is None else words.bytes_text(size)
 
 
 def _cell(column: str, value: Any) -> str:

@@ -3,6 +3,7 @@
 import { SIGNS, bytes, colour, count, countsText, element, plural, seconds } from "./format.js";
 import { Spans, createTimeline } from "./timeline.js";
 import { createLineage } from "./lineage.js";
+import { createObjects } from "./objects.js";
 import { createPlan } from "./plan.js";
 import { createFlame } from "./flame.js";
 
@@ -31,6 +32,9 @@ export function createCard(el, host) {
   const timeline = createTimeline(spans, { exportTrace: host.live ? save : null });
   const lineage = createLineage({ change: host.live ? (view) => { wanted.lineage = view; answers.delete("lineage"); drawLineage(); } : null });
   const plan = createPlan();
+  const objects = createObjects({
+    release: (names) => host.command("release", { names }), changed: () => { answers.delete("objects"); drawObjects(); },
+  });
   const flame = createFlame();
   const panels = {
     tasks: { title: "Tasks", body: element("div", { class: "nbray-tasks" }), draw: drawTasks },
@@ -38,7 +42,7 @@ export function createCard(el, host) {
     plan: { title: "Plan", body: plan.root, draw: drawPlan },
     profile: { title: "Profile", body: flame.root, draw: drawProfile },
     lineage: { title: "Lineage", body: lineage.root, draw: drawLineage },
-    objects: { title: "Objects", body: element("div", {}), draw: drawObjects, liveOnly: true },
+    objects: { title: "Objects", body: objects.root, draw: drawObjects, liveOnly: true },
     errors: { title: "Errors", body: element("div", {}), draw: drawErrors },
   };
   const shown = Object.keys(panels).filter((name) => host.live || !panels[name].liveOnly);
@@ -229,13 +233,7 @@ export function createCard(el, host) {
   }
 
   function drawObjects() {
-    ask("objects", null).then((found) => {
-      if (!found || open !== "objects") return;
-      const rows = found.map((each) => [each.names, each.type, each.size == null ? "" : bytes(each.size), each.state, each.where,
-        button("Release", (event) => { event.target.disabled = true; host.command("release", { names: each.release }).then(drawObjects, complain); })]);
-      panels.objects.body.replaceChildren(rows.length ? table(["held by", "type", "size", "state", "node", ""], rows, "Objects") :
-        element("p", { class: "nbray-muted" }, "No variable of this notebook holds a reference."));
-    });
+    ask("objects", null).then((found) => { if (found && open === "objects") objects.draw(found); });
   }
 
   function drawErrors() {

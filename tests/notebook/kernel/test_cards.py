@@ -107,7 +107,8 @@ def test_a_page_can_ask_for_everything_again_and_for_what_is_held(cards: Kernel,
     assert drawn(cards, model)[-1]["first"] == 0
     held = cards.command(model, cards.subshell, "objects")["result"]
     assert {row["names"] for row in held} >= {"first", "second"}
-    assert cards.command(model, cards.subshell, "release", names=["second"])["result"] == 1
+    released = cards.command(model, cards.subshell, "release", names=["second"])["result"]
+    assert released == "second released; nothing holds it any more"
     assert "ValueError" not in cards.command(model, cards.subshell, "lineage").get("error", "")
     refused = cards.command(model, cards.subshell, "no such thing")
     assert "KeyError" in refused["error"]

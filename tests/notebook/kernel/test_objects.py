@@ -1,0 +1,85 @@
+"""What the notebook's names hold, and who else does: types, sizes, tasks, actors, tracebacks, and what is left after a release."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+Kernel = Any
+
+ROWS = """
+from nbray.notebook.holders import held_objects, release
+def rows():
+    notebook = get_ipython()._nbray_extension.notebook
+    return {row["names"]: row for row in held_objects(notebook.namespace, notebook.engine(), notebook.history.stale)}
+def let_go(*names):
+    notebook = get_ipython()._nbray_extension.notebook
+    return release(notebook.namespace, list(names), notebook.engine())
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def helpers(kernel: Kernel) -> None:
+    kernel.ok("import numpy as np")
+    kernel.ok(ROWS)
+
+
+def row(kernel: Kernel, names: str) -> dict[str, Any]:
+    found: dict[str, Any] = kernel.eval(f"rows()[{names!r}]")
+    return found
+
+
+def test_type_and_shape_are_known_of_results_that_never_came_here(kernel: Kernel) -> None:
+    kernel.ok("@nbray.remote\ndef table(n):\n    return np.ones((n, 20))\nlarge = table.remote(10_000); nbray.wait([large])")
+    kernel.ok(
+        "small = nbray.put({'a': 1, 'b': 2}); text = nbray.put('x' * 200_000); many = [table.remote(2_000) for _ in range(3)]"
+    )
+    kernel.ok("nbray.wait(many, num_returns=3)")
+    assert row(kernel, "large")["type"] == "array of float64, 10,000 × 20"
+    assert row(kernel, "large")["size"] >= 1_600_000
+    assert row(kernel, "small")["type"] == "dict of 2"
+    assert row(kernel, "text")["type"] == "str of 200,000"
+    assert row(kernel, "many")["type"] == "list of 3 references, the first to array of float64, 2,000 × 20"
+
+
+def test_tasks_and_actors_that_hold_an_object_are_named_and_outlast_a_release(kernel: Kernel) -> None:
+    kernel.ok(
+        "@nbray.remote(num_cpus=0)\nclass Keeper:\n    def keep(self, refs):\n        self.refs = refs\n"
+        "keeper = Keeper.remote(); kept = nbray.put(np.zeros(100_000)); nbray.get(keeper.keep.remote([kept]))"
+    )
+    assert row(kernel, "kept")["holders"] == "actor Keeper"
+    kernel.ok("@nbray.remote(num_cpus=64)\ndef never(x):\n    return x\nwaiting = never.remote(kept)")
+    assert row(kernel, "kept")["holders"] == "actor Keeper, waiting task never"
+    assert kernel.eval("let_go('kept')") == "kept released; still held by actor Keeper, waiting task never"
+    kernel.ok("nbray.cancel(waiting); del waiting")
+    assert kernel.eval("let_go('kept')") == "kept: gone already"
+
+
+def test_a_reference_that_no_name_leads_to_is_this_notebooks_all_the_same(kernel: Kernel) -> None:
+    kernel.ok("seen = nbray.put(1); hidden = {'deep': {'er': [seen]}}; import copy; deep = copy.copy([[nbray.put(2)]])")
+    kernel.ok("again = __import__('pickle').loads(__import__('pickle').dumps(seen)); boxed = [[again]]; del again")
+    assert row(kernel, "seen")["holders"] == "this notebook"
+    assert kernel.eval("let_go('seen')").startswith("seen released; still held by this notebook")
+
+
+def test_what_the_last_error_keeps_alive_is_told_and_can_be_released(kernel: Kernel) -> None:
+    kernel.ok("def fails(n):\n    inner = nbray.put(np.zeros(n))\n    raise ValueError(n)")
+    assert kernel.run("fails(50_000)").error is not None
+    name = "last traceback: inner in fails()"
+    assert row(kernel, name)["type"] == "array of float64, 50,000"
+    assert kernel.eval(f"let_go({name!r})").startswith(f"{name} released")
+
+
+def test_an_array_that_was_shown_is_told_by_the_magic(kernel: Kernel) -> None:
+    kernel.ok("big = nbray.put(np.arange(200_000))")
+    kernel.ok("nbray.get(big)")
+    text = kernel.ok("%nbray objects").displays[0]["text/plain"]
+    assert "pinned, only because it was shown" in text
+
+
+def test_the_objects_that_no_variable_holds_are_one_row_for_each_place(kernel: Kernel) -> None:
+    kernel.ok("boxes = [[nbray.put(i)] for i in range(300)]")
+    text = kernel.ok("%nbray objects").displays[1]["text/plain"]
+    assert sum(" 300 " in line for line in text.splitlines()) == 1
+    assert len(text.splitlines()) < 60
