@@ -10,6 +10,7 @@ Runs on the gateway's thread only; `Shell` is that thread's loop.
 from __future__ import annotations
 
 import concurrent.futures
+import heapq
 import logging
 import time
 from collections import Counter
@@ -157,11 +158,16 @@ class Exchange:
         self._joining: Joining | None = None
         self._dials: dict[Dialled, Dial] = {}
         self._due: dict[Link, tuple[float, Peer, int]] = {}
+        # Of thousands of links a few are due at a time. A bell rings no later than its link is due; links put off what they
+        # wait for with every packet, and a bell that rings too early is set again.
+        self._bells: list[tuple[float, int, Link]] = []
+        self._bell_of: dict[Link, float] = {}
+        self._bells_set = 0
         self._reported: dict[tuple[str, str], float] = {}
         self._epoch = time.time_ns()
 
     def next_deadline(self) -> float | None:
-        times = [at for at, _, _ in self._due.values()]
+        times = [self._bells[0][0]] if self._bells else []
         times += [d.deadline for d in self._dials if d.deadline is not None]
         if self._home_retry_at is not None:
             times.append(self._home_retry_at)
@@ -170,9 +176,14 @@ class Exchange:
         return min(times, default=None)
 
     def tick(self, now: float) -> None:
-        for link_, (at, peer, lane) in list(self._due.items()):
+        for link_ in self._rung(now):
+            if (due := self._due.get(link_)) is None:
+                continue
+            at, peer, lane = due
             if at <= now:
                 self._step(peer, lane, link_, Tick(), now)
+            else:
+                self._set_bell(link_, at)
         for dialled in list(self._dials):
             self.took(dialled.tick(now), now)
         if self._listener is not None:
@@ -238,7 +249,25 @@ class Exchange:
             self._due.pop(link_, None)
         else:
             self._due[link_] = (deadline, peer, lane)
+            self._set_bell(link_, deadline)
         (self.full.add if link_.full else self.full.discard)(link_)
+
+    def _set_bell(self, link_: Link, at: float) -> None:
+        before = self._bell_of.get(link_)
+        if before is None or at < before:
+            self._bell_of[link_] = at
+            self._bells_set += 1
+            heapq.heappush(self._bells, (at, self._bells_set, link_))
+
+    def _rung(self, now: float) -> list[Link]:
+        """The links whose bells ring now."""
+        rung = []
+        while self._bells and self._bells[0][0] <= now:
+            at, _, link_ = heapq.heappop(self._bells)
+            if self._bell_of.get(link_) == at:  # else an earlier one has rung for it
+                del self._bell_of[link_]
+                rung.append(link_)
+        return rung
 
     def _lost(self, peer: Peer, lane: int, lost: link.Lost, now: float) -> None:
         self._shell.counts["message not known to have arrived"] += lost.undelivered
