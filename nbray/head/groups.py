@@ -46,8 +46,8 @@ TOLD_S = 1.0
 #: How often the reason for waiting is looked at again.
 REMIND_S = 5.0
 TABLE = "groups"
-#: Nodes among which a place is sought first; all of them only if these have none.
-SEARCHED = 256
+#: Nodes among which a place is sought first, and two for each bundle; all of them only if these have none.
+SEARCHED = 64
 #: A search among all nodes that has failed is not repeated for so long per node; not at all in a small cluster.
 RETRY_S_PER_NODE = 1e-4
 
@@ -199,7 +199,7 @@ class Groups:
     def _place(self, record: GroupRecord) -> Places | None:
         spec, nodes = record.spec, self.members.nodes
         if len(nodes) > SEARCHED:
-            likely = self.members.roster.likely(spec.bundles, SEARCHED)
+            likely = self.members.roster.likely(spec.bundles, max(SEARCHED, 2 * len(spec.bundles)))
             known = {info.node for info in likely}
             concerned = dict.fromkeys((*record.places.values(), spec.target or b""))
             likely += [nodes[node].view() for node in concerned if node in nodes and node not in known]

@@ -90,9 +90,7 @@ class Members:
         record = self.nodes.pop(node, None)
         if record is None:
             return None
-        record.alive, record.cause = False, reason
-        record.holds.clear()
-        record.changed()
+        record.bury(reason)
         self.dead[node] = record
         self.out.append(Persist("nodes", node, msgspec.msgpack.encode(record.view())))
         while len(self.dead) > DEAD_KEPT:
@@ -194,7 +192,7 @@ class Members:
         self._moved.clear()
 
     def room_changed(self, record: NodeRecord, now: float) -> None:
-        record.changed()
+        record.moved()
         self._changed(now, membership=False)
 
     def has_room(self, shape: Shape) -> bool:
@@ -222,5 +220,5 @@ class Members:
             assert record.alive
             assert record.info.node == node
             assert not (record.suspect and record.info.is_head), "the head suspects its own node"
-            assert all(hold.index <= record.placed for hold in record.holds.values())
+            record.check()
         assert all(not record.alive and not record.holds for record in self.dead.values())

@@ -130,7 +130,21 @@ class Hold:
 class NodeRecord:
     """One life of one node. What is free is what it reported, less what the head has placed there since."""
 
-    __slots__ = ("_moved", "_view", "alive", "cause", "full", "heard_at", "holds", "info", "placed", "restored", "suspect", "told")
+    __slots__ = (
+        "_moved",
+        "_open",
+        "_view",
+        "alive",
+        "cause",
+        "full",
+        "heard_at",
+        "holds",
+        "info",
+        "placed",
+        "restored",
+        "suspect",
+        "told",
+    )
 
     def __init__(self, info: NodeInfo, now: float, *, restored: bool = False, moved: dict[NodeId, None] | None = None) -> None:
         """`moved` gets the node's id whenever something about it has changed."""
@@ -145,6 +159,7 @@ class NodeRecord:
         self.full = False  #: it refused a placement since its last report
         self.placed = 0
         self.holds: dict[tuple[ActorId, int], Hold] = {}
+        self._open: dict[tuple[ActorId, int], Hold] = {}  #: those of them that are not counted: few, however many actors there are
         self._view: NodeInfo | None = None
         self.changed()
 
@@ -156,10 +171,10 @@ class NodeRecord:
         """The node as the scheduler should see it now."""
         if self._view is None:
             available, grouped = dict(self.info.available), []
-            for hold in self.holds.values():
-                if not hold.counted and hold.shape.group:
+            for hold in self._open.values():
+                if hold.shape.group:
                     grouped.append(hold)
-                elif not hold.counted:
+                else:
                     take(available, hold.amounts, force=True)
             view = msgspec.structs.replace(self.info, available=available, alive=self.alive, suspect=self.suspect)
             for hold in grouped:
@@ -167,17 +182,34 @@ class NodeRecord:
             self._view = view
         return self._view
 
+    def bury(self, cause: str) -> None:
+        """It is dead, and holds nothing."""
+        self.alive, self.cause = False, cause
+        self.holds.clear()
+        self._open.clear()
+        self.changed()
+
+    def check(self) -> None:
+        assert all(hold.index <= self.placed for hold in self.holds.values())
+        assert self._open == {key: hold for key, hold in self.holds.items() if not hold.counted}
+        told, self._view = self.view(), None
+        assert told == self.view(), "what was added up is not what there is"
+
     def changed(self) -> None:
         self._view = None
+        self.moved()
+
+    def moved(self) -> None:
+        """The scheduler should look at it again."""
         self._moved[self.info.node] = None
 
     def reported(self, info: NodeInfo, now: float, forget_after_s: float) -> bool:
         """Take a report. Holds are counted once the report must include them; returns whether anything is new."""
         new = info != self.info or self.full or self.suspect
-        for hold in self.holds.values():
-            if not hold.counted:
-                hold.counted = hold.started or info.placements >= hold.index or now - hold.placed_at >= forget_after_s
-                new = new or hold.counted
+        for key, hold in list(self._open.items()):
+            if hold.started or info.placements >= hold.index or now - hold.placed_at >= forget_after_s:
+                hold.counted = new = True
+                del self._open[key]
         self.info, self.heard_at, self.full, self.suspect, self.restored = info, now, False, False, False
         if new:
             self.changed()
@@ -185,13 +217,16 @@ class NodeRecord:
 
     def hold(self, actor: ActorId, epoch: int, amounts: Amounts, now: float, shape: Shape = ANYWHERE) -> None:
         """`amounts` are taken for an epoch of an actor, or for a try to place a group, out of what `shape` may use here."""
+        view = self.view()
         self.placed += 1
-        self.holds[actor, epoch] = Hold(amounts, self.placed, now, shape)
-        self.changed()
+        self.holds[actor, epoch] = self._open[actor, epoch] = Hold(amounts, self.placed, now, shape)
+        self._view = without(view, shape, amounts)
+        self.moved()
 
     def release(self, actor: ActorId, epoch: int) -> None:
         """The epoch ended: what it held is free now, ahead of the node's next report."""
         hold = self.holds.pop((actor, epoch), None)
+        self._open.pop((actor, epoch), None)
         self.changed()
         if hold is None or not hold.counted:
             return
@@ -216,6 +251,7 @@ class NodeRecord:
         """The node is told to release these. That their amounts are free it reports once nothing runs in them any more."""
         for key in [key for key in self.holds if key[0] == group]:
             del self.holds[key]
+            self._open.pop(key, None)
         left = [b for b in self.info.bundles if b.group != group or b.index not in indexes]
         self.info = msgspec.structs.replace(self.info, bundles=left)
         self.changed()
