@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.row import Row
+from nbray.microbenchmark.row import Row
 
 #: What is freed after the last call is freed by now.
 SETTLE_S = 1.0

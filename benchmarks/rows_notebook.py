@@ -14,7 +14,7 @@ from typing import Any
 
 from jupyter_client.manager import KernelManager
 
-from benchmarks.row import Block, Row, seconds_of
+from nbray.microbenchmark.row import Block, Row, seconds_of
 
 ROOT = Path(__file__).resolve().parents[1]
 BOUND_S = 60.0

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.row import Block, Row
 from nbray import trace
 from nbray.ids import task_of
+from nbray.microbenchmark.row import Block, Row
 from nbray.planning import Graph, forecast, graph_of
 
 LOADS = 24

@@ -10,11 +10,11 @@ from typing import Any
 
 import psutil
 
-from benchmarks.row import Block, Row
 from nbray.head.state import HeadState
 from nbray.ids import HEAD as HEAD_PROCESS
 from nbray.ids import Address
 from nbray.machine import Send
+from nbray.microbenchmark.row import Block, Row
 from nbray.wire import messages as m
 from nbray.wire.codec import encode
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.peers import Peer
-from benchmarks.row import Block, Row, repeat, seconds_of
 from benchmarks.rows_actors import FRESH_WORKER
 from benchmarks.rows_memory import IDLE, PROCESSES
+from nbray.microbenchmark.row import Block, Row, repeat, seconds_of
 
 EVERY_PEER = ("ray", "dask", "ipyparallel", "loky", "futures")
 #: A batch of no-ops that the slowest peer ends within a second or two.

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from benchmarks.row import Block, Row
+from nbray.microbenchmark.row import Block, Row
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = 256 * 2**20

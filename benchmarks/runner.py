@@ -22,8 +22,8 @@ from typing import Any
 import msgspec
 import psutil
 
-from benchmarks.row import Block, Row
 from benchmarks.table_of_contents import BLOCKS
+from nbray.microbenchmark.row import Block, Row
 
 ROOT = Path(__file__).resolve().parents[1]
 Item = tuple[Block, Row]

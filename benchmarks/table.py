@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from xml.sax.saxutils import escape
 
 from benchmarks.peers import TITLES
-from benchmarks.row import Block, Row
 from benchmarks.runner import Results
 from benchmarks.table_of_contents import BLOCKS
+from nbray.microbenchmark.row import Block, Row
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 

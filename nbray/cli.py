@@ -2,7 +2,7 @@
 
     nbray start --head ...        nbray status      nbray timeline
     nbray start --address ...     nbray stop        nbray list|get|summary|memory|logs|stack
-    nbray job submit|status|logs|stop|list|delete            nbray dashboard
+    nbray job submit|status|logs|stop|list|delete            nbray dashboard|microbenchmark
 
 A failure is one line on stderr and exit code 1. What `start` began is noted beside the connection files, in a file per
 daemon that names its runtime directory; `stop` believes only the kernel about which process stands behind that directory.
@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 
 import nbray
-from nbray import cli_actors, cli_dashboard, cli_jobs, cli_logs, cli_ray, cli_state
+from nbray import cli_actors, cli_dashboard, cli_jobs, cli_logs, cli_microbenchmark, cli_ray, cli_state
 from nbray.driver import joining, launch, looking
 from nbray.exceptions import NodeStartError, RayError
 from nbray.node.settings import NetworkSettings, NodeSettings
@@ -104,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     for each in (status, timeline, metrics):
         _address_option(each)
     cli_state.add_commands(commands, _address_option)
+    cli_microbenchmark.add(commands)
     cli_logs.add_commands(commands, _address_option)
     cli_dashboard.add_command(commands, _address_option, _port)
     return parser

@@ -57,8 +57,9 @@ LAYERS = [
     {"cards"},
     {"testing"},
     {"planning"},
-    {"notebook", "dashboard", "server", "widgets", "util", "state", "experimental", "job_submission"},
-    {"cli", "cli_actors", "cli_dashboard", "cli_jobs", "cli_logs", "cli_ray", "cli_state", "cli_tables", "__main__"},
+    {"notebook", "dashboard", "server", "widgets", "util", "state", "experimental", "job_submission", "microbenchmark"},
+    {"cli", "cli_actors", "cli_dashboard", "cli_jobs", "cli_logs", "cli_microbenchmark", "cli_ray", "cli_state"}
+    | {"cli_tables", "__main__"},
 ]
 ROLES = {"head", "node", "owner"}
 

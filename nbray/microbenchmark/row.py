@@ -1,4 +1,4 @@
-"""What a row of the table is. A row says what is measured; the runner says how often, and of whom."""
+"""What a row is. A row says what is measured; `alone.py`, or `benchmarks` beside peers, says how often, and of whom."""
 
 from __future__ import annotations
 
