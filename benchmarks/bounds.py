@@ -202,6 +202,66 @@ def _memory() -> dict[str, float]:
     return found
 
 
+# ---------------------------------------------------------------------------------------------------- steps
+
+
+def steps() -> dict[str, float]:
+    """Microseconds of CPU for what a task cannot do without, each by itself and warm: prices to lay beside steps."""
+    message = Task(b"i" * 16, b"f" * 16, "driver", 3, pickle.dumps(((), {}), 5))
+    frame = _encode(message)
+    kilobyte, buffer = bytes(1024), bytearray(1024)
+
+    def copy() -> None:
+        buffer[:] = kilobyte
+
+    with tempfile.TemporaryDirectory() as directory, zmq.Context() as context:
+        inbox = _open(context, zmq.PULL, f"{directory}/inbox", bind=True)
+        out = _open(context, zmq.PUSH, f"{directory}/inbox", bind=False)
+        found = {
+            "encode and send a frame": _cpu_us(lambda: out.send(_encode(message)), CALLS),
+            "take and decode a frame": _cpu_us(lambda: _decode(inbox.recv()), CALLS),
+            "pickle a small value": _cpu_us(lambda: pickle.dumps(b"ok", 5), CALLS),
+            "load a small value": _cpu_us(lambda: pickle.loads(message.payload), CALLS),  # noqa: S301 -- our own
+            "encode a message": _cpu_us(lambda: _encode(message), CALLS),
+            "decode a message": _cpu_us(lambda: _decode(frame), CALLS),
+            "copy 1 KiB": _cpu_us(copy, CALLS),
+            "wake another thread": _hand_off_us(ROUND_TRIPS),
+        }
+        inbox.close(0)
+        out.close(0)
+    return found
+
+
+def _cpu_us(call: Callable[[], object], times: int) -> float:
+    """CPU of this thread for each call."""
+    began = time.thread_time_ns()
+    for _ in range(times):
+        call()
+    return (time.thread_time_ns() - began) / times / 1000
+
+
+def _hand_off_us(times: int) -> float:
+    """CPU of both threads for passing the interpreter once from one to the other, by a lock."""
+    mine, theirs = threading.Lock(), threading.Lock()
+    mine.acquire()
+    theirs.acquire()
+
+    def other() -> None:
+        for _ in range(times):
+            theirs.acquire()
+            mine.release()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    began = time.process_time_ns()
+    for _ in range(times):
+        theirs.release()
+        mine.acquire()
+    took = time.process_time_ns() - began
+    thread.join()
+    return took / times / 2 / 1000
+
+
 if __name__ == "__main__":
     sys.stdout.write(msgspec.json.encode(measure()).decode())
     sys.stdout.flush()

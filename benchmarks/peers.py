@@ -6,9 +6,11 @@ as many as the machine has.
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import multiprocessing
 import os
+import types
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Protocol
@@ -18,6 +20,29 @@ WORKERS = os.cpu_count() or 2
 
 def noop() -> bytes:
     return b"ok"
+
+
+def share(seed: int) -> float:
+    """One piece of the work that every peer is given: some milliseconds of pure Python, a number in, a number out."""
+    inside, x = 0, seed
+    for _ in range(20_000):
+        x = (1103515245 * x + 12345) % 2147483648
+        y = (1103515245 * x + 12345) % 2147483648
+        inside += x * x + y * y <= 2147483648 * 2147483648
+        x = y
+    return 4 * inside / 20_000
+
+
+def mean(array: Any) -> float:
+    """One piece of the other: a megabyte in, a number out."""
+    return float(array.mean())
+
+
+def _local(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function as if it were a notebook's: it travels by value, where a peer can do that."""
+    made = types.FunctionType(function.__code__, {"__builtins__": builtins}, function.__name__)
+    made.__module__ = "__main__"
+    return made
 
 
 def _by_value() -> Callable[[], bytes]:
@@ -47,6 +72,10 @@ class Peer(Protocol):
         """`n` no-ops submitted, and all their results here."""
         ...
 
+    def spread(self, function: Callable[[Any], float], items: list[Any]) -> list[float]:
+        """`function` of every item, by all workers."""
+        ...
+
     def stop(self) -> None: ...
 
 
@@ -70,6 +99,10 @@ class RayLike:
 
     def batch(self, n: int) -> object:
         return self.api.get([self._noop.remote() for _ in range(n)])
+
+    def spread(self, function: Callable[[Any], float], items: list[Any]) -> list[float]:
+        remote = self.api.remote(_local(function))
+        return list(self.api.get([remote.remote(item) for item in items]))
 
     def stop(self) -> None:
         self.api.shutdown()
@@ -95,6 +128,9 @@ class Dask:
     def batch(self, n: int) -> object:
         return self._client.gather([self._client.submit(self._noop, pure=False) for _ in range(n)])
 
+    def spread(self, function: Callable[[Any], float], items: list[Any]) -> list[float]:
+        return list(self._client.gather(self._client.map(_local(function), items, pure=False)))
+
     def stop(self) -> None:
         self._client.close()
         self._cluster.close()
@@ -119,6 +155,9 @@ class IPyParallel:
     def batch(self, n: int) -> object:
         return [each.get() for each in [self._view.apply_async(self._noop) for _ in range(n)]]
 
+    def spread(self, function: Callable[[Any], float], items: list[Any]) -> list[float]:
+        return list(self._view.map_sync(_local(function), items))
+
     def stop(self) -> None:
         self._client.close()
         self._cluster.stop_cluster_sync()
@@ -142,6 +181,9 @@ class Loky:
     def batch(self, n: int) -> object:
         return [each.result() for each in [self._pool.submit(noop) for _ in range(n)]]
 
+    def spread(self, function: Callable[[Any], float], items: list[Any]) -> list[float]:
+        return list(self._pool.map(function, items))
+
     def stop(self) -> None:
         self._pool.shutdown(wait=True)
 
@@ -163,6 +205,9 @@ class Processes:
 
     def batch(self, n: int) -> object:
         return [each.result() for each in [self._pool.submit(noop) for _ in range(n)]]
+
+    def spread(self, function: Callable[[Any], float], items: list[Any]) -> list[float]:
+        return list(self._pool.map(function, items))
 
     def stop(self) -> None:
         self._pool.shutdown(wait=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from nbray.microbenchmark.row import Block, Row, seconds_of
+from nbray.microbenchmark.row import Block, Row, repeat, seconds_of
 
 MANY, RETURNS = 10_000, 3000
 
@@ -38,6 +38,13 @@ def many_in_one_get(peer: Any, seconds: float) -> float:
     return seconds_of(lambda: peer.api.get(refs))
 
 
+def thousand_small(peer: Any, seconds: float) -> float:
+    refs = _many_puts(peer.api)[:1000]
+    peer.api.get(refs)
+    calls, took_s = repeat(lambda: peer.api.get(refs), seconds)
+    return calls / took_s
+
+
 @functools.cache
 def _many_puts(api: Any) -> list[Any]:
     """Once per process: Ray takes seconds for them."""
@@ -50,6 +57,7 @@ LARGE = Block(
     (
         Row("10,000 reference arguments to one task", "s", many_arguments, more_is_better=False, target=5, most_pairs=3),
         Row("3,000 returns of one task", "s", many_returns, more_is_better=False, target=5, most_pairs=3),
+        Row("1,000 small objects in one get, again and again", "/s", thousand_small, target=5, most_pairs=3),
         Row("10,000 objects in one get", "s", many_in_one_get, more_is_better=False, target=5, most_pairs=3),
     ),
 )

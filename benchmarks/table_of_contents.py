@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from benchmarks.rows_actors import THOUSAND_ACTORS
+from benchmarks.rows_cards import CARDS
 from benchmarks.rows_notebook import NOTEBOOK
 from benchmarks.rows_objects import LARGE
 from benchmarks.rows_plan import PLAN
@@ -14,5 +16,21 @@ from nbray.microbenchmark.objects import OBJECTS
 from nbray.microbenchmark.row import Block
 
 BLOCKS: tuple[Block, ...] = (
-    *(OBJECTS, CALLS, STREAMS, ACTORS, ASYNC_ACTORS, STARTUP, WORKER, LARGE, QUEUED, NOTEBOOK, PLAN, TRANSFER, HEAD),
+    *(
+        OBJECTS,
+        CALLS,
+        STREAMS,
+        ACTORS,
+        ASYNC_ACTORS,
+        STARTUP,
+        WORKER,
+        LARGE,
+        QUEUED,
+        THOUSAND_ACTORS,
+        CARDS,
+        NOTEBOOK,
+        PLAN,
+        TRANSFER,
+        HEAD,
+    ),
 )

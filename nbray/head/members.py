@@ -26,7 +26,7 @@ PAUSE_S = max(5.0, 5 * config.HEARTBEAT_S)
 #: Many nodes that join together share one ClusterView.
 JOIN_PAUSE_S = 0.05
 #: Nodes told of nodes, at most, in a second: in a large cluster where much changes views come less often than heartbeats.
-TOLD_PER_S = 2_000_000
+TOLD_PER_S = 1_000_000
 #: Dead nodes kept for the listing and to refuse their late words.
 DEAD_KEPT = 1000
 

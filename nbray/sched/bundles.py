@@ -32,13 +32,26 @@ def place(spec: GroupSpec, nodes: Sequence[NodeInfo], fixed: Mapping[int, NodeId
     `fixed` are the bundles that have their place already, as when some of a group were lost with their node.
     """
     healthy = [node for node in nodes if node.alive and not node.suspect]
+    if not _each_fits(spec, fixed or {}, [node.available for node in healthy]):
+        return None
     return _Search(spec, {node.node: node for node in healthy}, fixed or {}, whole=False).run()
 
 
 def feasible(spec: GroupSpec, nodes: Sequence[NodeInfo], fixed: Mapping[int, NodeId] | None = None) -> bool:
     """Whether the nodes that live could ever hold the group, all else ended."""
     alive = {node.node: node for node in nodes if node.alive}
+    if not _each_fits(spec, fixed or {}, [node.total for node in alive.values()]):
+        return False
     return _Search(spec, alive, fixed or {}, whole=True).run() is not None
+
+
+def _each_fits(spec: GroupSpec, fixed: Mapping[int, NodeId], free: Sequence[Amounts]) -> bool:
+    """Whether every bundle would fit somewhere if it were alone: quickly asked, and the usual reason why there is no place."""
+    kinds: list[Amounts] = []
+    for index, bundle in enumerate(spec.bundles):
+        if index not in fixed and bundle not in kinds:
+            kinds.append(bundle)
+    return all(any(fits(amounts, bundle) for amounts in free) for bundle in kinds)
 
 
 class _Search:
@@ -88,7 +101,7 @@ class _Search:
         return dict.fromkeys(self._rest, best)
 
     def _is_enough(self) -> bool:
-        """Whether all the nodes together have as much: quickly asked, and the usual reason why there is no place."""
+        """Whether all the nodes together have as much: quickly asked, too."""
         wanted: Amounts = {}
         there: Amounts = {}
         for index in self._rest:
