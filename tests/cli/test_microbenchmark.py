@@ -19,7 +19,10 @@ def test_a_row_is_measured_and_shown_with_its_spread(capsys: pytest.CaptureFixtu
     assert cli.main(["microbenchmark", "--only", "single client (get|put) calls", *BRIEFLY]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.split() == ["ROW", "PER", "SECOND", "SPREAD"]
-    assert [line[: cli_microbenchmark.NAME_WIDTH].strip() for line in lines] == ["single client get calls", "single client put calls"]
+    assert [line[: cli_microbenchmark.NAME_WIDTH].strip() for line in lines] == [
+        "single client get calls",
+        "single client put calls",
+    ]
     for line in lines:
         middle, least, _, most = (word.replace(",", "") for word in line[cli_microbenchmark.NAME_WIDTH :].split())
         assert 0 < float(least) <= float(middle) <= float(most)
