@@ -14,9 +14,10 @@ from nbray.dashboard import verbs
 
 
 class PageHandler(verbs.PageVerbs, JupyterHandler):
-    def set_default_headers(self) -> None:
-        super().set_default_headers()
-        _ = self.xsrf_token  # sets the cookie that the page sends back with what changes something
+    async def prepare(self) -> None:  # type: ignore[override]
+        await super().prepare()
+        if not self._finished:
+            _ = self.xsrf_token  # sets the cookie that the page sends back with what changes something
 
 
 class WatchHandler(WebSocketMixin, verbs.WatchVerbs, JupyterHandler):

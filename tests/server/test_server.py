@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import http.client
 import json
 import os
 import socket
@@ -18,6 +20,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import websocket_connect
 
 import nbray
 
@@ -66,6 +70,25 @@ class Server(NamedTuple):
         answer = self.ask("GET", f"snapshot?cluster={cluster}&views={view}")
         assert (answer.status, answer.body["problem"]) == (200, "")
         return answer.body["views"][view]
+
+    def cookie(self) -> str:
+        """What a browser has after it was let in by the token."""
+        visitor = urllib.request.HTTPCookieProcessor()
+        urllib.request.build_opener(visitor).open(f"http://127.0.0.1:{self.port}/nbray?token={TOKEN}", timeout=BOUND_S).close()
+        return "; ".join(f"{each.name}={each.value}" for each in visitor.cookiejar)
+
+    def upgrade(self, headers: dict[str, str]) -> int:
+        """The status that a request for the socket gets."""
+        asked = {
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "A" * 22 + "==",
+        }
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=BOUND_S)) as line:
+            line.request("GET", "/nbray/api/watch", headers={**asked, **headers})
+            with contextlib.closing(line.getresponse()) as reply:
+                return reply.status
 
     def clusters(self) -> list[dict[str, Any]]:
         """What the server lists. The developer's own clusters may be among them."""
@@ -233,3 +256,81 @@ def test_the_built_front_end_is_in_step_with_its_sources() -> None:
     digest.update((extension / "package.json").read_bytes())
     recorded = (ROOT / "nbray/labextension/sources.sha256").read_text(encoding="ascii").strip()
     assert digest.hexdigest() == recorded, "run `npm install && npm run build` in extension/ and commit nbray/labextension"
+
+
+def test_a_cluster_grows_by_a_node_and_shrinks_again_and_its_head_stays(server: Server) -> None:
+    made = server.ask("POST", "clusters", {"num_cpus": 1}).body
+    try:
+        nodes = f"clusters/{made['id']}/nodes"
+        added = server.ask("POST", nodes, {"num_cpus": 3})
+        assert added.status == 201, added.body
+        seen = server.see(made["id"])
+        assert [(node["head"], node["cpus"]) for node in seen["nodes"]] == [(True, 1.0), (False, 3.0)]
+        assert seen["removable"] == [added.body["id"]]
+        head = seen["nodes"][0]["id"]
+        refused = server.ask("DELETE", f"{nodes}/{head}")
+        assert (refused.status, "it is the head" in refused.body["message"]) == (409, True)
+        assert server.ask("DELETE", f"{nodes}/{added.body['id']}").status == 204
+        assert server.ask("DELETE", f"{nodes}/{added.body['id']}").status == 404
+        assert [node["state"] for node in server.see(made["id"])["nodes"]] == ["alive", "dead"]
+        again = server.ask("POST", nodes, {"num_cpus": 1})
+        assert again.status == 201, again.body
+    finally:
+        stopped = server.ask("DELETE", f"clusters/{made['id']}")
+    assert stopped.status == 204, stopped.body
+
+
+def test_a_notebooks_cluster_has_no_port_for_a_node_to_join_and_says_what_has(server: Server) -> None:
+    nbray.init(num_cpus=1)
+    try:
+        (found,) = [each for each in server.clusters() if each["name"] == f"cluster of process {os.getpid()}"]
+        refused = server.ask("POST", f"clusters/{found['id']}/nodes", {})
+        assert refused.status == 409
+        assert "nbray start --head" in refused.body["message"]
+    finally:
+        nbray.shutdown()
+
+
+def test_the_socket_is_opened_to_who_is_authenticated_and_pushes_what_the_request_answers(server: Server) -> None:
+    nbray.init(num_cpus=1)
+    own = {"Origin": f"http://127.0.0.1:{server.port}"}
+
+    async def story() -> None:
+        line = await websocket_connect(HTTPRequest(f"ws://127.0.0.1:{server.port}/nbray/api/watch?token={TOKEN}", headers=own))
+        first = json.loads(await line.read_message())
+        (found,) = [each for each in first["clusters"] if each["name"] == f"cluster of process {os.getpid()}"]
+        await line.write_message(json.dumps({"cluster": found["id"], "views": ["overview", "actors"]}))
+        while not (told := json.loads(await line.read_message()))["views"]:
+            continue
+        asked = server.ask("GET", f"snapshot?cluster={found['id']}&views=overview,actors").body
+        assert told.keys() == asked.keys()
+        assert told["views"]["actors"] == asked["views"]["actors"]
+        assert told["views"]["overview"].keys() == asked["views"]["overview"].keys()
+        line.close()
+        while await line.read_message() is not None:
+            continue
+
+    try:
+        asyncio.run(asyncio.wait_for(story(), BOUND_S))
+    finally:
+        nbray.shutdown()
+    for cookie, headers in (
+        ("", own),
+        ("x=y", own),
+        (server.cookie(), {"Origin": "http://evil.example"}),
+        (server.cookie(), {"Origin": "null"}),
+        (server.cookie(), {**own, "Host": "evil.example"}),
+    ):
+        assert server.upgrade({**headers, "Cookie": cookie}) == 403, headers
+    assert server.upgrade({**own, "Cookie": server.cookie()}) == 101
+
+
+def test_the_page_is_jupyters_to_guard_and_its_own_policy_to_keep(server: Server) -> None:
+    request = urllib.request.Request(f"http://127.0.0.1:{server.port}/nbray", headers={"Authorization": f"token {TOKEN}"})
+    with urllib.request.urlopen(request, timeout=BOUND_S) as reply:
+        assert reply.headers["Content-Security-Policy"].startswith("default-src 'self'")
+        assert reply.headers["X-Content-Type-Options"] == "nosniff"
+        assert any(line.startswith("_xsrf=") for line in reply.headers.get_all("Set-Cookie"))
+        assert b"nbray/static/page.js" in reply.read()
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/nbray", timeout=BOUND_S) as reply:
+        assert "/login" in reply.url

@@ -7,6 +7,7 @@ import { count, element } from "./format.js";
 
 const VIEWS = { overview: "Overview", tasks: "Tasks", actors: "Actors", objects: "Objects", jobs: "Jobs", logs: "Logs" };
 const NOTHING = { tasks: "No tasks yet.", actors: "No actors.", objects: "Nothing refers to an object.", jobs: "No jobs.", logs: "No logs." };
+const LONG = new Set(["task", "class", "name", "error", "why", "job", "runs", "message", "log"]); // columns of what people name and write
 let panels = 0;
 
 export function createPanel(el, host) {
@@ -200,11 +201,11 @@ function createTable(openRow) {
     else if (table.total > table.rows.length) said.push(`The first ${count(table.rows.length)} of ${count(table.total)}.`);
     notes.textContent = [...said, ...table.problems].join(" ");
     notes.hidden = !notes.textContent;
-    head.replaceChildren(...table.columns.map((column) => element("th", { scope: "col" }, column)));
+    head.replaceChildren(...table.columns.map((column) => element("th", { scope: "col", class: kind(column) }, column)));
     const focused = rows.contains(document.activeElement) ? document.activeElement.dataset.key : null;
     rows.replaceChildren(...table.rows.map((row, at) => element("tr", {}, ...row.map((cell, i) => {
       const key = i === 0 ? table.ids?.[at] : undefined;
-      if (key === undefined) return element("td", table.columns[i] === "id" || table.columns[i] === "object" ? { class: "nbray-id" } : {}, cell);
+      if (key === undefined) return element("td", { class: kind(table.columns[i]) }, cell);
       const made = button(cell, () => openRow(key));
       made.dataset.key = key;
       return element("td", {}, made);
@@ -232,6 +233,10 @@ function createLog(back) {
   }
 
   return { root, update };
+}
+
+function kind(column) {
+  return column === "id" ? "nbray-id nbray-wide" : column === "object" ? "nbray-id" : LONG.has(column) ? "nbray-long" : null;
 }
 
 function button(text, click, title) {

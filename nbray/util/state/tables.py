@@ -97,7 +97,14 @@ def objects(asker: Asker) -> dict[str, Any]:
     def row(held: Mapping[str, Any]) -> Sequence[object]:
         size = "" if held["object_size"] < 0 else bytes_text(held["object_size"])
         by = f"{_words(held['type'])} {held['pid']}"
-        return held["object_id"], size, _words(held["task_status"]), by, _words(held["reference_type"]), held["call_site"]
+        return (
+            held["object_id"],
+            size,
+            STATE_WORDS.get(held["task_status"], _words(held["task_status"])),
+            by,
+            _words(held["reference_type"]),
+            held["call_site"],
+        )
 
     return _listed(asker, "objects", ("object", "size", "state", "held by", "as", "from"), row)
 
