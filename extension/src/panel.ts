@@ -10,7 +10,7 @@ async function request(verb: string, path: string, body?: unknown): Promise<any>
   const url = URLExt.join(settings.baseUrl, 'nbray', 'api') + `/${path}`;
   let response: Response;
   try {
-    response = await ServerConnection.makeRequest(url, { method: verb, ...(verb === 'POST' ? { body: JSON.stringify(body ?? {}) } : {}) }, settings);
+    response = await ServerConnection.makeRequest(url, { method: verb, ...(body === undefined ? {} : { body: JSON.stringify(body) }) }, settings);
   } catch {
     throw new Error('The Jupyter server does not answer.');
   }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import nbformat
 import pytest
 
@@ -12,7 +15,7 @@ from nbray.engines.port import CellProgress, NameCount
 from nbray.notebook.cards import MIME
 from nbray.trace import TraceRecord
 
-from .conftest import Lab
+from .conftest import PAGE_WITHIN_MS, TOKEN, Lab
 
 pytestmark = pytest.mark.browser
 EVIL = "<img src=x onerror=window.pwned=1>"
@@ -51,13 +54,33 @@ def test_the_panel_lists_the_notebooks_cluster_and_the_button_sends_a_cell(lab: 
     notebook.run(0)
     notebook.sees(0, "nbray")
     page = notebook.page
-    page.locator('[data-id="nbray-panel"]').first.click()
+    with page.expect_websocket(lambda socket: "/nbray/api/watch" in socket.url) as watching:
+        page.locator('[data-id="nbray-panel"]').first.click()
     panel = page.locator("#nbray-panel")
     panel.get_by_text("cluster of process").first.click()
     panel.get_by_text("of 3", exact=False).first.wait_for()
+    for tab, seen in (("Tasks", "No tasks yet."), ("Logs", "zygote"), ("Overview", "of 3")):
+        panel.get_by_role("tab", name=tab).click()
+        panel.get_by_role("tabpanel").get_by_text(seen).first.wait_for()
+    with watching.value.expect_event("close"):  # it looks only while it is seen
+        page.locator('[data-id="nbray-panel"]').first.click()
     page.locator(".jp-Notebook .jp-Cell").nth(1).locator(".jp-InputArea-editor").click()
     page.locator('[data-command="nbray:toggle-remote"]').first.click()
     page.locator(".jp-Notebook .jp-Cell").nth(1).get_by_text("%%remote").wait_for()
+
+
+def test_the_palette_has_the_commands_and_the_settings_are_a_schema(lab: Lab) -> None:
+    notebook = lab.open("palette.ipynb", ["1"])
+    page = notebook.page
+    page.keyboard.press("Control+Shift+c")
+    page.locator(".lm-CommandPalette-input").fill("nbray")
+    for label in ("Show nbray Clusters", "Run Cell on nbray"):
+        page.locator(".lm-CommandPalette-item", has_text=label).wait_for()
+    page.locator(".lm-CommandPalette-item", has_text="Show nbray Clusters").click()
+    page.locator("#nbray-panel").get_by_role("button", name="Start a cluster").wait_for()
+    schema = page.request.get(f"http://127.0.0.1:{lab.port}/lab/api/settings/nbray-lab:plugin?token={TOKEN}").json()["schema"]
+    assert schema["properties"]["magic"]["default"] == "%%remote"
+    assert schema["additionalProperties"] is False
 
 
 def test_notebook_7_shows_a_live_card_whose_button_works_while_the_cell_blocks(lab: Lab) -> None:
@@ -69,3 +92,32 @@ def test_notebook_7_shows_a_live_card_whose_button_works_while_the_cell_blocks(l
     notebook.output(1).locator(".nbray-card").get_by_role("button", name="Cancel").click()
     notebook.sees(1, "TaskCancelledError")
     notebook.output(1).locator(".nbray-card").get_by_text("cancelled").first.wait_for()
+
+
+def test_under_jupyter_the_page_starts_scales_and_stops_a_cluster(lab: Lab) -> None:
+    page = lab.browser.new_page()
+    page.set_default_timeout(PAGE_WITHIN_MS)
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.goto(f"http://127.0.0.1:{lab.port}/nbray?token={TOKEN}")
+    try:
+        page.get_by_label("CPUs of the new cluster").fill("1")
+        page.get_by_role("button", name="Start a cluster").press("Enter")
+        head = page.locator(".nbray-clusternode", has_text="Head")
+        head.get_by_text("of 1 given out").wait_for()
+        page.get_by_label("CPUs of the new node").fill("2")
+        page.get_by_role("button", name="Add a node").press("Enter")
+        node = page.locator(".nbray-clusternode").nth(1)
+        node.get_by_text("of 2 given out").wait_for()
+        node.get_by_label("CPUs of node").fill("3")
+        node.get_by_role("button", name="Set CPUs").press("Enter")
+        node.get_by_text("of 3 given out").wait_for()
+        end = node.get_by_role("button", name="End this node")
+        end.press("Enter")
+        node.get_by_role("button", name="End it").press("Enter")
+        page.get_by_text(": dead").first.wait_for()
+        assert head.get_by_role("button", name="End this node").count() == 0
+        page.get_by_role("button", name="Stop this cluster").press("Enter")
+        page.get_by_text("No cluster runs here").wait_for()
+    finally:
+        page.close()
+        subprocess.run([sys.executable, "-m", "nbray", "stop", "--force"], check=False, capture_output=True)

@@ -66,10 +66,10 @@ export function createCluster(el, host) {
     const meters = element("div", { class: "nbray-meters" });
     const waiting = element("ul", { class: "nbray-waiting" });
     const summary = element("summary", {});
-    const table = element("div", { class: "nbray-scroll" });
+    const table = element("div", { class: "nbray-scroll", tabindex: "0", role: "region", "aria-label": `Workers of node ${first.id.slice(0, 4)}` });
     const more = element("button", { type: "button", class: "nbray-button", hidden: true, onclick: () => { all = !all; draw(); } });
     const details = element("details", { open: true }, summary, table, more);
-    let all = false, node = first;
+    let all = false, node = first, offered = null;
     const input = element("input", {
       type: "number", min: "1", step: "1", "aria-label": `CPUs of node ${first.id.slice(0, 4)}`, "data-lm-suppress-shortcuts": "true",
       onkeydown: (event) => { event.stopPropagation(); if (event.key === "Enter") set(); },
@@ -93,7 +93,7 @@ export function createCluster(el, host) {
       root.dataset.state = node.state;
       if (scale) {
         scale.hidden = gone || node.state === "dead";
-        if (document.activeElement !== input) input.value = Math.round(node.cpus);
+        if (node.cpus !== offered) input.value = Math.round(offered = node.cpus); // what is typed stays until it is set
       }
       meters.replaceChildren(...node.meters.map(drawMeter));
       waiting.replaceChildren(...node.waiting.map((text) => element("li", {}, text)));

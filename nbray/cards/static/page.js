@@ -11,7 +11,7 @@ async function request(verb, path, body) {
   if (verb !== "GET") headers["Content-Type"] = "application/json";
   let response, said;
   try {
-    response = await fetch(new URL(path, api), { method: verb, headers, body: verb === "POST" ? JSON.stringify(body ?? {}) : undefined, credentials: "same-origin", redirect: "error" });
+    response = await fetch(new URL(path, api), { method: verb, headers, body: body === undefined ? undefined : JSON.stringify(body), credentials: "same-origin", redirect: "error" });
   } catch {
     throw new Error("The server does not answer.");
   }
