@@ -116,8 +116,10 @@ def test_under_jupyter_the_page_starts_scales_and_stops_a_cluster(lab: Lab) -> N
         node.get_by_role("button", name="End it").press("Enter")
         page.get_by_text(": dead").first.wait_for()
         assert head.get_by_role("button", name="End this node").count() == 0
+        ours = page.get_by_role("group", name="Clusters").get_by_role("button", pressed=True)
+        ours = page.locator(f'[data-cluster="{ours.get_attribute("data-cluster")}"]')
         page.get_by_role("button", name="Stop this cluster").press("Enter")
-        page.get_by_text("No cluster runs here").wait_for()
+        ours.wait_for(state="detached")
     finally:
         page.close()
         subprocess.run([sys.executable, "-m", "nbray", "stop", "--force"], check=False, capture_output=True)
