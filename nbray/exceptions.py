@@ -47,6 +47,7 @@ import warnings
 from typing import Any
 
 from nbray import shown
+from nbray.sourcelines import with_cells
 
 #: Facts of errors that a notebook shows, in this order.
 SHOWN_FACTS = ("name", "function_name", "node", "ip", "pid", "task", "attempt", "cell", "actor_repr", "signal", "exit_code")
@@ -224,7 +225,7 @@ class RayTaskError(RayError):
         here = [f for f in traceback.extract_tb(self.__traceback__) if not _is_machinery(f.filename)]
         if here:
             lines += ["", "asked for here:", *"".join(traceback.format_list(here)).rstrip().split("\n")]
-        return lines
+        return with_cells(lines)
 
 
 def _is_machinery(filename: str) -> bool:

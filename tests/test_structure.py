@@ -23,7 +23,7 @@ PACKAGE = ROOT / "nbray"
 #: Bottom first. A module imports from its own layer and from those before it. A name is a module or package of nbray.
 LAYERS = [
     {"absent", "exceptions", "identifiers", "ids", "machine", "config", "trace", "columns", "describing", "handlers"}
-    | {"progress", "serializability", "shown"},
+    | {"progress", "serializability", "shown", "sourcelines"},
     {"wire"},
     {"sched", "store", "inquiry"},
     # Below the engines, which make references; the port is declarations.

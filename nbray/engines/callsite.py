@@ -8,14 +8,18 @@ from __future__ import annotations
 import os
 import sys
 from types import CodeType, FrameType
-from typing import Any
 
 from nbray.exceptions import PACKAGE_DIRECTORY
+from nbray.sourcelines import cell_of
 
 #: Frames of nbray's own between the user's code and here; a call from deeper inside has no place worth naming.
 DEEPEST = 40
 #: Codes remembered: those of a cell that was run again are not used any more.
 REMEMBERED = 4096
+
+#: What runs a magic in IPython, and where it is.
+MAGICS = frozenset({"run_cell_magic", "run_line_magic"})
+SHELL = os.path.join("IPython", "core", "interactiveshell.py")
 
 #: id of a code -> (the code, so that the id stays its own; instruction -> text).
 _known: dict[int, tuple[CodeType, dict[int, str]]] = {}
@@ -44,9 +48,19 @@ def _found(start: FrameType) -> str:
             return ""
         code = frame.f_code
         if not code.co_filename.startswith(PACKAGE_DIRECTORY):
-            return _described(code, frame)
+            return _of_magic(frame) if code.co_name in MAGICS and code.co_filename.endswith(SHELL) else _described(code, frame)
         frame = frame.f_back
     return ""
+
+
+def _of_magic(frame: FrameType) -> str:
+    """The cell above IPython's own frames. Not cached for them: every cell with a magic goes through them."""
+    above: FrameType | None = frame
+    while above is not None:
+        if cell_of(above.f_code.co_filename):
+            return _described(above.f_code, above)
+        above = above.f_back
+    return _described(frame.f_code, frame)
 
 
 def _described(code: CodeType, frame: FrameType) -> str:
@@ -62,11 +76,3 @@ def _described(code: CodeType, frame: FrameType) -> str:
         known = _known[id(code)] = (code, {})
     known[1][frame.f_lasti] = text
     return text
-
-
-def cell_of(filename: str) -> str:
-    """ "In[12]" for the code of a notebook's cell; "" for other code."""
-    ipython = sys.modules.get("IPython")
-    shell: Any = ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None
-    numbers = getattr(getattr(shell, "compile", None), "_filename_map", None) or {}
-    return f"In[{numbers[filename]}]" if filename in numbers else ""

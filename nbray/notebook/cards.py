@@ -294,6 +294,7 @@ class Desk:
     def appear(self, tag: str) -> None:
         """Show the card now: its cell does not wait for it."""
         if (card := self.cards.get(tag)) is not None:
+            card.refresh(time.time_ns())
             card.appear(self._make_view)
 
     def finish(self, tag: str, state: str = "", moved: tuple[int, int] = (0, 0)) -> bool:

@@ -17,6 +17,7 @@ from nbray.cards.lineage import Lineage
 from nbray.cards.widget import View
 from nbray.engines.asking import ask_terminal
 from nbray.engines.port import Engine
+from nbray.notebook.captured import Captures
 from nbray.notebook.cards import APPEARS_AFTER_S, Card, Desk
 from nbray.notebook.history import History
 from nbray.notebook.holders import held_objects, release
@@ -26,6 +27,7 @@ from nbray.notebook.job import Job
 from nbray.notebook.output import SEPARATOR, OutputRouter, to_kernel, to_terminal
 from nbray.notebook.profiles import Profiles
 from nbray.notebook.prompting import Prompts
+from nbray.notebook.stream import Message
 
 JOBS_KEPT = 20  #: handles, and with them the outputs that nobody else holds
 
@@ -50,6 +52,10 @@ class Notebook:
         self.titles: dict[str, str] = {}  #: of jobs, for their cards
         self.cardless: set[str] = set()  #: jobs that asked for no card
         self.delays: dict[str, float] = {}  #: of jobs: seconds before their cards appear
+        self.captures = Captures(shell)
+        self.running = False  #: a cell is
+        if kernel is not None:
+            self.router.captures = self._captured
         self.profiles = Profiles()
         self.router.on_profile = self.profiles.take
         self.desk: Desk | None = None if kernel is None else Desk(self.router.show, self._view_of)
@@ -79,6 +85,7 @@ class Notebook:
     def begin_cell(self, source: str = "") -> None:
         """A cell starts: what it submits from here on is its own."""
         self.heartbeat.begin()
+        self.running = True
         self.job_tags.clear()
         parent = self.parent_message()
         self.tag = str(parent["header"]["msg_id"]) if parent else f"cell-{next(self._numbers)}"
@@ -113,6 +120,7 @@ class Notebook:
                 self.router.notice(self.tag, "cancelled", f"stopped; of this cell, {cancelled}")
         self.history.end_cell(self.label)
         self.router.flush(self.tag)
+        self.running = False
         if self.desk is not None:
             self.desk.end_cell(self.tag)
 
@@ -130,7 +138,12 @@ class Notebook:
 
     # -- cards
 
+    def _captured(self, tag: str, message: Message) -> bool:
+        return self.running and tag.partition(SEPARATOR)[0] == self.tag and self.captures.take(message)
+
     def _wants_card(self, tag: str) -> bool:
+        if self.captures.active():
+            return False  # it would be captured too, and shown when nothing is behind it any more
         return tag not in self.cardless if tag in self.titles else self.configured.get("view", "card") == "card"
 
     def _view_of(self, card: Card) -> Any:

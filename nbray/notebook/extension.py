@@ -9,7 +9,7 @@ from typing import Any
 from nbray import __version__, session
 from nbray.driver.joining import running_here
 from nbray.node.monitor import cpu_count, memory_limit
-from nbray.notebook import display, told
+from nbray.notebook import display, told, tracebacks
 from nbray.notebook.completion import make_matcher
 from nbray.notebook.current import Notebook
 from nbray.notebook.magics import NbrayMagics
@@ -39,6 +39,7 @@ class Extension:
         shell.Completer.custom_matchers.append(self.matcher)
         shell.events.register("pre_run_cell", self.pre_run_cell)
         shell.events.register("post_run_cell", self.post_run_cell)
+        tracebacks.install(shell)
         if not shell.custom_exceptions:  # somebody's own handler stays
             shell.set_custom_exc(OWN_WAY, show_error)
             self._shows_errors = True
@@ -49,6 +50,7 @@ class Extension:
         self.notebook.close()
         if self._shows_errors and shell.custom_exceptions == OWN_WAY:
             shell.set_custom_exc((), None)
+        tracebacks.remove(shell)
         shell.events.unregister("post_run_cell", self.post_run_cell)
         shell.events.unregister("pre_run_cell", self.pre_run_cell)
         if self.matcher in shell.Completer.custom_matchers:
@@ -88,7 +90,7 @@ def load_ipython_extension(shell: Any) -> None:
     extension.load()
     setattr(shell, ATTRIBUTE, extension)
     extension.notebook.begin_cell()  # the loading cell itself gets no pre_run_cell
-    extension.magics.subcommands._show(card())
+    extension.magics.subcommands._show(card(getattr(shell, "kernel", None)))
 
 
 def unload_ipython_extension(shell: Any) -> None:
@@ -99,7 +101,7 @@ def unload_ipython_extension(shell: Any) -> None:
         extension.unload()
 
 
-def card() -> display.Bundle:
+def card(kernel: Any = None) -> display.Bundle:
     """The one thing that loading shows: what there is, where numbers come from, what starts when. One line as text."""
     cpus, memory = cpu_count().where, memory_limit().where
     address = os.environ.get("NBRAY_ADDRESS") or os.environ.get("RAY_ADDRESS")
@@ -112,6 +114,10 @@ def card() -> display.Bundle:
     else:
         attached = "none yet: starts on first use"
     parts = {"cluster": attached, "CPUs": cpus, "memory": memory, "help": "%%remote?"}
+    lacks = ""
+    if kernel is not None and not getattr(kernel, "_supports_kernel_subshells", False):
+        lacks = "this kernel has no subshells: the buttons of a card wait for the cell, use the stop button"
+        parts["note"] = lacks
     bundle = display.facts(f"nbray {__version__}", parts)
-    bundle["text/plain"] = f"nbray {__version__} · {attached} · {cpus} · {memory} · %%remote?"
+    bundle["text/plain"] = f"nbray {__version__} · {attached} · {cpus} · {memory} · %%remote?" + (f" · {lacks}" if lacks else "")
     return bundle

@@ -55,6 +55,7 @@ class Job:
         self._waiting = len(chunks)
         self._watched = False
         self.line_shown = False
+        self.told = False  #: how it ended is on the page
         self.released = threading.Event()  #: nobody need wait any more: it settled, or goes on in the background
         self._timer: threading.Timer | None = None
         self.again: tuple[CellTask, list[Any]] | None = None  #: the task and its objects, for %nbray debug --rerun
@@ -304,7 +305,10 @@ class Job:
         if self._settled.done() or self.reports:
             parts.append(words.seconds_text(self.elapsed_s))
         else:
-            parts.append(f"since {words.seconds_text(time.monotonic() - self._begun)}")
+            # What is shown as Out stays as it is when the cell goes on: so it says when it was true.
+            parts.append(
+                f"{words.seconds_text(time.monotonic() - self._begun)} after its beginning, at {time.strftime('%H:%M:%S')}"
+            )
         if reports:
             workers = {(report.node, report.pid) for report in reports}
             one = reports[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NoReturn
 
@@ -27,6 +28,7 @@ from nbray.notebook.arguments import (
     place_args,
     run_args,
 )
+from nbray.notebook.captured import captured_inside
 from nbray.notebook.cards import APPEARS_AFTER_S
 from nbray.notebook.current import Notebook
 from nbray.notebook.inputs import sizes, unpicklable
@@ -74,6 +76,8 @@ class NbrayMagics(Magics):  # type: ignore[misc]
             long_training()
         """
         given = parse(self.remote_cell, line)
+        if (inside := captured_inside(cell)) is not None:
+            return self.shell.run_cell_magic("capture", inside.line, f"%%remote {line}\n{inside.body}")
         return self._run(line, cell, options_of(given, self.notebook.configured), local_ns)
 
     @no_var_expand
@@ -96,6 +100,8 @@ class NbrayMagics(Magics):  # type: ignore[misc]
 
     def _run(self, line: str, cell: str, options: CellOptions, local_ns: dict[str, Any] | None) -> Any:
         notebook = self.notebook
+        if notebook.captures.active() and not options.background:
+            options = replace(options, view="none")
         namespace = notebook.namespace
         visible = namespace if local_ns is None or local_ns is namespace else {**namespace, **local_ns}
         place = find_place(options.on, visible, notebook.engine()) if options.on else Place()
@@ -151,6 +157,8 @@ class NbrayMagics(Magics):  # type: ignore[misc]
             return deliver(job, notebook.namespace, notebook.inputs)
         finally:
             notebook.history.delivered(job.tag, job.plan.outputs)
+            if job.told:  # of a cell in the background, whose end is on the page already
+                self._say_notes(job)
 
     def _leave_running(self, job: Job) -> Job | None:
         notebook, view = self.notebook, job.plan.options.view
@@ -207,8 +215,8 @@ class NbrayMagics(Magics):  # type: ignore[misc]
                     other.again = None
         notebook.router.finish(job.tag)
         job.profile = notebook.profiles.of(job.tag)
-        for note in job.notes:
-            notebook.router.show(job.tag, Message("stream", {"name": "stderr", "text": f"nbray: {note}\n"}))
+        job.told = True
+        self._say_notes(job)
         if notebook.desk is not None and view == "card" and notebook.desk.finish(job.tag, job.status, job.moved()):
             return
         if line and view != "none":
@@ -216,6 +224,11 @@ class NbrayMagics(Magics):  # type: ignore[misc]
         if job.profile is not None and view != "none":  # no card has it
             data = {"text/plain": repr(job.profile), "text/html": job.profile.html()}
             notebook.router.show(job.tag, Message("display_data", {"data": data, "metadata": {}, "transient": {}}))
+
+    def _say_notes(self, job: Job) -> None:
+        while job.notes:
+            text = f"nbray: {job.notes.pop(0)}\n"
+            self.notebook.router.show(job.tag, Message("stream", {"name": "stderr", "text": text}))
 
     def _show_line(self, job: Job) -> None:
         content = {"data": display.line(job.status, job.facts()), "metadata": {}, "transient": {"display_id": f"nbray-{job.tag}"}}

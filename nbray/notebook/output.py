@@ -53,6 +53,7 @@ class OutputRouter:
     def __init__(self, publish: Publish) -> None:
         self._publish = publish
         self.count_tasks: Callable[[str], int] = lambda _tag: 1  #: how many tasks a cell has; asked before its first lines show
+        self.captures: Callable[[str, Message], bool] = lambda _tag, _message: False  #: whether somebody else has taken it
         self.on_profile: Callable[[str, dict[str, Any]], None] = lambda _tag, _data: None
         self._lock = threading.Condition()
         self._cells: OrderedDict[str, tuple[CellStream, dict[str, Any] | None]] = OrderedDict()
@@ -170,7 +171,7 @@ class OutputRouter:
     def show(self, tag: str, message: Message) -> None:
         """Send `message` under the cell `tag`, after what its tasks printed before."""
         with self._lock:
-            self._publish(self._parent(tag), message)
+            self._leave(tag, self._parent(tag), message)
 
     def close(self) -> None:
         """Send what is left and end the thread."""
@@ -190,7 +191,11 @@ class OutputRouter:
     def _send(self, tag: str, messages: list[Message]) -> None:
         # Inside the lock on purpose: then what is sent first is queued first, whichever thread sends.
         for message in messages:
-            self._publish(self._cells[tag][1], message)
+            self._leave(tag, self._cells[tag][1], message)
+
+    def _leave(self, tag: str, parent: dict[str, Any] | None, message: Message) -> None:
+        if not self.captures(tag, message):
+            self._publish(parent, message)
 
     def _wake(self, tag: str) -> None:
         self._busy.add(tag)

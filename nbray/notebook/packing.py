@@ -128,7 +128,8 @@ def _no_reference(obj: Any) -> tuple[str, int] | None:
 def at_home(value: Any, namespace: dict[str, Any]) -> Any:
     """`value`, as if the notebook itself had made it: its functions see `namespace`, its arrays have memory of their own.
 
-    References inside stay the same objects. A value with neither functions nor views of the store is returned as it is.
+    References inside stay the same objects. A value with neither functions nor views of the store is returned as it is, and so is
+    one that loads here and does not pickle again, such as an instance of a class that the notebook has as an actor.
     """
     if type(value) in PLAIN or isinstance(value, ObjectRef):
         return value
@@ -146,9 +147,15 @@ def at_home(value: Any, namespace: dict[str, Any]) -> Any:
         return None
 
     file = io.BytesIO()
-    Packer(file, keep, buffers.append).dump(value)
+    try:
+        Packer(file, keep, buffers.append).dump(value)
+    except Exception:  # noqa: BLE001 -- any class may refuse in its own way
+        return value
     defined_in_cell = isinstance(value, types.FunctionType | type) and getattr(value, "__module__", None) == "__main__"
     if not defined_in_cell and not kept["array"]:
         return value
     file.seek(0)
-    return Unpacker(file, kept, namespace, buffers).load()
+    try:
+        return Unpacker(file, kept, namespace, buffers).load()
+    except Exception:  # noqa: BLE001 -- as above
+        return value

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from IPython.core.error import UsageError
 
 import nbray
-from nbray.engines.callsite import cell_of
 from nbray.engines.port import Engine
 from nbray.notebook import inputs
 from nbray.notebook.arguments import CellOptions
@@ -19,6 +18,7 @@ from nbray.notebook.placing import SHARE, Place
 from nbray.notebook.remote_cell import CellTask, run_cell, run_in_actor, run_items
 from nbray.notebook.told import CellSyntaxError, of_line, told
 from nbray.refs import ObjectRef
+from nbray.sourcelines import cell_of
 
 TASKS_PER_CELL = 2000  #: of `--each`, before items share a task
 PROFILED_TASKS = 64  #: the same under --profile: to begin watching a task takes longer than many a task

@@ -6,6 +6,7 @@ import types
 from typing import Any
 
 from nbray.cards.words import bytes_text
+from nbray.exceptions import ResultDeserializationError
 from nbray.notebook import told
 from nbray.notebook.inputs import InputStore
 from nbray.notebook.job import Job
@@ -36,7 +37,12 @@ def deliver(job: Job, namespace: dict[str, Any], store: InputStore) -> Any:
         if refused is not None:
             _refused(job, name, refused, problems)
             continue
-        arrived[name] = _column(job, column, name, sum(report.sizes.get(name, 0) for report in reports), store)
+        try:
+            arrived[name] = _column(job, column, name, sum(report.sizes.get(name, 0) for report in reports), store)
+        except ResultDeserializationError as error:
+            arrived[name] = _stays(job, column, f"the output {name}", error, store)
+            if not job.plan.auto:
+                problems.append(told.told(TypeError(job.notes.pop()).with_traceback(None)))
     # All before any is made at home: functions of the cell call each other.
     namespace.update(arrived)
     for name, value in arrived.items():
@@ -89,6 +95,20 @@ def _column(job: Job, column: int, name: str, size: int, store: InputStore) -> A
     return values[0] if job.plan.items is None else _flat(job, values)
 
 
+def _stays(job: Job, column: int, what: str, error: ResultDeserializationError, store: InputStore) -> Any:
+    """References to what does not load in the notebook, and a note that says why."""
+    refs = [chunk.refs[column] for chunk in job.chunks]
+    store.standing_for_values.update(refs)
+    cause = error.__cause__
+    why = f"{type(cause).__name__}: {cause}" if cause is not None else str(error)
+    kind = "a reference, which" if job.plan.items is None else f"{len(refs)} references, which"
+    job.notes.append(
+        f"{what} does not load in the notebook ({why}); it stays in the cluster as {kind} later %%remote cells take as "
+        "it is. Import here what it needs, or bring back plain data made of it"
+    )
+    return refs if job.plan.items is not None else refs[0]
+
+
 def _flat(job: Job, values: list[Any]) -> list[Any]:
     """One value per item."""
     return [each for chunk, value in zip(job.chunks, values, strict=True) for each in chunk.per_item(value)]
@@ -101,7 +121,10 @@ def _shown(job: Job, size: int, store: InputStore, namespace: dict[str, Any]) ->
     if size > job.plan.options.max_fetch:
         store.standing_for_values.update(refs)
         return refs[0] if job.plan.items is None else refs
-    values = job.engine.get(refs, None)
+    try:
+        values = job.engine.get(refs, None)
+    except ResultDeserializationError as error:
+        return _stays(job, 1, "the value of the last line", error, store)
     if job.plan.items is None:
         return values[0] if isinstance(values[0], Unshippable) else at_home(values[0], namespace)
     every = _flat(job, values)

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from nbray.exceptions import PACKAGE_DIRECTORY, RayTaskError
+from nbray.sourcelines import with_cells
 
 E = TypeVar("E", bound=BaseException)
 
@@ -35,7 +36,7 @@ def remote(error: BaseException, heading: str = "") -> BaseException:
         return told(error, *([heading] if heading else []))
     if heading:
         error.traceback_str = f"{heading}\n{error.traceback_str}"
-    lines = error.traceback_str.rstrip().split("\n")
+    lines = with_cells(error.traceback_str.rstrip().split("\n"))
     # The class adds where the notebook asked: here that is the cell itself, which the traceback shows already.
     error._render_traceback_ = lambda: lines  # type: ignore[method-assign]
     return error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -286,6 +287,27 @@ def test_configured_defaults_hold_until_they_are_reset(kernel: Kernel) -> None:
     assert "set here" in kernel.ok("%nbray config").displays[0]["text/plain"]
     kernel.ok("%nbray config --reset")
     assert len(kernel.ok("%%remote\nquiet = 4").displays) == 1
+
+
+def test_tasks_of_magics_are_found_by_their_cell_and_line(kernel: Kernel) -> None:
+    kernel.ok("%%remote --name whole\n1")
+    kernel.ok("x = 1\ny = %remote x + 1")
+    shown = kernel.ok("%nbray tasks").displays[0]["text/plain"]
+    assert re.search(r"^whole .*In\[\d+\] line 1", shown, re.MULTILINE)
+    assert re.search(r"In\[\d+\] line 2", shown)
+    assert "interactiveshell" not in shown
+
+
+def has_card(cell: Any) -> bool:
+    return any("application/vnd.nbray.run.v1+json" in data for data in cell.displays + cell.updates)
+
+
+def test_a_card_can_come_at_once_and_one_can_be_asked_for_where_none_is_by_default(kernel: Kernel) -> None:
+    assert has_card(kernel.ok("%%remote --progress-after 0\n1"))
+    assert not has_card(kernel.ok("%%remote --progress-after 60\ntime.sleep(0.4)"))
+    kernel.ok("%nbray config --view line")
+    assert has_card(kernel.ok("%%remote --view card --progress-after 0\n1"))
+    kernel.ok("%nbray config --reset")
 
 
 def test_every_word_of_nbray_answers(kernel: Kernel) -> None:

@@ -110,3 +110,50 @@ def test_html_in_names_and_values_is_escaped(kernel: Kernel) -> None:
     assert "<script>" not in cell.displays[-1]["text/html"]
     kernel.ok("r = nbray.put('<script>')")
     assert "<script>" not in kernel.ok("r").result["text/html"]
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("nbray.get(5)", "ValueError: Invalid type of object refs"),
+        ("nbray.remote(lambda: 1).options(num_cpus=-1).remote()", "num_cpus cannot be negative"),
+        ("import threading\nnbray.put(threading.Lock())", "value does not pickle"),
+        ("nbray.get_actor('nobody')", "no live actor has that name"),
+        ("nbray.remote(lambda: 1).remote(1, 2)", "too many positional arguments"),
+    ],
+)
+def test_errors_of_the_api_show_the_cell_alone(kernel: Kernel, code: str, said: str) -> None:
+    shown = plain(kernel.run(code).traceback)
+    assert said in shown
+    assert "----> " in shown
+    assert "/nbray/" not in shown
+    assert "cloudpickle" not in shown
+
+
+def test_user_code_below_ours_and_errors_that_we_did_not_mean_are_shown_whole(kernel: Kernel) -> None:
+    kernel.ok("class Bad:\n    def __reduce__(self):\n        raise RuntimeError('in reduce')")
+    assert "in reduce" in plain(kernel.run("nbray.put(Bad())").traceback)
+    assert "/nbray/" in plain(kernel.run("nbray.util.ActorPool(5)").traceback), "not a raise of ours: a report needs every frame"
+
+
+def test_a_plain_task_that_failed_shows_the_lines_of_its_cell(kernel: Kernel) -> None:
+    kernel.ok("@nbray.remote\ndef careless(v):\n    return 1 / v  # the careless line")
+    shown = plain(kernel.run("nbray.get(careless.remote(0))").traceback)
+    assert re.search(r"Cell In\[\d+\], line 3, in careless\n    return 1 / v  # the careless line", shown)
+    assert "ipykernel_" not in shown
+
+
+def test_what_does_not_load_in_the_notebook_says_so_and_stays_in_the_cluster(kernel: Kernel) -> None:
+    kernel.ok("class Stranger:\n    def __reduce__(self):\n        return eval, ('1 / 0',)")
+    cell = kernel.ok("%%remote\nstranger, fine = Stranger(), 2\nStranger()")
+    assert "the output stranger does not load in the notebook (ZeroDivisionError: division by zero)" in cell.stderr
+    assert "the value of the last line does not load" in cell.stderr
+    assert kernel.eval("(type(stranger).__name__, fine)") == ("ObjectRef", 2)
+    named = kernel.run("%%remote -o stranger\nstranger = Stranger()")
+    assert "nbray/" not in plain(named.traceback)
+    assert "the output stranger does not load" in plain(named.traceback)
+
+
+def test_an_actor_shows_itself(kernel: Kernel) -> None:
+    kernel.ok("@nbray.remote(num_cpus=0)\nclass Shown: pass\nshown_actor = Shown.remote()")
+    assert "Shown" in kernel.ok("%%remote --on shown_actor\nself").value

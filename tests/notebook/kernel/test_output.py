@@ -161,3 +161,35 @@ def test_a_progress_bar_inside_a_task_is_one_display_under_its_cell(kernel: Kern
     assert "<progress" in shown["text/html"]
     own = kernel.ok(loop)
     assert len([data for data in own.displays if "inside" in data.get("text/plain", "")]) == 1
+
+
+def test_what_a_cell_captures_is_not_on_the_page(kernel: Kernel) -> None:
+    for magics in ("%%capture out\n%%remote", "%%remote\n%%capture out"):
+        cell = kernel.ok(f"{magics}\nprint('to out')\ndisplay('shown')\nassigned = 5")
+        assert (cell.text, cell.displays) == ("", [])
+        assert kernel.eval("(out.stdout, [o.data['text/plain'] for o in out.outputs], assigned)") == ("to out\n", ["'shown'"], 5)
+
+
+def test_lines_below_a_capture_keep_their_numbers(kernel: Kernel) -> None:
+    assert "line 4" in kernel.run("%%remote\n%%capture out\nx = 1\n1 / 0").traceback
+
+
+def test_what_tasks_print_while_stdout_is_redirected_goes_there(kernel: Kernel) -> None:
+    cell = kernel.ok(
+        "import contextlib, io\nwith contextlib.redirect_stdout(io.StringIO()) as kept:\n    nbray.get(say.remote(1))\n"
+        "    get_ipython()._nbray_extension.notebook.router.flush(get_ipython()._nbray_extension.notebook.tag)"
+    )
+    assert cell.stdout == ""
+    assert "said 1" in kernel.eval("kept.getvalue()")
+
+
+def test_the_handle_shown_as_out_says_when_it_was_so(kernel: Kernel) -> None:
+    cell = kernel.ok("%%remote --bg\nwait_for('out')")
+    kernel.ok("let_go('out')")
+    assert re.search(r"running · In\[\d+\] · 1 task · .* after its beginning, at \d\d:\d\d:\d\d", cell.value)
+
+
+def test_what_stays_of_a_background_cell_is_said_when_it_is_asked_for(kernel: Kernel) -> None:
+    issuing = kernel.ok("%%remote --bg --handle job --max-fetch 1kB\nimport numpy as np\nstays = np.ones(10_000)")
+    kernel.ok("job.result()")
+    kernel.until(lambda: "stays in the cluster as a reference" in issuing.stderr, "the note")
