@@ -24,12 +24,12 @@ from nbray.environments.cache import ARCHIVE, Cache, Held, user_root
 from nbray.environments.packing import Tree
 from nbray.ids import Address
 from nbray.wire import environment
-from nbray.wire.messages import ModulesLoaded
+from nbray.wire import messages as m
 
 #: Of an environment: it is a Text in messages.
 MOST_CHARACTERS = 65_536
 SUPERSEDED_KEPT = 8  #: packages from before an edit that stay in the cache
-_Stat = tuple[int, int]  #: time of modification in nanoseconds, size
+_Stat = tuple[int, int, int]  #: time of modification in nanoseconds, size, inode
 
 
 class Packed:
@@ -147,15 +147,16 @@ class Environments:
 
     # ------------------------------------------------------------------------------------------ edits
 
-    def loaded(self, said: ModulesLoaded, me: Address) -> None:
+    def loaded(self, said: m.ModulesLoaded, me: Address) -> None:
         """A worker has imported files of ours. From the I/O thread."""
         with self._watching:
             for path, modified_ns, size in said.files:
-                here, there = _stat(path), (modified_ns, size)
-                if here is None or (here != there and said.worker.node != me.node):
+                here, as_read = _stat(path), modified_ns if modified_ns != m.UNSURE else 0
+                if here is None or (here[:2] != (as_read, size) and said.worker.node != me.node):
                     continue  # a file of another machine
                 if said.generation == self.generation:
-                    self._modules[path] = there  # edited meanwhile, if it differs: the next look sees it
+                    # Edited meanwhile, if it differs: the next look sees it.
+                    self._modules[path] = here if here[:2] == (as_read, size) else (as_read, size, 0)
                 else:
                     self._modules.setdefault(path, here)  # old workers know nothing new
             if self._modules:
@@ -182,7 +183,7 @@ class Environments:
             if edited:
                 self.generation += 1
             for path in edited:
-                self._modules[path] = _stat(path) or (0, 0)
+                self._modules[path] = _stat(path) or (0, 0, 0)
                 _forget_bytecode(path)
             self._ready.clear()
         self._on_edit()
@@ -208,7 +209,7 @@ def _stat(path: str) -> _Stat | None:
         facts = os.stat(path)
     except OSError:
         return None
-    return facts.st_mtime_ns, facts.st_size
+    return facts.st_mtime_ns, facts.st_size, facts.st_ino
 
 
 def _is_as_packed(packed: Packed) -> bool:
@@ -220,7 +221,5 @@ def _is_as_packed(packed: Packed) -> bool:
 
 def _forget_bytecode(path: str) -> None:
     """Bytecode names its source by seconds and size: an edit of the same length within a second would not be noticed."""
-    compiled = importlib.util.cache_from_source(path)
     with contextlib.suppress(OSError):
-        if os.stat(compiled).st_mtime_ns <= os.stat(path).st_mtime_ns:
-            os.unlink(compiled)
+        os.unlink(importlib.util.cache_from_source(path))

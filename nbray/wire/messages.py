@@ -455,9 +455,13 @@ class Output(Message, frozen=True, array_like=True, tag=True, gc=False):
     dropped: int = 0
 
 
+#: In place of a time of modification: the file was written at about the time at which it was imported.
+UNSURE = -1
+
+
 class ModulesLoaded(Message, frozen=True, array_like=True, tag=True):
     """These source files, which are no installed packages, were imported by tasks of the worker: (path, time of modification in
-    ns, bytes). `generation` is that of the environment it is in. Sent before the result of the task that imported them."""
+    ns or UNSURE, bytes). `generation` is that of its environment. Sent before the result of the task that imported them."""
 
     worker: Address
     generation: int

@@ -51,9 +51,9 @@ class Entered:
         if os.path.isdir(directory) and not self._has_directory:
             os.chdir(directory)
 
-    def tell_modules(self, job: Address) -> None:
-        """Which of its files we have imported, before the result: whoever has that and edits a module knows which."""
-        files = self.modules.new_files()
+    def tell_modules(self, job: Address, since_ns: int) -> None:
+        """Which of its files we have imported since then, before the result: whoever has that and edits a module knows which."""
+        files = self.modules.new_files(since_ns)
         if files:
             generation = int(environment.parsed(self.environment).get(environment.GENERATION, 0))
             self._engine.runtime.post(job, ModulesLoaded(self._engine.runtime.me, generation, files))

@@ -371,7 +371,7 @@ class Executor:
             self.overhear(push)
         self.flush_output()
         if len(sys.modules) != self.entered.modules.count:
-            self.entered.tell_modules(push.job)
+            self.entered.tell_modules(push.job, started)
         if self.engine.trace_log.unsent:
             self.engine.send_trace()  # what it submitted is known before it is done
         if (tally := self.engine.tally) is not None and tally.fresh:
@@ -482,7 +482,7 @@ class Executor:
         )  # fmt: skip
         self.engine.job = self.runtime.state.objects.driver = spec.job
         self.engine.groups.live_in(spec.placement)
-        current = Current(push)
+        current = Current(push, started_ns=time.time_ns())
         token = self.current.set(current)
         try:
             if spec.env:
@@ -502,7 +502,7 @@ class Executor:
         finally:
             self.current.reset(token)
         self.overhear(push)
-        self.entered.tell_modules(spec.job)
+        self.entered.tell_modules(spec.job, current.started_ns)
         # Before anybody is told: a call may arrive the moment they are.
         born = w.BecameActor(spec.actor, message.epoch, spec.max_concurrency, spec.groups, spec.unordered, spec.window)
         self.carry_out(self.step(born))

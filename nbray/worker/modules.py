@@ -1,7 +1,8 @@
 """Which of the user's own source files this worker has imported: what the driver watches for edits.
 
 Installed packages, the standard library and nbray itself are left out, and so are packages of a runtime environment, whose
-directory never changes.
+directory never changes. A file that was written while it may have been read, or just before, is told with UNSURE as its time: what
+was imported may be older, or an edit of the same moment and length may follow that nobody could see.
 """
 
 from __future__ import annotations
@@ -11,9 +12,14 @@ import sys
 import sysconfig
 
 from nbray.exceptions import PACKAGE_DIRECTORY
+from nbray.wire.messages import UNSURE
 from nbray.wire.rundir import ENVIRONMENTS
 
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}", f"{os.sep}{ENVIRONMENTS}{os.sep}p-")
+
+
+#: A file system's clock is behind by up to this: two edits within it may have one time of modification.
+TICK_NS = 10_000_000
 
 
 class ImportedModules:
@@ -25,8 +31,8 @@ class ImportedModules:
         paths = sysconfig.get_paths()
         self._standard = tuple({f"{paths[name]}{os.sep}" for name in ("stdlib", "platstdlib")})
 
-    def new_files(self) -> list[tuple[str, int, int]]:
-        """(path, time of modification in ns, bytes) of every source file imported since the last look."""
+    def new_files(self, since_ns: int) -> list[tuple[str, int, int]]:
+        """(path, time of modification in ns, bytes) of every source file imported since the last look, `since_ns` or later."""
         modules = dict(sys.modules)
         names = modules.keys() - self._seen
         self.count = len(modules)
@@ -39,7 +45,8 @@ class ImportedModules:
                     facts = os.stat(path)
                 except OSError:
                     continue  # it was removed meanwhile
-                found.append((os.path.abspath(path), facts.st_mtime_ns, facts.st_size))
+                written_ns = facts.st_mtime_ns if facts.st_mtime_ns < since_ns - TICK_NS else UNSURE
+                found.append((os.path.abspath(path), written_ns, facts.st_size))
         return found
 
     def _is_own(self, path: str) -> bool:

@@ -299,6 +299,41 @@ def test_a_script_sees_edits_without_cells(beside: Path) -> None:
     until(lambda: ray.get(value.remote()) == 2, "the edit reaches a task")
 
 
+def test_a_module_that_is_edited_while_a_task_has_it_is_not_taken_for_what_the_task_has(beside: Path) -> None:
+    path = beside / "edited_meanwhile.py"
+    path.write_text("VALUE = 1\n")
+    os.utime(path, (0, 0))
+
+    @ray.remote
+    def value(then: str | None) -> int:
+        import edited_meanwhile
+
+        if then is not None:
+            path.write_text(then)
+        return int(edited_meanwhile.VALUE)
+
+    assert ray.get(value.remote("VALUE = 2\n")) == 1
+    until(lambda: ray.get(value.remote(None)) == 2, "the edit reaches a task")
+
+
+def test_a_file_that_is_replaced_by_one_of_the_same_time_and_size_is_seen(beside: Path) -> None:
+    path, other = beside / "replaced.py", beside / "other.txt"
+    for place, text in ((path, "VALUE = 1\n"), (other, "VALUE = 2\n")):
+        place.write_text(text)
+        os.utime(place, (10**9, 10**9))
+
+    @ray.remote
+    def value() -> int:
+        import replaced
+
+        return int(replaced.VALUE)
+
+    assert ray.get(value.remote()) == 1
+    os.replace(other, path)
+    session.engine.set_default_cell("")  # type: ignore[union-attr]
+    assert ray.get(value.remote()) == 2
+
+
 def test_new_actors_have_the_edit_and_old_ones_keep_what_they_are(beside: Path) -> None:
     (beside / "edited_class.py").write_text("class Thing:\n    def value(self): return 1\n")
     import edited_class  # type: ignore[import-not-found]
