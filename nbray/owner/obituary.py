@@ -81,8 +81,9 @@ def node_gone(task: OwnedTask, node: NodeId, reason: str) -> Failure:
 
 def cancelled(task: OwnedTask, ran: bool = False) -> Failure:
     state = "while it ran" if ran or task.state == "PUSHED" else "before it began"
-    message = f"{task.push.name or 'the task'} (task {task.id.hex()}) was cancelled {state}"
-    return Failure("TaskCancelledError", message=message, fields={"task": task.id.hex(), "cell": task.push.cell})
+    push, name = task.push, task.push.task.hex()
+    message = f"{push.name or 'the task'} (task {name}) was cancelled {state}"
+    return Failure("TaskCancelledError", message=message, fields={"task": name, "cell": push.cell})
 
 
 def lost(obj: OwnedObject, last_copy: str) -> Failure:

@@ -408,18 +408,19 @@ class Runtime:
         mine: list[Message] = []
         work: list[PushTask | PushCall] = []
         for message in messages:
-            if isinstance(message, PushTask | PushCall):
+            kind = type(message)
+            if kind is PushTask or kind is PushCall:
                 if mine:
                     self._step_all(mine)
                     mine = []
-                work.append(message)
+                work.append(message)  # type: ignore[arg-type]
                 continue
             if work:
                 self.on_work(work)
                 work = []
             if self.state.takes(message):
                 mine.append(message)
-                if not isinstance(message, ActorRejected):
+                if kind is not ActorRejected:
                     continue  # whoever asked for the name waits for its rejection as well
             if mine:
                 self._step_all(mine)

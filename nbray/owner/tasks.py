@@ -160,7 +160,7 @@ class TaskTable:
             return
         objects = self.objects.objects
         repeatable = task.shape is not None and push.returns and task.retries != 0 and not task.retain
-        if repeatable and self.lineage < config.LINEAGE_LIMIT and any(v.location is not None for v in values):
+        if repeatable and self.lineage < config.LINEAGE_LIMIT and _are_stored(values):
             task.retain = True
             self.lineage += 1
         for index in range(push.returns):
@@ -227,7 +227,7 @@ class TaskTable:
     def fail(self, task: OwnedTask, failure: Failure) -> None:
         state = CANCELLED if failure.kind == "TaskCancelledError" else FAILED
         self.out.append(Finished(task, state, 0, 0, 0, b"", b"", failure, task.push.attempt))
-        self._complete(task, state, [Value(failure=failure)] * max(1, task.push.returns))
+        self._complete(task, state, [Value(failure=failure)])
 
     def rerun(self, task: OwnedTask, obj: OwnedObject) -> bool:
         """Make `obj` again from its lineage. False when the task may not run again."""
@@ -261,8 +261,8 @@ class TaskTable:
         task.cancelled = True
         if task.state in (WAITING, QUEUED):
             self.fail(task, obituary.cancelled(task))
-            if (pool := self.leases.pools.get(task.key)) is not None:
-                self.leases.pump(pool)  # the node hears that nobody asks any more
+            if task.key in self.leases.pools:
+                self.leases.due[task.key] = None  # the node hears that nobody asks any more
             return
         lease: Lease | None = task.lease
         if task.state != PUSHED or lease is None:
@@ -278,3 +278,8 @@ class TaskTable:
         for task in self.tasks.values():
             assert task.state in (WAITING, QUEUED, PUSHED), (task.id.hex(), task.state)
             assert task.state != WAITING or task.missing > 0 or task.shape is None, task.id.hex()
+
+
+def _are_stored(values: list[Value]) -> bool:
+    """Whether any of them is. Most tasks return one."""
+    return values[0].location is not None if len(values) == 1 else any(v.location is not None for v in values)
