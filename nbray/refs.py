@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import functools
 import os
+import threading
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -167,8 +168,20 @@ class ObjectRef(Generic[T]):
         return index_of(self._id)
 
 
+class _Arriving(threading.local):
+    """What the calling thread unpickles has these references inside, made and counted already: all at once, not one by one."""
+
+    refs: dict[bytes, ObjectRef[Any]] | None = None
+
+
+arriving = _Arriving()
+
+
 def receive_ref(id_: bytes, owner: tuple[bytes, bytes]) -> ObjectRef[Any]:
     """Unpickle a reference: this process becomes a borrower."""
+    refs = arriving.refs
+    if refs is not None and (ref := refs.get(id_)) is not None:
+        return ref
     return session.current().receive(id_, _address(owner))  # type: ignore[attr-defined,no-any-return]
 
 

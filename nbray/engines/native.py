@@ -61,6 +61,7 @@ class NativeEngine(OfCells):
 
     def __init__(self, runtime: Runtime, job: Address, *, is_driver: bool) -> None:
         super().__init__(runtime, job, is_driver=is_driver)
+        self.forget = runtime.forget  #: a reference was collected
         self.trace_log = trace.Trace()
         self.questions = Questions(runtime)
         role = "DRIVER" if is_driver else "WORKER"
@@ -370,9 +371,6 @@ class NativeEngine(OfCells):
 
     def receive(self, id_: bytes, owner: Address) -> ObjectRef[Any]:
         return self.reader.receive(id_, owner)
-
-    def forget(self, id_: bytes) -> None:
-        self.runtime.forget(id_)
 
     def references(self) -> Iterator[ObjectRef[Any]]:
         with self.runtime.locked() as state:

@@ -7,7 +7,6 @@ under the lock, however many objects are asked for.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,7 +15,7 @@ from nbray.exceptions import GetTimeoutError, ResultDeserializationError
 from nbray.handlers import is_of_signal
 from nbray.ids import Address
 from nbray.owner import records as r
-from nbray.refs import ObjectRef
+from nbray.refs import ObjectRef, arriving
 from nbray.wire import messages as m
 from nbray.wire.failures import error_of
 from nbray.wire.values import loads, verified
@@ -36,19 +35,12 @@ class _Here(NamedTuple):
     refs: _Refs | None
 
 
-class _Arriving(threading.local):
-    """The references inside of what the calling thread loads, by id: counted all at once, not one by one as they are unpickled."""
-
-    refs: _Refs | None = None
-
-
 class Reader:
     """Of one engine."""
 
     def __init__(self, engine: NativeEngine) -> None:
         self._engine, self._runtime = engine, engine.runtime
         self._objects = engine.runtime.state.objects.objects
-        self._arriving = _Arriving()
 
     def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
         """The values, in order. Raises what a task raised as soon as one has failed, and GetTimeoutError."""
@@ -133,11 +125,11 @@ class Reader:
     def _load(self, here: _Here) -> Any:
         if here.refs is None:
             return self._loaded(here)
-        before, self._arriving.refs = self._arriving.refs, here.refs
+        before, arriving.refs = arriving.refs, here.refs
         try:
             return self._loaded(here)
         finally:
-            self._arriving.refs = before
+            arriving.refs = before
 
     def _loaded(self, here: _Here) -> Any:
         """Arrays over a view pin it."""
@@ -162,10 +154,7 @@ class Reader:
     # ------------------------------------------------------------------------------------------ references
 
     def receive(self, object_: bytes, owner: Address) -> ObjectRef[Any]:
-        """A reference that was unpickled here."""
-        arriving = self._arriving.refs
-        if arriving is not None and (ref := arriving.get(object_)) is not None:
-            return ref
+        """A reference that came here by itself."""
         guard = self._runtime.guard
         guard.enter()  # one count, one reference
         try:
@@ -194,11 +183,11 @@ class Reader:
         """Unpickle what contains these references."""
         if not held:
             return loads(payload)
-        before, self._arriving.refs = self._arriving.refs, self.receive_all(held)
+        before, arriving.refs = arriving.refs, self.receive_all(held)
         try:
             return loads(payload)
         finally:
-            self._arriving.refs = before
+            arriving.refs = before
 
 
 def _explained(object_: bytes, error: Exception) -> ResultDeserializationError:
