@@ -14,7 +14,7 @@ import pytest
 import nbray as ray
 from nbray import session
 from nbray.config import INLINE_LIMIT
-from nbray.exceptions import ObjectFreedError, ObjectLostError
+from nbray.exceptions import ObjectFreedError, ObjectLostError, ResultDeserializationError
 from tests.cluster.conditions import until
 
 MIB = 2**20
@@ -259,6 +259,48 @@ def test_a_reference_inside_a_value_holds_what_it_refers_to():
     inner = ray.get(outer)["inner"]
     del outer
     assert ray.get(inner)[0] == 5
+
+
+class Tells:
+    """Looks at its reference while it is unpickled, and drops it if it is told to."""
+
+    def __init__(self, ref, keep):
+        self.ref, self.keep = ref, keep
+
+    def __setstate__(self, state):
+        self.value = int(ray.get(state["ref"])[0])
+        self.ref = state["ref"] if state["keep"] else None
+
+
+def test_references_inside_a_value_work_while_it_is_unpickled_and_go_when_they_are_not_kept():
+    before = store_used()
+    kept, dropped = ray.put(np.full(MIB, 1)), ray.put(np.full(MIB, 2))
+    outer = ray.put([Tells(kept, True), Tells(dropped, False), kept, pickle.loads(pickle.dumps(kept))])
+    del kept, dropped
+    first, second, again, twin = ray.get(outer)
+    del outer
+    assert (first.value, second.value, second.ref) == (1, 2, None)
+    assert first.ref == again == twin
+    del again, twin
+    until(lambda: store_used() - before < 16 * MIB, "what was not kept to be freed")
+    assert ray.get(first.ref)[0] == 1
+
+
+def test_a_value_that_does_not_load_leaves_no_references_behind():
+    class Refuses:
+        def __init__(self, ref):
+            self.ref = ref
+
+        def __setstate__(self, state):
+            raise ValueError("not here")
+
+    before = store_used()
+    outer = ray.put(Refuses(ray.put(np.full(MIB, 1))))
+    with pytest.raises(ResultDeserializationError, match="not here"):
+        ray.get(outer)
+    del outer
+    gc.collect()
+    until(lambda: store_used() <= before, "the object inside to be freed")
 
 
 def test_a_reference_that_went_to_a_task_and_came_back_is_the_same():

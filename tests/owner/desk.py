@@ -190,14 +190,14 @@ class Desk:
 
     def call(self, actor: bytes, *, needs: list[bytes] | None = None, retries: int = 0, **more: Any) -> r.OwnedTask:
         self.count += 1
-        unordered = more.pop("unordered", False)
+        unordered, alive = more.pop("unordered", False), more.pop("alive", b"")
         push = m.PushCall(
             ME.process + self.count.to_bytes(8, "big"), 0, actor, 0, 0, "bump", 1, b"", 0, ME, ME, name="Counter.bump",
             group=more.pop("group", ""),
         )  # fmt: skip
         held = [m.Held(each, self.state.objects.objects[each].owner) for each in needs or []]
         task = r.OwnedTask(push, retries, needs=held or None, **more)
-        self.tell(r.Called(task, actor, "Counter", unordered))
+        self.tell(r.Called(task, actor, "Counter", unordered, alive))
         return task
 
     def update(self, actor: bytes, state: str, epoch: int = 0, number: int = 1, failure: m.Failure | None = None) -> list[Effect]:

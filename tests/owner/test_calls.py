@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from nbray.ids import object_id
+from nbray.machine import Send
 from nbray.owner import records as r
+from nbray.owner.calls import BUSY
 from nbray.wire import messages as m
 from tests.owner.desk import HEAD_ADDRESS, ME, NODE, RAISED, STRANGER, Desk, death, failed, inline, worker
 
@@ -351,3 +353,26 @@ def test_a_kill_that_leaves_a_restart_fails_nothing_here(desk: Desk) -> None:
     desk.update(actor, "RESTARTING", 1)
     desk.update(actor, "ALIVE", 1, 2)
     assert pushed(desk, 2) == [(call.id, 1, 0)]
+
+
+def test_calls_to_an_actor_that_has_enough_to_do_may_wait_for_company_and_others_may_not(desk: Desk) -> None:
+    actor = desk.live_actor()
+    calls, soon = [], []
+    for _ in range(BUSY + 2):
+        calls.append(desk.call(actor))
+        soon.append([effect.soon for effect in desk.effects(Send) if isinstance(effect.message, m.PushCall)])
+    assert soon == [[False]] * BUSY + [[True]] * 2
+    for call in calls[:3]:
+        desk.done(call)
+    desk.call(actor)
+    assert [effect.soon for effect in desk.effects(Send)] == [False]
+
+
+def test_a_call_holds_its_actor_until_it_has_reported_and_its_process_is_not_told_of_that(desk: Desk) -> None:
+    actor = desk.live_actor()
+    call = desk.call(actor, alive=object_id(actor))
+    assert desk.sent(m.PushCall)[0].contains == []
+    desk.tell(r.Dropped([object_id(actor)]))
+    assert desk.sent(m.ReleaseActor) == []
+    desk.done(call)
+    assert [release.actor for release in desk.sent(m.ReleaseActor)] == [actor]

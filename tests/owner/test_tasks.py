@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import msgspec
 import pytest
 
@@ -606,3 +608,29 @@ def test_what_is_submitted_while_no_node_is_there_waits_for_one() -> None:
     assert not desk.said
     desk.tell(r.Attached(NODE, daemon()))
     assert desk.sent(m.RequestLease, daemon())
+
+
+def test_behind_a_long_queue_a_task_asks_for_nothing_and_is_pushed_when_it_is_its_turn(desk: Desk) -> None:
+    tasks = [desk.submit() for _ in range(3 * config.LEASE_REQUESTS)]
+    assert desk.said == []
+    pool = desk.state.tasks.leases.pools[tasks[0].key]
+    before = len(pool.requests)
+    pushed = desk.grant(1)
+    assert [push.task for push in pushed] == [tasks[0].id]
+    assert len(pool.requests) >= before - 1
+    for first, second in itertools.pairwise(tasks[:6]):
+        desk.tell(m.TaskDone(first.id, 0, worker(1).process, [inline()], 0, 10**9))
+        assert [push.task for push in desk.sent(m.PushTask)] == [second.id]
+
+
+def test_reports_that_come_together_are_one_step_and_the_queue_moves_up_once(desk: Desk) -> None:
+    first = desk.running()
+    desk.tell(m.TaskDone(first.id, 0, worker(1).process, [inline()], 0, 1000))
+    pushed = [desk.submit() for _ in range(4)]
+    waiting = [desk.submit(retries=0) for _ in range(2)]
+    assert all(task.state == r.PUSHED for task in pushed)
+    reports = [m.TaskDone(task.id, 0, worker(1).process, [inline()], 0, 1000) for task in pushed]
+    effects = desk.state.handle_all(reports, desk.now)
+    desk.state.check()
+    assert [done.task for done in effects if isinstance(done, r.Finished)] == pushed
+    assert [e.message.task for e in effects if isinstance(e, Send) and isinstance(e.message, m.PushTask)] == [waiting[0].id]
