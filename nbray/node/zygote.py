@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 import cloudpickle
 import msgspec
 import numpy as np
+import numpy.random  # numpy would load it when the first of the workers seeds it, in each of them
 import zmq  # noqa: F401 -- imported for the workers
 
 from nbray.node import forking

@@ -15,6 +15,8 @@ from nbray.exceptions import PACKAGE_DIRECTORY
 from nbray.wire.messages import UNSURE
 from nbray.wire.rundir import ENVIRONMENTS
 
+#: Looked up before workers are forked: it takes as long as a tenth of a fork.
+_STANDARD = tuple({f"{sysconfig.get_paths()[name]}{os.sep}" for name in ("stdlib", "platstdlib")})
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}", f"{os.sep}{ENVIRONMENTS}{os.sep}p-")
 
 
@@ -28,8 +30,6 @@ class ImportedModules:
     def __init__(self) -> None:
         self.count = len(sys.modules)
         self._seen: set[str] = set(sys.modules)
-        paths = sysconfig.get_paths()
-        self._standard = tuple({f"{paths[name]}{os.sep}" for name in ("stdlib", "platstdlib")})
 
     def new_files(self, since_ns: int) -> list[tuple[str, int, int]]:
         """(path, time of modification in ns, bytes) of every source file imported since the last look, `since_ns` or later."""
@@ -50,4 +50,4 @@ class ImportedModules:
         return found
 
     def _is_own(self, path: str) -> bool:
-        return not path.startswith((PACKAGE_DIRECTORY, *self._standard)) and not any(part in path for part in _INSTALLED)
+        return not path.startswith((PACKAGE_DIRECTORY, *_STANDARD)) and not any(part in path for part in _INSTALLED)
