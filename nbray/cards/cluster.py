@@ -18,6 +18,7 @@ REMEMBERED_S = 60  #: seconds of each figure
 MOST_NODES = 100  #: told one by one
 MOST_WORKERS = 256  #: of one node, the busy ones first
 MOST_ACTORS = 100
+MOST_RUNS = 5  #: names of what the workers of one node run
 MOST_WAITING = 10  #: reasons of one node
 MOST_AMOUNTS = 16  #: resources of one node, besides the usual ones
 CARRIED_S = 3  #: a figure that was not read for so long is taken to be what it was
@@ -95,6 +96,7 @@ class Watch:
             rows = [self._worker(row, load, running, classes) for row in vitals["workers"] if row["worker_type"] != "DRIVER"]
             rows.sort(key=lambda row: (STATES.index(row["state"]), -(row["since_s"] or 0.0), row["pid"]))
             told["workers"], told["more_workers"] = rows[:MOST_WORKERS], max(0, len(rows) - MOST_WORKERS)
+            told["runs"] = _runs(rows)
             told["states"] = {state: n for state in STATES if (n := sum(row["state"] == state for row in rows))}
         return told
 
@@ -170,6 +172,13 @@ class Watch:
             told.append(value if second - at <= CARRIED_S else None)
         first = next((i for i, each in enumerate(told) if each is not None), len(told))
         return {**meter, "past": told[first:]}
+
+
+def _runs(rows: list[dict[str, Any]]) -> list[str]:
+    """What most workers of a node run: `simulate ×48`."""
+    names = Counter(row["task"] or f"actor {row['actor']}" for row in rows if row["task"] or row["actor"])
+    told = [name if n == 1 else f"{name} ×{n:,}" for name, n in names.most_common(MOST_RUNS)]
+    return [*told, f"{len(names) - MOST_RUNS:,} others"] if len(names) > MOST_RUNS else told
 
 
 def _why(queued: Mapping[str, Any]) -> str:

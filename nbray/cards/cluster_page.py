@@ -58,7 +58,7 @@ def text(snapshot: Mapping[str, Any]) -> str:
         busy = [worker for worker in node["workers"] if worker["task"] or worker["actor"]]
         lines += [f"    {' · '.join(_worker_facts(worker))}" for worker in busy[:TEXT_WORKERS]]
         if len(busy) > TEXT_WORKERS:
-            lines.append(f"    and {len(busy) - TEXT_WORKERS:,} more")
+            lines.append(f"    and {len(busy) - TEXT_WORKERS:,} more; in all {', '.join(node['runs'])}")
         lines += [f"  {why}" for why in node["waiting"]]
     if snapshot["more_nodes"]:
         lines.append(f"and {count_text(snapshot['more_nodes'], 'more node')}")

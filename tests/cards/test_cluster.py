@@ -101,6 +101,7 @@ def test_a_worker_is_told_by_what_it_runs_and_those_that_work_come_first() -> No
         (4, "busy"), (2, "busy"), (5, "busy"), (3, "waiting"), (1, "idle"), (6, "starting"),
     ]  # fmt: skip
     assert (told[0]["task"], told[0]["actor"], told[0]["since_s"]) == ("call ×3", "Store 's'", 3.0)
+    assert snapshot["nodes"][0]["runs"] == ["call ×3", EVIL, "outer"]
     assert snapshot["nodes"][0]["states"] == {"busy": 3, "waiting": 1, "idle": 1, "starting": 1}
 
 

@@ -7,7 +7,7 @@ import { bytes, element, plural, seconds, twice, vector } from "./format.js";
 const NODE_SIGNS = { alive: "●", late: "◐", dead: "✗" };
 const WORKER_SIGNS = { busy: "▸", waiting: "…", actor: "◆", idle: "○", starting: "+", ending: "■" };
 const SPARK = { width: 120, height: 26, seconds: 60 };
-const SHOWN = 16; // workers of a node, until somebody asks for all
+const SHOWN = 12; // workers of a node, until somebody asks for all
 
 let clusters = 0;
 
@@ -66,9 +66,10 @@ export function createCluster(el, host) {
     const meters = element("div", { class: "nbray-meters" });
     const waiting = element("ul", { class: "nbray-waiting" });
     const summary = element("summary", {});
-    const table = element("div", { class: "nbray-scroll", tabindex: "0", role: "region", "aria-label": `Workers of node ${first.id.slice(0, 4)}` });
+    const table = element("div", { class: "nbray-workerlist", role: "region", "aria-label": `Workers of node ${first.id.slice(0, 4)}` });
+    const runs = element("p", { class: "nbray-muted" });
     const more = element("button", { type: "button", class: "nbray-button", hidden: true, onclick: () => { all = !all; draw(); } });
-    const details = element("details", { open: true }, summary, table, more);
+    const details = element("details", { open: true }, summary, runs, table, more);
     let all = false, node = first, offered = null;
     const input = element("input", {
       type: "number", min: "1", step: "1", "aria-label": `CPUs of node ${first.id.slice(0, 4)}`, "data-lm-suppress-shortcuts": "true",
@@ -106,6 +107,11 @@ export function createCluster(el, host) {
       summary.textContent = plural(total, "worker") + (node.states ? `: ${Object.entries(node.states).map(([state, count]) => `${count} ${state}`).join(", ")}` : "");
       const shown = all ? node.workers : node.workers.slice(0, SHOWN);
       table.replaceChildren(...(shown.length ? [drawWorkers(shown)] : []));
+      runs.textContent = node.workers.length > SHOWN ? (node.runs ?? []).join(", ") : "";
+      runs.hidden = !runs.textContent;
+      table.classList.toggle("nbray-tall", all);
+      if (all) table.tabIndex = 0;
+      else table.removeAttribute("tabindex");
       more.hidden = node.workers.length <= SHOWN;
       more.textContent = all ? "Show fewer" : `Show all ${node.workers.length}`;
     }

@@ -107,7 +107,7 @@ export function createObjects(el, host) {
   // A row stays while its names do: a button must not vanish under the pointer.
   function update(snapshot) {
     const found = snapshot.rows ?? [], sizes = found.reduce((sum, row) => sum + (row.size ?? 0), 0);
-    shown.head("", found.length ? `${plural(found.length, "name")} or groups of names hold ${bytes(sizes)}` : snapshot.gone ?? "No name holds a reference.", found.length ? snapshot.gone : null);
+    shown.head("", found.length ? `${bytes(sizes)} held by names of this notebook` : snapshot.gone ?? "No name holds a reference.", found.length ? snapshot.gone : null);
     table.hidden = !found.length;
     const drawn = found.map((row) => {
       const made = rows.get(row.names) ?? createRow(row);

@@ -125,6 +125,11 @@
 }
 .nbray-frame:hover { filter: brightness(0.9); }
 .nbray-frame:focus-visible { z-index: 1; outline-offset: -2px; outline-color: #1f1f1f; }
+.nbray-tall { max-height: 420px; overflow: auto; }
+.nbray-sign:empty { display: none; }
+.nbray-workerlist + .nbray-button { margin-top: 6px; }
+.nbray-meter { display: flex; flex-direction: column; }
+.nbray-meter .nbray-spark { margin-top: auto; }
 `,""]),n.d(a,{},{A:i})},24(r,a,n){var e=n(21),o=n.n(e),t=n(22),i=(n.n(t))()(o());i.push([r.id,`/* Clusters: in JupyterLab's side bar, and as a page of its own. Colours are JupyterLab's where they exist; page.css has the page's. */
 .nbray-panel {
   --nbray-ink: var(--jp-ui-font-color1, #1f1f1f);
