@@ -27,6 +27,10 @@ def test_variables_go_there_and_come_back_and_the_last_value_shows(kernel: Kerne
     assert cell.value == "43"
     assert kernel.eval("y") == 42
     assert "✓ done · In[" in line_of(cell)
+
+
+def test_the_line_under_a_cell_is_read_out(kernel: Kernel) -> None:
+    cell = kernel.ok("%%remote --view line\n1")
     assert 'role="status"' in (cell.updates or cell.displays)[-1]["text/html"]
 
 
