@@ -68,7 +68,6 @@ NOT_BUILT: dict[str, tuple[str, str]] = {
     "util.ray_debugpy": ("a debugger that an editor attaches to", "breakpoint() in a task, or `%nbray debug` after an error"),
     "util.get_node_instance_id": ("the cloud's name of a machine", "nbray.get_runtime_context().get_node_id()"),
     "util.horovod": (_LIBRARY, "nbray.util.collective, or Horovod's own launcher"),
-    "util.iter": ("deprecated in Ray", "generators: `num_returns='streaming'`, or nbray.util.map_unordered and ActorPool.map"),
     "util.iter_metrics": ("deprecated in Ray", "nbray.util.metrics"),
     "util.lightgbm": (_LIBRARY, _FRAMEWORK),
     "util.sgd": (_LIBRARY, _FRAMEWORK),

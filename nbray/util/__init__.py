@@ -57,6 +57,7 @@ _MODULES = (
     "debug",
     "futures",
     "helpers",
+    "iter",
     "joblib",
     "metrics",
     "multiprocessing",

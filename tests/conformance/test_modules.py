@@ -41,6 +41,7 @@ NAMES = {
     "util.check_serialize": "inspect_serializability",
     "util.collective": "allgather allreduce barrier broadcast create_collective_group destroy_collective_group "
     "init_collective_group is_group_initialized recv reduce reducescatter send",
+    "util.iter": "LocalIterator ParallelIterator ParallelIteratorWorker from_actors from_items from_iterators from_range",
     "util.helpers": "as_completed map_unordered",
     "util.joblib": "register_ray",
     "util.metrics": "Counter Gauge Histogram",
@@ -74,7 +75,7 @@ def test_a_module_is_an_attribute_without_being_imported(name: str) -> None:
 ABSENT = [
     *("data", "train", "tune", "serve", "rllib", "workflow", "autoscaler", "autoscaler.sdk", "cluster_utils"),
     *("experimental.channel", "experimental.collective", "experimental.rdt", "util.spark", "util.tpu", "util.tracing"),
-    *("util.actor_group", "util.iter", "util.debugpy", "util.client", "dag.compiled_dag_node"),
+    *("util.actor_group", "util.debugpy", "util.client", "dag.compiled_dag_node"),
 ]
 
 
@@ -91,7 +92,7 @@ def test_a_module_that_is_absent_says_what_it_is_and_what_works(name: str) -> No
 
 @pytest.mark.differs("absent-modules")
 @pytest.mark.parametrize(
-    "name", ["tune", "autoscaler", "util.ActorGroup", "util.connect", "util.iter", "experimental.set_resource", "dag.plot", "util.dask.RayDaskCallback"]
+    "name", ["tune", "autoscaler", "util.ActorGroup", "util.connect", "util.iter_metrics", "experimental.set_resource", "dag.plot", "util.dask.RayDaskCallback"]
 )
 def test_an_attribute_that_is_absent_is_missing_and_says_what_works(name: str) -> None:
     package, _, last = f"{ray.__name__}.{name}".rpartition(".")
