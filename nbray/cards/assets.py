@@ -18,6 +18,7 @@ FILES = (
     "timeline.js",
     "jump.js",
     "objects.js",
+    "output.js",
     "lineage.js",
     "plan.js",
     "flame.js",

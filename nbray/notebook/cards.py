@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from nbray.cards import page, words
 from nbray.cards.flame import SAVED_NODES, Flame
 from nbray.cards.lineage import Lineage, kept
+from nbray.cards.printed import Printed
 from nbray.cards.run import Run
-from nbray.engines.port import Engine
+from nbray.engines.port import Engine, OutputEvent
 from nbray.notebook.output import SEPARATOR
 from nbray.notebook.profiles import Profiles
 from nbray.notebook.stream import Message
@@ -31,6 +32,7 @@ APPEARS_AFTER_S = 0.3
 PERIOD_S = 0.25
 SAVED_SPANS = 2000  #: in the JSON of a static card: 61 kB
 SAVED_TASKS = 50
+SAVED_OUTPUT = 4000  #: characters
 SAVED_LINEAGE = 60  #: nodes
 SENT_SPANS = 20_000  #: in one message
 PLANNABLE = 20  #: cells whose graphs are kept for %nbray plan
@@ -47,6 +49,7 @@ class Card:
         self.tag, self.run, self.engine, self.silent = tag, run, engine, silent
         self._desk_lineage = lineage
         self._lineage: dict[str, Any] = {"nodes": [], "edges": []}  # what is kept in the page
+        self.printed = Printed()
         self.shown = False  #: a display with our id is in the page
         self.over = False
         self.after_s = APPEARS_AFTER_S
@@ -198,6 +201,7 @@ class Card:
         """Everything but the spans, for the page."""
         return {
             **self.run.snapshot(now_ns),
+            "printed": self.printed.lines,
             "can_background": self.can_background,
             "profiled": 0 if self.profiles is None else self.profiles.count(self.tag),
         }
@@ -206,6 +210,7 @@ class Card:
         snapshot = self.run.snapshot(now_ns)
         spans, tasks = self.run.spans.chosen(SAVED_SPANS), self.run.latest()[:SAVED_TASKS]
         saved = {**snapshot, "span_data": spans, "tasks": tasks, "lineage": self._lineage, "plan": self._plan}
+        saved |= {"output": self.printed.told(SAVED_OUTPUT), "printed": self.printed.lines}
         if self.profile is not None:
             saved["profile"] = self.profile.to_data(SAVED_NODES)
         return {
@@ -277,6 +282,16 @@ class Desk:
             return False
         card.run.notice = text
         return card.shown
+
+    def take(self, event: OutputEvent) -> None:
+        """A task printed or displayed something. From the I/O thread."""
+        card = self.cards.get(event.cell)
+        if card is None:
+            return
+        if event.mime is not None:
+            card.printed.add(event.name or "task", event.task, "display", f"{', '.join(event.mime)}\n")
+        if event.text or event.dropped:
+            card.printed.add(event.name, event.task, event.stream, event.text, event.dropped)
 
     def end_cell(self, tag: str) -> None:
         """The cell's code has ended: before its prompt returns, what is finished becomes static."""

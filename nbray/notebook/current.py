@@ -16,7 +16,7 @@ from nbray import connection, session
 from nbray.cards.lineage import Lineage
 from nbray.cards.widget import View
 from nbray.engines.asking import ask_terminal
-from nbray.engines.port import Engine
+from nbray.engines.port import Engine, OutputEvent
 from nbray.notebook.captured import Captures
 from nbray.notebook.cards import APPEARS_AFTER_S, Card, Desk
 from nbray.notebook.history import History
@@ -27,6 +27,7 @@ from nbray.notebook.job import Job
 from nbray.notebook.output import SEPARATOR, OutputRouter, to_kernel, to_terminal
 from nbray.notebook.profiles import Profiles
 from nbray.notebook.prompting import Prompts
+from nbray.notebook.sampling import MIME as PROFILE
 from nbray.notebook.stream import Message
 
 JOBS_KEPT = 20  #: handles, and with them the outputs that nobody else holds
@@ -156,6 +157,7 @@ class Notebook:
             "lineage": lambda whole=False, opened=(), shut=(): self.history.graph("" if whole else card.tag, opened, shut),
             "objects": lambda: held_objects(self.namespace, card.engine, self.history.stale),
             "release": lambda names: release(self.namespace, names, card.engine),
+            "output": card.printed.told,
             "perfetto": card.chrome_trace,
             "plan": card.plan,
             "profile": card.profile_data,
@@ -184,13 +186,19 @@ class Notebook:
         self.interrupts.forget()
         self.router.count_tasks = (lambda tag: sum(engine.cell_counts(tag).values())) if engine is not None else (lambda _tag: 1)
         if engine is not None and engine.is_driver:
-            engine.on_output(self.router.take)
+            engine.on_output(self._output)
             engine.on_notice(self.notice)
             if self.prompts is not None:
                 engine.on_input(self.prompts.ask)
             if self.desk is not None:
                 self.desk.attach(engine)
             engine.set_default_cell(self.tag)
+
+    def _output(self, event: OutputEvent) -> None:
+        """Under its cell, and onto its card. From the I/O thread."""
+        self.router.take(event)
+        if self.desk is not None and PROFILE not in (event.mime or ()):
+            self.desk.take(event)
 
     def notice(self, tag: str, kind: str, text: str) -> None:
         """Why a cell waits goes onto its card, if it has one; all else under the cell."""

@@ -4,6 +4,7 @@ import { SIGNS, bytes, colour, count, countsText, element, plural, seconds } fro
 import { Spans, createTimeline } from "./timeline.js";
 import { createLineage } from "./lineage.js";
 import { createObjects } from "./objects.js";
+import { createOutput } from "./output.js";
 import { createPlan } from "./plan.js";
 import { createFlame } from "./flame.js";
 
@@ -32,6 +33,7 @@ export function createCard(el, host) {
   const timeline = createTimeline(spans, { exportTrace: host.live ? save : null });
   const lineage = createLineage({ change: host.live ? (view) => { wanted.lineage = view; answers.delete("lineage"); drawLineage(); } : null });
   const plan = createPlan();
+  const output = createOutput();
   const objects = createObjects({
     release: (names) => host.command("release", { names }), changed: () => { answers.delete("objects"); drawObjects(); },
   });
@@ -43,6 +45,7 @@ export function createCard(el, host) {
     profile: { title: "Profile", body: flame.root, draw: drawProfile },
     lineage: { title: "Lineage", body: lineage.root, draw: drawLineage },
     objects: { title: "Objects", body: objects.root, draw: drawObjects, liveOnly: true },
+    output: { title: "Output", body: output.root, draw: drawOutput },
     errors: { title: "Errors", body: element("div", {}), draw: drawErrors },
   };
   const shown = Object.keys(panels).filter((name) => host.live || !panels[name].liveOnly);
@@ -137,6 +140,7 @@ export function createCard(el, host) {
     const errors = snapshot.errors.reduce((sum, error) => sum + error.count, 0);
     const at = shown.indexOf("errors");
     tabs[at].textContent = errors ? `Errors (${count(errors)})` : "Errors";
+    tabs[shown.indexOf("output")].textContent = snapshot.printed ? `Output (${plural(snapshot.printed, "line")})` : "Output";
     tabs[shown.indexOf("profile")].hidden = !profiled();
     if (open) panels[open].draw();
   }
@@ -234,6 +238,10 @@ export function createCard(el, host) {
 
   function drawObjects() {
     ask("objects", null).then((found) => { if (found && open === "objects") objects.draw(found); });
+  }
+
+  function drawOutput() {
+    ask("output", snapshot.output ?? { pieces: [], forgotten: 0 }).then((told) => { if (told && open === "output") output.draw(told); });
   }
 
   function drawErrors() {

@@ -210,3 +210,21 @@ def test_a_task_that_outlives_the_one_that_submitted_it_keeps_the_card(cards: Ke
     open_gate(cards, "left", gates)
     cards.until(lambda: any(KEPT in data for data in cell.updates), "the static card")
     assert cell.updates[-1][KEPT]["counts"]["done"] == 2
+
+
+def test_what_tasks_print_is_on_the_card_by_task_live_and_kept(cards: Kernel, gates: Any) -> None:
+    cards.ok(
+        "@nbray.remote\ndef chats(i):\n    import sys\n    print('out', i)\n    print('err', i, file=sys.stderr)\n"
+        "    return passes('chats')"
+    )
+    cell = cards.start("nbray.get([chats.remote(i) for i in range(2)])")
+    model = shown_live(cards, cell)
+    cards.until(lambda: any(m["snapshot"]["printed"] == 4 for m in drawn(cards, model)), "four lines")
+    live = cards.command(model, cards.subshell, "output")["result"]
+    assert sorted((piece["stream"], piece["text"]) for piece in live["pieces"]) == [
+        ("stderr", "err 0\n"), ("stderr", "err 1\n"), ("stdout", "out 0\n"), ("stdout", "out 1\n"),
+    ]  # fmt: skip
+    assert {piece["who"] for piece in live["pieces"]} == {"chats"}
+    open_gate(cards, "chats", gates)
+    cards.until(lambda: any(KEPT in data for data in cell.updates), "the static card")
+    assert cell.updates[-1][KEPT]["output"] == live
