@@ -3,7 +3,7 @@
 import { SIGNS, bytes, colour, count, countsText, element, plural, seconds } from "./format.js";
 import { Spans, createTimeline } from "./timeline.js";
 import { createLineage } from "./lineage.js";
-import { createObjects } from "./objects.js";
+import { createObjectsTab } from "./objects.js";
 import { createOutput } from "./output.js";
 import { createPlan } from "./plan.js";
 import { createFlame } from "./flame.js";
@@ -34,7 +34,7 @@ export function createCard(el, host) {
   const lineage = createLineage({ change: host.live ? (view) => { wanted.lineage = view; answers.delete("lineage"); drawLineage(); } : null });
   const plan = createPlan();
   const output = createOutput();
-  const objects = createObjects({
+  const objects = createObjectsTab({
     release: (names) => host.command("release", { names }), changed: () => { answers.delete("objects"); drawObjects(); },
   });
   const flame = createFlame();

@@ -2,6 +2,7 @@
 
 export const SIGNS = { done: "✓", failed: "✗", cancelled: "■", "timed out": "■", running: "▸", detached: "▸" };
 export const PALETTE = ["#4c78a8", "#e08214", "#3f9b5c", "#a5669a", "#c9a227", "#4aa3a2", "#9d755d", "#8a8a8a"];
+export const STALE = "↻ stale"; // never by colour alone
 export const FAILED = "#d1403f";
 
 export function colour(index) {

@@ -1,11 +1,10 @@
 // Lineage: cells, tasks and variables, and what was made from what, as a layered graph. Groups come from the kernel; a click lights
 // up ancestors and descendants and says how many they are. `host.change(view)`: another view is wanted (whole, opened, shut).
 
-import { colour, element, plural, vector } from "./format.js";
+import { STALE, colour, element, plural, vector } from "./format.js";
 import { jumpTo } from "./jump.js";
 
 const BOX = { width: 158, height: 36, dx: 44, dy: 12 };
-const STALE = "↻ stale";
 const KINDS = { cell: "cell", task: "tasks", object: "variable" };
 
 // Longest-path layers, left to right, then a few sweeps that pull each node towards its neighbours. What stands in a circle (tasks

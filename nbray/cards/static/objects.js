@@ -1,12 +1,11 @@
 // What this notebook's names hold: what it is, how large, where, and who else holds it; and a way to let go, after a question.
 
-import { bytes, element, plural } from "./format.js";
+import { STALE, bytes, element, plural } from "./format.js";
 
 const COLUMNS = ["held by", "what", "size", "state", "node", "and by", "made at", ""];
-const STALE = "↻ stale";
 
 // `host.release(names)` resolves to what still holds it, in words; `host.changed()` asks for the rows again.
-export function createObjects(host) {
+export function createObjectsTab(host) {
   let drawn = "", asked = null, rows = [];
   const note = element("div", { class: "nbray-muted" });
   const said = element("p", { class: "nbray-said", role: "status" });
