@@ -78,6 +78,11 @@
 .nbray-cell { fill: var(--jp-layout-color1, transparent); stroke: var(--nbray-muted); }
 .nbray-strong { font-weight: 600; }
 .nbray-stale { color: var(--nbray-warn); fill: var(--nbray-warn); }
+.nbray-output { font-size: 12px; max-height: 280px; }
+.nbray-out { display: flex; gap: 8px; border-bottom: 1px solid var(--nbray-soft); }
+.nbray-who { flex: none; width: 12em; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.nbray-card .nbray-out pre { margin: 0; padding: 0; background: none; color: inherit; font-family: var(--jp-code-font-family, monospace); font-size: 12px; white-space: pre-wrap; overflow-wrap: anywhere; }
+.nbray-card .nbray-err pre { color: var(--nbray-warn); }
 .nbray-card p.nbray-said { font-size: 12px; margin: 4px 0; }
 .nbray-here { outline: 2px solid var(--jp-brand-color1, #1565c0); outline-offset: 2px; }
 .nbray-task, .nbray-object { fill: var(--nbray-soft); stroke: var(--nbray-line); }
