@@ -32,8 +32,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- microseconds: begin -->", "<!-- microseconds: end -->"
 RATE_HZ = 400
-#: Steps below this share of a path's CPU are counted together.
-SMALL = 0.01
+#: Steps below this share of a path's CPU are counted together, and those beyond the first MOST of a thread.
+SMALL, MOST = 0.01, 10
 
 #: A step by the beginning of its name, and what of bounds.steps() it can hardly do without.
 BOUNDS = {
@@ -324,7 +324,7 @@ def _rows(processes: list[Process], prices: dict[str, float]) -> Iterator[str]:
             rest = thread.us
             where = f"{process.role}, {thread.name}"
             yield f"| **{where}** | | **{thread.us:.1f} us** | **{thread.us / total:.0%}** | |"
-            for step, share in sorted(thread.shares.items(), key=lambda item: -item[1]):
+            for step, share in sorted(thread.shares.items(), key=lambda item: -item[1])[:MOST]:
                 us = share * thread.us
                 if us < SMALL * total:
                     break
