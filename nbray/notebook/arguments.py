@@ -355,6 +355,8 @@ def options_of(given: Mapping[str, Any], configured: Mapping[str, Any]) -> CellO
         raise UsageError("--refs gives one reference per item, so it does not go with --chunk; leave --chunk out")
     if options.chunk and not options.each:
         raise UsageError("--chunk says how many items of --each go into one task; there is no --each here")
+    if options.handle and options.handle in {*(options.outputs or ()), *(options.each or ())[:1]}:
+        raise UsageError(f"--handle {options.handle} would be the name of two things: the handle, and a variable of the cell")
     if options.dry_run and options.background:
         raise UsageError("--dry-run sends nothing, so there is nothing for --bg to run; leave one of them out")
     return options

@@ -202,6 +202,8 @@ class Notebook:
 
     def notice(self, tag: str, kind: str, text: str) -> None:
         """Why a cell waits goes onto its card, if it has one; all else under the cell."""
+        if kind == "unhandled" and tag in self.titles:
+            return  # of a job: its card or line says it, and its handle has it
         if kind == "waiting" and self.desk is not None and self.desk.notice(tag, text):
             return
         self.router.notice(tag, kind, text)

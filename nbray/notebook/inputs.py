@@ -174,6 +174,7 @@ def chosen(
     Raises NameError for a name that neither the cell nor the notebook has, with its line and names that are close.
     """
     if asked is not None:
+        asked = [name for name in asked if name not in own]  # the name of --each has a value of its own
         for name in asked:
             if name not in namespace:
                 raise NameError(f"--in names {name}, which the notebook has not defined{_close(name, namespace)}", name=name)

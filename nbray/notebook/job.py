@@ -276,10 +276,12 @@ class Job:
 
     def _error(self) -> BaseException:
         if self._state == "timed out":
+            what, total = ("item", len(self.plan.items)) if self.plan.items is not None else ("task", len(self.chunks))
+            kept = self._kept(total)
             return told.told(
                 GetTimeoutError(
                     f"{self.label} did not end within --timeout {self.plan.options.timeout:g} s; "
-                    f"{words.count_text(len(self.failures), 'task')} cancelled"
+                    f"{words.count_text(len(self.failures), what)} cancelled{kept}"
                 )
             )
         genuine = [failed for failed in self.failures if not isinstance(failed.error, TaskCancelledError)]
@@ -287,14 +289,16 @@ class Job:
         if self.plan.items is None or first.item is None:
             return told.remote(first.error)
         name, total = (self.plan.options.each or ("item", ""))[0], len(self.plan.items)
-        kept = (
-            f"; the other {total - len(self.failures)} are kept: %nbray last, then .items()" if total > len(self.failures) else ""
-        )
+        kept = self._kept(total)
         return told.remote(
             first.error,
             f"{name} = {_short(self.plan.items[first.item])} (item {first.item} of --each) failed, "
             f"{len(self.failures)} of {total} in all{kept}",
         )
+
+    def _kept(self, total: int) -> str:
+        done = total - len(self.failures)
+        return f"; the other {done} are kept: %nbray last, then .items()" if done else ""
 
     # -- how it reads
 
@@ -334,7 +338,8 @@ class Job:
             said = words.count_text(items, "item") + (f" in {words.count_text(total, 'task')}" if total != items else "")
         else:
             said = words.count_text(total, "task")
-        return f"{said}, {len(self.failures)} failed" if self.failures and self._state != "cancelled" else said
+        how = "cancelled" if self._state == "timed out" else "failed"
+        return f"{said}, {len(self.failures)} {how}" if self.failures and self._state != "cancelled" else said
 
 
 def _short(value: object) -> str:

@@ -40,12 +40,29 @@ def described(
         "names": ", ".join(plan.outputs) or "none",
         "would run": tasks,
         "each task asks for": ", ".join(f"{name}={amount:g}" for name, amount in demand.items()) or "nothing",
+        **_wishes(plan),
         "can run": _room(demand, engine) if plan.place.actor is None else "inside the actor, after the calls before it",
         "sent": "nothing (--dry-run)",
     }
     if again := repeated(plan, namespace):
         pairs["shipped many times"] = again
     return [display.table("inputs", ["name", "type", "size", "travels"], rows, "none"), display.facts("outputs", pairs)]
+
+
+def _wishes(plan: Plan) -> dict[str, str]:
+    """What was asked for besides amounts."""
+    given = plan.options
+    environment = [
+        *(f"{name}={value}" for name, value in (given.env or {}).items()),
+        *(f"pip install {p}" for p in given.pip or ()),
+    ]
+    wishes = {
+        "environment": ", ".join(environment),
+        "cancelled after": words.seconds_text(given.timeout) if given.timeout else "",
+        "run again on failure": words.count_text(given.retries, "time") if given.retries else "",
+        "profile": "" if given.profile == "none" else given.profile,
+    }
+    return {name: said for name, said in wishes.items() if said}
 
 
 def _travels(size: int | None, chunks: int) -> str:

@@ -13,6 +13,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from nbray.cards.words import count_text
+
 ONE = 1 - 1e-6  #: a token, less what rounding takes: time that does not advance would ask again for ever
 RATE = 10.0  #: messages a second of one cell, and how many may go at once after a pause
 QUIET_S = 1.0  #: a flood that pauses this long shows its tail
@@ -228,7 +230,9 @@ class CellStream:
     def _notes(self) -> list[str]:
         notes = []
         if self.left_out:
-            notes.append(f"… {self.left_out_lines:,} lines ({self.left_out:,} characters) left out; %nbray logs has the rest …")
+            lines, characters = self.left_out_lines, count_text(self.left_out, "character")
+            what = f"{count_text(lines, 'line')} ({characters})" if lines else characters
+            notes.append(f"… {what} left out; %nbray logs has the rest …")
         if self.rate_dropped:
             notes.append(self._too_fast())
         if self.displays_dropped:
@@ -236,7 +240,7 @@ class CellStream:
         return notes
 
     def _too_fast(self) -> str:
-        return f"… {self.rate_dropped:,} lines left out, printed too fast to show; %nbray logs has them …"
+        return f"… {count_text(self.rate_dropped, 'line')} left out, printed too fast to show; %nbray logs has them …"
 
     def _ending(self) -> list[Message]:
         out = []

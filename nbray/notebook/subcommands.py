@@ -40,6 +40,7 @@ from nbray.util.state.exception import RayStateApiException
 from nbray.util.state.watching import Lookout
 
 SHOWN_ROWS = 50
+OWN_NAMES = {"background": "bg"}  #: options whose names are not those of their fields
 #: A cluster that has not answered by then is not well, and that is the answer.
 PATIENCE_S = 1.5
 LOG_LINES = 40
@@ -298,7 +299,11 @@ class Subcommands:
             configured.clear()
         configured.update(given)
         rows = [
-            (name.replace("_", "-"), configured.get(name, getattr(DEFAULTS, name)), "set here" if name in configured else "default")
+            (
+                OWN_NAMES.get(name, name.replace("_", "-")),
+                _setting(name, configured.get(name, getattr(DEFAULTS, name))),
+                "set here" if name in configured else "default",
+            )
             for name in DEFAULTS.__dataclass_fields__
             if name not in NOT_CONFIGURABLE
         ]
@@ -343,6 +348,21 @@ def _nothing(word: str, rest: str) -> None:
 
 def _size(size: int | None) -> str:
     return "" if size is None else words.bytes_text(size)
+
+
+def _setting(name: str, value: Any) -> str:
+    """A default as it would be written after its option."""
+    if value is None:
+        return "automatic" if name == "chunk" else "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name in {"max_fetch", "max_output", "memory"}:
+        return words.bytes_text(value)
+    if name in {"timeout", "progress_after"}:
+        return f"{value:g} s"
+    if isinstance(value, dict):
+        return ",".join(f"{key}={each}" for key, each in value.items())
+    return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _cell(column: str, value: Any) -> str:

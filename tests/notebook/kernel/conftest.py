@@ -162,15 +162,11 @@ class Kernel:
             cell.idle = True
 
 
-@pytest.fixture(scope="module")
-def bare_kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
-    """A kernel with nothing loaded, one for each module."""
-    directory = tmp_path_factory.mktemp("kernel")
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
-        "IPYTHONDIR": str(directory / "ipython"),
-    }
+@contextlib.contextmanager
+def started(directory: Path, *before: Path) -> Iterator[Kernel]:
+    """A kernel with nothing loaded; modules in `before` win over installed ones."""
+    path = [str(ROOT), *map(str, before), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "IPYTHONDIR": str(directory / "ipython")}
     manager = KernelManager(kernel_name="python3")
     with open(directory / "kernel.log", "w", encoding="utf-8") as log:
         manager.start_kernel(cwd=str(directory), env=environment, stdout=log, stderr=log)
@@ -183,6 +179,13 @@ def bare_kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
         client.stop_channels()
         manager.shutdown_kernel(now=False)
         manager.cleanup_resources()
+
+
+@pytest.fixture(scope="module")
+def bare_kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    """A kernel with nothing loaded, one for each module."""
+    with started(tmp_path_factory.mktemp("kernel")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

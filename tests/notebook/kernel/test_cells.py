@@ -234,6 +234,9 @@ def test_a_dry_run_says_what_travels_and_whether_it_could_run(kernel: Kernel) ->
     assert "6 items in 3 tasks" in said
     assert "CPU=1" in said
     assert "on 1 of 1 node, 2 at a time" in said
+    asked = kernel.ok("%%remote --dry-run --env A=1 --pip numpy --timeout 5 --profile cpu\n1").displays[1]["text/plain"]
+    for words in ("environment: A=1, pip install numpy", "cancelled after: 5.0 s", "profile: cpu"):
+        assert words in asked
     said = kernel.ok("%%remote --dry-run --num-cpus 64\n1").displays[1]["text/plain"]
     assert "nowhere: no node has CPU=64 (most: 2)" in said
 
@@ -278,6 +281,28 @@ def test_a_timeout_cancels_the_cell(kernel: Kernel) -> None:
     assert "timed out" in line_of(cell)
     kernel.ok("%%remote --bg --timeout 0.2 --handle job\nimport time\ntime.sleep(600)")
     assert kernel.run("job.result()").error["ename"] == "GetTimeoutError"
+
+
+def test_what_ended_before_the_timeout_is_kept(kernel: Kernel) -> None:
+    kernel.ok("%%remote --each i=range(2)\n1")  # the workers are there
+    cell = kernel.run(
+        "%%remote --each i=range(3) -o kept_ones --chunk 1 --timeout 3\nimport time\ntime.sleep(600 * (i == 2))\nkept_ones = i"
+    )
+    assert "1 item cancelled; the other 2 are kept: %nbray last, then .items()" in cell.traceback
+    assert "3 items, 1 cancelled" in line_of(cell) or "2 of 3 tasks done" in line_of(cell)
+    assert kernel.ok("job = %nbray last\n[i['kept_ones'] for i in job.items()[:2]]").value == "[0, 1]"
+
+
+def test_a_failed_cell_is_not_reported_again_when_its_handle_goes(kernel: Kernel) -> None:
+    cell = kernel.run("%%remote\n1 / 0")
+    kernel.ok("import gc; get_ipython()._nbray_extension.notebook.jobs.clear(); _ = gc.collect()")
+    kernel.ok("%%remote\n1")
+    assert "nbray::" not in cell.stderr
+
+
+def test_the_name_of_each_is_no_input(kernel: Kernel) -> None:
+    kernel.ok("import threading; held = threading.Lock()")
+    assert kernel.ok("%%remote --each held=range(2) -i held\nheld").value == "[0, 1]"
 
 
 def test_the_line_can_be_left_away(kernel: Kernel) -> None:

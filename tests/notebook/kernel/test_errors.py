@@ -63,6 +63,7 @@ def test_tb_shows_the_same_again(kernel: Kernel) -> None:
         ("%%remote\n%timeit 1", "UsageError", "%timeit works in the notebook, not in a worker"),
         ("%%remote --each i=1/0\ni", "ZeroDivisionError", "raised by --each i=1/0"),
         ("%%remote --each i=5\ni", "TypeError", "raised by --each i=5"),
+        ("%%remote --handle h -o h\nh = 1", "UsageError", "would be the name of two things"),
         ("%%remote --on nowhere\n1", "UsageError", "no actor, node or resource is called that"),
         ("%%remote --num-gpus 0.00001\n1", "ValueError", "0.0001"),
         ("%%remote\nraise SystemExit(3)", "WorkerCrashedError|SystemExit|RayTaskError.*", ""),
