@@ -18,7 +18,7 @@ from nbray.cards import cluster_page, words
 from nbray.cards.lineage import STALE
 from nbray.columns import Filter
 from nbray.exceptions import HeadUnavailableError
-from nbray.notebook import debugging, display, interrupt
+from nbray.notebook import debugging, display, interrupt, scaling
 from nbray.notebook.arguments import (
     DEFAULTS,
     NOT_CONFIGURABLE,
@@ -104,6 +104,7 @@ class Subcommands:
         self.words: dict[str, tuple[Callable[[str], Any], str]] = {
             "status": (self.status, "what this notebook is attached to, what is used, what runs, and why what waits does"),
             "init": (self.init, "start or attach: --num-cpus N, --address A"),
+            "scale": (self.scale, "more or fewer CPUs, or nodes: CPUS [--node ID], --nodes N [--num-cpus C]"),
             "stop": (self.stop, "leave the cluster; a local one ends"),
             "tasks": (self.tasks, "tasks, latest first"),
             "actors": (self.actors, "actors and their states"),
@@ -141,6 +142,7 @@ class Subcommands:
             "logs": logs,
             "debug": debugging.debug,
             "plan": plan,
+            "scale": scaling.scale,
         }
         return option_names(taking[word]) if word in taking else []
 
@@ -265,6 +267,9 @@ class Subcommands:
         context = nbray.init(**given)
         self.notebook.engine()
         return context
+
+    def scale(self, rest: str) -> None:
+        self._say(f"nbray: {scaling.run(rest)}\n")
 
     def stop(self, rest: str) -> None:
         _nothing("stop", rest)

@@ -28,3 +28,13 @@ def test_actors_are_listed_by_the_same_api(kernel: Kernel) -> None:
     assert "ALIVE" in shown(kernel.ok("%nbray actors"))
     kernel.ok("from nbray.util.state import list_actors")
     assert kernel.eval("[a.state for a in list_actors() if a.class_name == 'Shown']") == ["ALIVE"]
+
+
+def test_scale_changes_what_the_node_offers_and_says_what_a_local_cluster_cannot(kernel: Kernel) -> None:
+    before = kernel.eval("nbray.cluster_resources()['CPU']")
+    assert "offers 5 CPUs now" in kernel.ok("%nbray scale 5").text
+    assert kernel.eval("nbray.cluster_resources()['CPU']") == 5
+    assert f"it was {5:g}" in kernel.ok(f"%nbray scale {before:g}").text
+    assert "nbray start --head" in kernel.run("%nbray scale --nodes 2").text
+    assert "CPUS [--node ID]" in kernel.run("%nbray scale").text
+    assert "1 to 100,000 whole CPUs" in kernel.run("%nbray scale 0").text
