@@ -27,19 +27,24 @@ FILES = (
     "views.js",
 )  #: in dependency order
 #: What a page makes of it, by name.
-VIEWS = ("createCard", "createCluster", "createTimelineView", "createProgress", "createLineageView", "createObjects")
-_IMPORT = re.compile(r'^import \{[^}]*\} from "\./[a-z]+\.js";\n', re.MULTILINE)
-_EXPORT = re.compile(r"^export (?=function|const|class)", re.MULTILINE)
+VIEWS = ("createCard", "createCluster", "createTimelineView", "createProgress", "createLineageView", "createObjectsView")
+_IMPORT = re.compile(r'^import \{([^}]*)\} from "\./([a-z]+)\.js";\n', re.MULTILINE)
+_EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class) (\w+))", re.MULTILINE)
 
 
 @cache
 def module() -> str:
-    """One ES module that exports what makes each view."""
-    parts = []
+    """One ES module that exports what makes each view. Each file keeps its names to itself, as it does for a bundler."""
+    parts, where = [], {}
     for name in FILES:
         source = (STATIC / name).read_text(encoding="utf-8")
-        parts.append(_EXPORT.sub("", _IMPORT.sub("", source)))
-    return "\n".join([*parts, f"export {{ {', '.join(VIEWS)} }};\n"])
+        own = f"$${name.removesuffix('.js')}"
+        exported = _EXPORT.findall(source)
+        where.update(dict.fromkeys(exported, own))
+        body = _EXPORT.sub("", _IMPORT.sub(r"const {\1} = $$\2;\n", source))
+        parts.append(f"const {own} = (() => {{\n{body}\nreturn {{ {', '.join(exported)} }};\n}})();\n")
+    parts += [f"export const {view} = {where[view]}.{view};\n" for view in VIEWS]
+    return "".join(parts)
 
 
 @cache

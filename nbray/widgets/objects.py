@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from nbray import session
+from nbray.cards.lineage import STALE
 from nbray.cards.words import bytes_text
 from nbray.notebook import display
 from nbray.notebook.holders import held_objects, release
-from nbray.widgets.notebook import namespace_here
-from nbray.widgets.picture import Picture, Snapshot
+from nbray.widgets.notebook import namespace_here, notebook_here
+from nbray.widgets.picture import Picture, Snapshot, projector
 
-COLUMNS = ("held by", "type", "size", "state", "node")
+COLUMNS = ("held by", "what", "size", "state", "node", "and by")
 MOST_ROWS = 200  #: the largest
 
 
@@ -21,18 +22,26 @@ class Objects(Picture):
     The page offers to take names away (Release), so that what only they held is freed.
     """
 
-    _make = "createObjects"
+    _make = "createObjectsView"
 
     def _look(self) -> Snapshot:
         engine = session.engine
         if engine is None:
             return {"gone": "This notebook is not attached to a cluster.", "rows": [], "more": 0}
-        rows = held_objects(namespace_here(), engine)
+        notebook = notebook_here()
+        rows = held_objects(namespace_here(), engine, *(() if notebook is None else (notebook.history.stale,)))
         return {"rows": rows[:MOST_ROWS], "more": max(0, len(rows) - MOST_ROWS)}
 
     def _bundle(self, snapshot: Snapshot) -> display.Bundle:
         cells = [
-            (row["names"], row["type"], "" if row["size"] is None else bytes_text(row["size"]), row["state"], row["where"])
+            (
+                row["names"],
+                row["type"],
+                "" if row["size"] is None else bytes_text(row["size"]),
+                _state(row),
+                row["where"],
+                row["holders"],
+            )
             for row in snapshot.get("rows", ())
         ]
         return display.table("objects", COLUMNS, cells, str(snapshot.get("gone") or "no name holds a reference"))
@@ -45,8 +54,12 @@ class Objects(Picture):
         more = f"<div>and {snapshot['more']:,} more</div>" if snapshot.get("more") else ""
         return self._bundle(snapshot)["text/html"] + more
 
-    def _can(self) -> list[str]:
-        return ["release"]
-
     def _commands(self) -> dict[str, Any]:
-        return {"release": lambda names: release(namespace_here(), names)}
+        return {
+            "release": lambda names: release(namespace_here(), names, session.engine),
+            "resync": lambda: projector.resync(self),
+        }
+
+
+def _state(row: dict[str, Any]) -> str:
+    return f"{row['state']}, {STALE}: {row['stale']}" if row["stale"] else str(row["state"])

@@ -1,7 +1,8 @@
 // Single views, as nbray.widgets shows them. Each draws snapshots: `create...(el, host) -> { update(snapshot, buffers), remove() }`.
 
-import { SIGNS, bytes, countsText, element, plural, seconds, twice } from "./format.js";
+import { SIGNS, countsText, element, plural, seconds } from "./format.js";
 import { createLineage } from "./lineage.js";
+import { createObjects } from "./objects.js";
 import { Spans, createTimeline } from "./timeline.js";
 
 function frame(el, label) {
@@ -96,45 +97,14 @@ export function createLineageView(el, host) {
   return { update, remove() { shown.root.remove(); } };
 }
 
-export function createObjects(el, host) {
-  const shown = frame(el, "Objects"), rows = new Map();
-  const body = element("tbody", {}), more = element("p", { class: "nbray-muted" });
-  const names = ["held by", "type", "size", "state", "node", ""];
-  const table = element("table", {}, element("caption", { class: "nbray-hidden" }, "Objects"),
-    element("thead", {}, element("tr", {}, ...names.map((name) => (name ? element("th", { scope: "col" }, name) : element("td", {}))))), body);
-  shown.body.append(element("div", { class: "nbray-scroll" }, table), more);
+export function createObjectsView(el, host) {
+  const shown = frame(el, "Objects");
+  const objects = createObjects({ release: (names) => host.command("release", { names }), changed: () => host.command("resync").catch(shown.complain) });
+  shown.body.append(objects.root);
 
-  // A row stays while its names do: a button must not vanish under the pointer.
   function update(snapshot) {
-    const found = snapshot.rows ?? [], sizes = found.reduce((sum, row) => sum + (row.size ?? 0), 0);
-    shown.head("", found.length ? `${bytes(sizes)} held by names of this notebook` : snapshot.gone ?? "No name holds a reference.", found.length ? snapshot.gone : null);
-    table.hidden = !found.length;
-    const drawn = found.map((row) => {
-      const made = rows.get(row.names) ?? createRow(row);
-      made.draw(row);
-      return [row.names, made];
-    });
-    rows.clear();
-    drawn.forEach(([name, made], i) => {
-      rows.set(name, made);
-      if (body.children[i] !== made.root) body.insertBefore(made.root, body.children[i] ?? null);
-    });
-    while (body.children.length > drawn.length) body.lastChild.remove();
-    more.textContent = snapshot.more ? `and ${plural(snapshot.more, "more row")}` : "";
-  }
-
-  function createRow(first) {
-    let row = first;
-    const cells = names.slice(0, 5).map(() => element("td", {}));
-    const release = twice("Release", "Forget these names?", () => host.command("release", { names: row.release }).catch(shown.complain));
-    release.setAttribute("aria-label", `Release ${first.names}`);
-    return {
-      root: element("tr", {}, ...cells, element("td", {}, release)),
-      draw(next) {
-        row = next;
-        [row.names, row.type, row.size == null ? "" : bytes(row.size), row.state, row.where].forEach((text, i) => { cells[i].textContent = text; });
-      },
-    };
+    shown.head("", snapshot.more ? `the largest ${snapshot.rows.length} of ${snapshot.rows.length + snapshot.more}` : "", snapshot.gone);
+    objects.draw(snapshot.rows ?? []);
   }
 
   return { update, remove() { shown.root.remove(); } };
