@@ -45,12 +45,17 @@ class Viewer:
         self._requests += 1
         self._mailbox.send(whom, Ask(self._requests, self._mailbox.address, what, arguments))
         deadline = time.monotonic() + patience_s
-        while not self._abandoned and (left := deadline - time.monotonic()) > 0:
-            for message in self._mailbox.receive(left):
+        while not self._abandoned:
+            left = deadline - time.monotonic()
+            # Also when it is over: on a busy machine this thread may be the one that is late, and the answer here.
+            messages = self._mailbox.receive(max(0.0, left))
+            for message in messages:
                 if isinstance(message, Answer) and message.request == self._requests:
                     if message.error:
                         raise ValueError(message.error)
                     return message.result
+            if left <= 0 and not messages:
+                break
         if self._abandoned:
             raise ConnectionAbortedError("nobody waits for this answer any more")
         asked = "the head" if whom == self.welcome.head else f"node {short(whom.node)}"

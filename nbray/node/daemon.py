@@ -200,7 +200,9 @@ class Daemon:
                 self.tell_node(MemoryPressure(usage.used, usage.limit))
 
     def fetch_mail(self) -> bool:
-        """Handle what has arrived. True if there may be more."""
+        """Handle what has arrived, of each mailbox in its turn: a flood for the node does not hold up the head. True if there may
+        be more."""
+        more = False
         for mailbox in self._mailboxes:
             for _ in range(BATCH):
                 message = mailbox.receive_nowait()
@@ -208,8 +210,8 @@ class Daemon:
                     break
                 self._arrived(mailbox.address, message)
             else:
-                return True
-        return False
+                more = True
+        return more
 
     # -- events
 

@@ -445,7 +445,13 @@ class NodeState:
         except ValueError as problem:
             self.ground.send(ask.asker, m.Answer(ask.request, error=str(problem)))
             return
-        workers = [w.process for w in self.pool.workers.values() if w.phase is not Phase.STARTING and not w.killed]
+        # One that has never run anything can tell no more than its stack, and need not be woken for less.
+        silent = asked.of != "stack"
+        workers = [
+            w.process
+            for w in self.pool.workers.values()
+            if w.phase is not Phase.STARTING and not w.killed and not (silent and w.is_unused)
+        ]
         whom = [Address(self.ground.me.node, process) for process in (*self.drivers, *workers)]
         until = now + asked.patience_s
         self.ground.out.extend(self.inquiries.put(ask, asked.of, asked.arguments, whom, until, asked.room))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from nbray.driver.viewer import Viewer
+from nbray.ids import HEAD, Address
+from nbray.node.daemon import BATCH, Daemon
 from nbray.wire import messages as m
 from tests.node.story import Story, address, ident
 
 ASKER = address("viewer")
 
 
-def ask(story: Story, patience_s: float = 5.0) -> dict[bytes, int]:
+def ask(story: Story, patience_s: float = 5.0, of: str = "tasks") -> dict[bytes, int]:
     """Ask the processes for their tasks; who was asked, under which number."""
-    story.tell(m.Ask(9, ASKER, "processes", {"of": "tasks", "patience_s": patience_s, "room": 1000}))
+    story.tell(m.Ask(9, ASKER, "processes", {"of": of, "patience_s": patience_s, "room": 1000}))
     return {send.to.process: send.message.request for send in story._take(lambda e: isinstance(getattr(e, "message", None), m.Ask))}
 
 
@@ -38,6 +41,49 @@ def test_a_worker_that_dies_is_not_waited_for_and_one_that_hangs_is_named() -> N
     story.wait(5.1)
     (answer,) = story.sent_to(ASKER, m.Answer)
     assert answer.result["silent"] == [[ident("me"), dying, "has ended"], [ident("me"), hanging, "did not answer in time"]]
+
+
+def test_workers_that_have_never_run_anything_are_not_waited_for() -> None:
+    story = Story(CPU=2)
+    story.drive()
+    used = story.lease(1).worker.process
+    (fresh,) = story.state.pool.workers.keys() - {used}
+    assert set(ask(story)) == {ident("d"), used}
+    assert set(ask(story, of="stack")) == {ident("d"), used, fresh}
+
+
+def test_a_flood_for_the_node_does_not_hold_up_what_is_asked_of_the_head() -> None:
+    class Box:
+        def __init__(self, address: Address, count: int) -> None:
+            self.address, self.left = address, count
+
+        def receive_nowait(self) -> m.Message | None:
+            self.left -= 1
+            return m.HeartbeatTaken(ident("me"), 0.0) if self.left >= 0 else None
+
+    daemon = Daemon.__new__(Daemon)
+    flood, head = Box(address("me"), 10 * BATCH), Box(Address(ident("me"), HEAD), 1)
+    daemon._mailboxes = [flood, head]  # type: ignore[list-item]
+    arrived: list[Address] = []
+    daemon._arrived = lambda at, _message: arrived.append(at)  # type: ignore[method-assign]
+    assert daemon.fetch_mail()
+    assert (len(arrived), arrived[-1], head.left) == (BATCH + 1, head.address, -1)
+
+
+def test_an_answer_that_is_here_when_patience_is_over_is_taken() -> None:
+    class Box:
+        address = ASKER
+
+        def send(self, _to: Address, message: m.Ask) -> None:
+            self.asked = message
+
+        def receive(self, timeout_s: float) -> list[m.Message]:
+            assert timeout_s == 0.0
+            return [m.Answer(self.asked.request, "the answer")]
+
+    viewer = Viewer.__new__(Viewer)
+    viewer._mailbox, viewer._requests, viewer._abandoned = Box(), 0, False  # type: ignore[assignment]
+    assert viewer.ask_at(address("me"), -1.0, "nodes", {}) == "the answer"
 
 
 def test_a_question_that_makes_no_sense_is_refused() -> None:
