@@ -86,7 +86,8 @@ class Size(msgspec.Struct):
 
     nodes: int
     us: dict[str, float] = {}  #: median CPU of each kind of event
-    entry_bytes: float = 0.0  #: of one node in a view
+    entry_bytes: float = 0.0  #: of one node in a whole view
+    news_bytes: float = 0.0  #: of one node in a view of changes
     whole_bytes: int = 0
     head_node_bytes: float = 0.0
     head_actor_bytes: float = 0.0
@@ -246,6 +247,8 @@ def _views(cluster: PaperCluster, found: Size) -> None:
     views = cluster.head.members.views()
     found.whole_bytes = len(encode(m.ClusterView(views, 1)))
     found.entry_bytes = found.whole_bytes / len(views)
+    news = [each for record in cluster.head.members.nodes.values() if isinstance(each := record.news(), m.NodeNews)]
+    found.news_bytes = len(encode(m.ClusterView([], 2, 1, news))) / len(news)
 
 
 def _redirects(cluster: PaperCluster, found: Size) -> None:
@@ -319,7 +322,8 @@ def page(sizes: Sequence[Size], gateway: dict[str, float]) -> str:
     rows: list[tuple[str, Callable[[Size], str]]] = [
         ("a node sends a request on, with room elsewhere", lambda s: _us(s.redirect_us)),
         ("the same, every node full", lambda s: _us(s.redirect_full_us)),
-        ("one node in a view", lambda s: f"{s.entry_bytes:.0f} bytes"),
+        ("one node in a whole view", lambda s: f"{s.entry_bytes:.0f} bytes"),
+        ("one node in a view of the changes", lambda s: f"{s.news_bytes:.0f} bytes"),
         ("a whole view", lambda s: _size(s.whole_bytes)),
         ("memory of the head for a node", lambda s: _size(s.head_node_bytes)),
         ("memory of the head for an actor", lambda s: _size(s.head_actor_bytes)),
@@ -348,7 +352,7 @@ def _capacity(sizes: Sequence[Size], gateway: dict[str, float]) -> list[str]:
     busy = [n * size.us.get("news", 0) + size.us.get("tick", 0) for n, size in zip(beats, sizes, strict=True)]
     carried = [n * (gateway["sent"] + gateway["taken"]) for n in beats]
     every = [max(HEARTBEAT_S, size.nodes * size.nodes / TOLD_PER_S) for size in sizes]
-    leaving = [size.entry_bytes * size.nodes**2 / s for size, s in zip(sizes, every, strict=True)]
+    leaving = [size.news_bytes * size.nodes**2 / s for size, s in zip(sizes, every, strict=True)]
     views = [
         (size.us.get("view", 0) + size.nodes * gateway["sent"]) / s + 1e6 * out / ENCRYPTED_PER_S
         for size, s, out in zip(sizes, every, leaving, strict=True)

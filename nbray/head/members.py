@@ -16,7 +16,7 @@ from nbray.head.records import NodeGone, NodeRecord, Persist
 from nbray.ids import Address, NodeId
 from nbray.machine import Effect, Send
 from nbray.sched.roster import Roster
-from nbray.wire.messages import ClusterView, HeartbeatTaken, Message, NodeAccepted, NodeDied, NodeInfo, Shape
+from nbray.wire.messages import ClusterView, HeartbeatTaken, Message, NodeAccepted, NodeDied, NodeInfo, NodeNews, Shape
 
 #: More than this share of the nodes silent together is taken for one fault, not many deaths.
 MASS_SHARE = 0.55
@@ -26,7 +26,7 @@ PAUSE_S = max(5.0, 5 * config.HEARTBEAT_S)
 #: Many nodes that join together share one ClusterView.
 JOIN_PAUSE_S = 0.05
 #: Nodes told of nodes, at most, in a second: in a large cluster where much changes views come less often than heartbeats.
-TOLD_PER_S = 1_000_000
+TOLD_PER_S = 2_000_000
 #: Dead nodes kept for the listing and to refuse their late words.
 DEAD_KEPT = 1000
 
@@ -133,14 +133,16 @@ class Members:
             return
         self._view_due, self._viewed_at = None, now
         self._look()
-        changed = [record.view() for node in self._unsaid if (record := self.nodes.get(node)) is not None]
+        changed = [record.news() for node in self._unsaid if (record := self.nodes.get(node)) is not None]
         self._unsaid.clear()
         new = [node for node, record in self.nodes.items() if not record.told]
         self._view_pause_s = (len(changed) * (len(self.nodes) - len(new)) + len(self.nodes) * len(new)) / TOLD_PER_S
         if not changed and not new:
             return
         # One message for all who get the same, one after the other: it is encoded once.
-        changes = ClusterView(changed, self._serial + 1, self._serial)
+        news = [each for each in changed if isinstance(each, NodeNews)]
+        others = [each for each in changed if isinstance(each, NodeInfo)]
+        changes = ClusterView(others, self._serial + 1, self._serial, news)
         for node, record in self.nodes.items():
             if record.told:
                 self.send(node, changes)

@@ -7,8 +7,8 @@ import msgspec
 from nbray.ids import ActorId, Address, NodeId
 from nbray.machine import Effect
 from nbray.sched.resources import give, take
-from nbray.sched.rooms import has_room, without
-from nbray.wire.messages import ActorSpec, ActorUpdate, Amounts, BundleInfo, Failure, NodeInfo, Shape
+from nbray.sched.rooms import has_room, with_news, without
+from nbray.wire.messages import ActorSpec, ActorUpdate, Amounts, BundleInfo, Failure, NodeInfo, NodeNews, Shape
 
 PENDING, ALIVE, RESTARTING, DEAD = "PENDING", "ALIVE", "RESTARTING", "DEAD"
 
@@ -133,6 +133,7 @@ class NodeRecord:
     __slots__ = (
         "_moved",
         "_open",
+        "_said",
         "_view",
         "alive",
         "cause",
@@ -151,6 +152,7 @@ class NodeRecord:
         self.info = info
         self._moved: dict[NodeId, None] = {} if moved is None else moved
         self.told = False  #: it has a view of the cluster, and needs to hear of changes only
+        self._said: NodeInfo | None = None  #: as all others were last told of it
         self.alive = info.alive
         self.suspect = restored
         self.restored = restored  #: known from the journal and not heard of yet
@@ -181,6 +183,15 @@ class NodeRecord:
                 view = without(view, hold.shape, hold.amounts)
             self._view = view
         return self._view
+
+    def news(self) -> NodeNews | NodeInfo:
+        """What to tell those who were told of it before: little, unless more than usual has changed. To be said to all."""
+        view, said = self.view(), self._said
+        self._said = view
+        news = NodeNews(
+            view.node, view.available, view.store_used, view.queued, view.placements, view.bundles, view.suspect,
+        )  # fmt: skip
+        return news if said is not None and with_news(said, news) == view else view
 
     def bury(self, cause: str) -> None:
         """It is dead, and holds nothing."""

@@ -16,7 +16,7 @@ from nbray.node.environments import Environments
 from nbray.node.pool import WorkerPool
 from nbray.node.stock import Bundle, Stock
 from nbray.sched.labels import best_rank
-from nbray.sched.rooms import without
+from nbray.sched.rooms import with_news, without
 from nbray.sched.roster import Roster
 from nbray.wire.messages import BundleInfo, ClusterView, Message, NodeInfo, QueuedDemand, Shape
 
@@ -92,6 +92,10 @@ class Ground(Stock):
                 self.others[info.node] = info
             else:
                 self.forget(info.node)
+        for news in said.news:
+            self._promised.pop(news.node, None)
+            if news.node in self.others:
+                self.others[news.node] = with_news(self.others[news.node], news)
 
     def forget(self, node: NodeId) -> None:
         """It has left the cluster."""

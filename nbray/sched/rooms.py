@@ -8,7 +8,7 @@ import msgspec
 
 from nbray.sched.labels import best_rank
 from nbray.sched.resources import fits, take
-from nbray.wire.messages import Amounts, BundleInfo, NodeInfo, Shape
+from nbray.wire.messages import Amounts, BundleInfo, NodeInfo, NodeNews, Shape
 
 
 def bundles_for(node: NodeInfo, shape: Shape) -> Iterator[BundleInfo]:
@@ -56,6 +56,14 @@ def without(node: NodeInfo, shape: Shape, amounts: Amounts) -> NodeInfo:
     chosen = next((bundle for bundle in mine if fits(bundle.free, amounts)), mine[0])
     smaller = msgspec.structs.replace(chosen, free=_less(chosen.free, amounts))
     return msgspec.structs.replace(node, bundles=[smaller if bundle is chosen else bundle for bundle in node.bundles])
+
+
+def with_news(node: NodeInfo, news: NodeNews) -> NodeInfo:
+    """The node as it is now."""
+    return msgspec.structs.replace(
+        node, available=news.available, store_used=news.store_used, queued=news.queued, placements=news.placements,
+        bundles=news.bundles, suspect=news.suspect,
+    )  # fmt: skip
 
 
 def _less(free: Amounts, amounts: Amounts) -> Amounts:

@@ -1021,6 +1021,18 @@ class HeartbeatTaken(Message, frozen=True, array_like=True, tag=True, gc=False):
     sent_s: float = 0.0
 
 
+class NodeNews(Record, frozen=True, array_like=True):
+    """What changes about a node while it works. The fields are those of NodeInfo."""
+
+    node: Id8
+    available: Amounts
+    store_used: int
+    queued: list[QueuedDemand]
+    placements: int
+    bundles: list[BundleInfo]
+    suspect: bool
+
+
 class ClusterView(Message, frozen=True, array_like=True, tag=True):
     """head -> nodes, when membership changes and about once a heartbeat: what redirection decides on.
 
@@ -1030,6 +1042,7 @@ class ClusterView(Message, frozen=True, array_like=True, tag=True):
     nodes: list[NodeInfo]
     serial: int = 0  #: of the head's views, from 1
     since: int = 0  #: the view that these are changes to; 0: these are all nodes
+    news: list[NodeNews] = []  #: of nodes of which nothing else has changed; they are not among `nodes`
 
 
 class NodeDied(Message, frozen=True, array_like=True, tag=True, gc=False):

@@ -17,6 +17,10 @@ def views(effects: list[Effect]) -> dict[Address, m.ClusterView]:
     return {e.to: e.message for e in effects if isinstance(e, Send) and isinstance(e.message, m.ClusterView)}
 
 
+def told_of(view: m.ClusterView) -> list[bytes]:
+    return [each.node for each in (*view.nodes, *view.news)]
+
+
 def later(story: Story, effects: list[Effect]) -> dict[Address, m.ClusterView]:
     """The views of `effects`, or of the next Tick that the head asks for."""
     while not views(effects):
@@ -46,8 +50,17 @@ def test_who_has_a_view_is_told_what_has_changed_and_of_nothing_else(story: Stor
     found = later(story, beat(story, "b", 1))
     assert set(found) == {address("a"), address("b"), address("c")}
     (view,) = {id(view): view for view in found.values()}.values()
-    assert [info.node for info in view.nodes] == [ident("b")]
+    assert told_of(view) == [ident("b")]
     assert view.since == view.serial - 1 > 0
+
+
+def test_of_a_node_that_works_only_that_is_told_which_changes(story: Story) -> None:
+    (news,) = later(story, beat(story, "b", 1))[address("a")].news
+    assert (news.node, news.available) == (ident("b"), to_amounts({"CPU": 1}))
+    story.now += 2
+    larger = m.NodeInfo(ident("b"), "host-b", 100, to_amounts({"CPU": 8}), to_amounts({"CPU": 2}))
+    view = later(story, story.take(m.Heartbeat(larger)))[address("a")]
+    assert (view.nodes, view.news) == ([larger], [])
 
 
 def test_each_view_builds_on_the_one_before(story: Story) -> None:
@@ -55,7 +68,7 @@ def test_each_view_builds_on_the_one_before(story: Story) -> None:
     story.now += 2
     second = later(story, beat(story, "c", 1))[address("a")]
     assert second.since == first.serial
-    assert [info.node for info in second.nodes] == [ident("c")]
+    assert told_of(second) == [ident("c")]
 
 
 def test_a_node_that_lost_count_is_told_everything(story: Story) -> None:
@@ -79,7 +92,7 @@ def test_a_node_that_left_is_in_no_later_view(story: Story) -> None:
     story.take(m.NodeDied(ident("b"), "drained"))
     story.now += 2
     found = later(story, beat(story, "c", 1))
-    assert {info.node for view in found.values() for info in view.nodes} == {ident("c")}
+    assert {node for view in found.values() for node in told_of(view)} == {ident("c")}
 
 
 def test_where_much_changes_views_come_less_often_than_heartbeats(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,24 @@ def test_changes_are_laid_over_what_is_known() -> None:
     assert dict(story.state.ground.others) == {one.node: full(one), other.node: other}
 
 
+def test_news_of_a_node_are_laid_over_what_else_is_known_of_it() -> None:
+    story = Story(CPU=1)
+    one = msgspec.structs.replace(info("one", CPU=1), labels={"zone": "a"})
+    story.tell(m.ClusterView([one], 1))
+    story.tell(m.ClusterView([], 2, 1, [m.NodeNews(one.node, {}, 7, [], 3, [], True)]))
+    assert story.state.ground.others[one.node] == msgspec.structs.replace(
+        one, available={}, store_used=7, placements=3, suspect=True
+    )
+
+
+def test_news_of_this_node_itself_and_of_nodes_that_left_change_nothing() -> None:
+    story = Story(CPU=1)
+    story.tell(m.ClusterView([info("one", CPU=1)], 1))
+    story.tell(m.NodeDied(ident("one"), "drained"))
+    story.tell(m.ClusterView([], 2, 1, [m.NodeNews(ident(name), {}, 0, [], 0, [], False) for name in ("one", "me")]))
+    assert not story.state.ground.others
+
+
 def test_a_view_of_everything_replaces_what_was_known() -> None:
     story = Story(CPU=1)
     story.tell(m.ClusterView([info("one", CPU=1)], 1))
