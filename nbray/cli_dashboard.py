@@ -68,7 +68,7 @@ def _dashboard(arguments: argparse.Namespace) -> int:
         _serve(Settings("", arguments.host, arguments.port), "the clusters of this machine")
         return 0
     with looking.at(arguments.address) as (viewer, name):
-        _serve(Settings(viewer.directory, arguments.host, arguments.port), name)
+        _serve(Settings(viewer.directory, arguments.host, arguments.port, name), name)
     return 0
 
 

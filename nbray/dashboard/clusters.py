@@ -48,10 +48,11 @@ class Seat:
 
 
 class Clusters:
-    """Any thread. `only`: the runtime directory of the one cluster that may be seen here; "": all of this machine."""
+    """Any thread. `only`: the runtime directory of a node of the one cluster that may be seen here, which is then called `name`;
+    "": all of this machine."""
 
-    def __init__(self, only: str = "") -> None:
-        self.only = only
+    def __init__(self, only: str = "", name: str = "") -> None:
+        self.only, self._name = only, name
         self._seats: dict[str, Seat] = {}
         self._deaf: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -75,10 +76,11 @@ class Clusters:
             if seat is None or not (seat.viewer.welcome.is_head_node or self.only):
                 continue
             file = started.get(directory)
+            own = f"cluster {file.connection.cluster[:8]}" if file else f"cluster of process {_parent(seat.viewer.pid)}"
             found.append(
                 {
                     "id": _id(directory),
-                    "name": f"cluster {file.connection.cluster[:8]}" if file else f"cluster of process {_parent(seat.viewer.pid)}",
+                    "name": self._name or own,
                     "address": file.connection.address if file else directory,
                     "pid": seat.viewer.pid,
                     "mine": file is not None,

@@ -38,7 +38,7 @@ def run(settings: Settings, ready: Ready) -> None:
 
 async def _serve(settings: Settings, door: Door, sockets: list, cluster: Viewer | None, ready: Callable[[], None]) -> None:  # type: ignore[type-arg]
     loop, over = asyncio.get_running_loop(), asyncio.Event()
-    shared = verbs.Shared(Clusters(settings.directory))
+    shared = verbs.Shared(Clusters(settings.directory, settings.name))
     server = alone.serve(shared, door, sockets)
     for ends in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(ends, over.set)

@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     directory: str  #: of the cluster that it shows and ends with; "": all of this machine
     host: str = "127.0.0.1"
     port: int | None = None
+    name: str = ""  #: what to call the cluster; "": as every page does
 
 
 class Place(msgspec.Struct, frozen=True):

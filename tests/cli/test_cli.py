@@ -116,6 +116,24 @@ def test_a_machine_without_the_file_joins_with_the_token_and_looks_with_it(clust
     status = nbray("status", "--address", cluster.address, XDG_RUNTIME_DIR=elsewhere, NBRAY_TOKEN=cluster.token)
     assert status.code == 0, status.err
     assert "1 node" in status.out
+    command = [sys.executable, "-m", "nbray", "dashboard", "--address", cluster.address, "--port", "0"]
+    env = {**os.environ, "XDG_RUNTIME_DIR": elsewhere, "NBRAY_TOKEN": cluster.token}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = re.search(r"http://\S+", process.stdout.readline())[0]  # type: ignore[index]
+            visitor = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+            visitor.open(url, timeout=BOUND_S).close()
+            with visitor.open(url.partition("?")[0] + "/api/clusters", timeout=BOUND_S) as reply:
+                (there,) = json.load(reply)["clusters"]
+            assert cluster.address in there["name"]
+            with visitor.open(url.partition("?")[0] + f"/api/snapshot?cluster={there['id']}", timeout=BOUND_S) as reply:
+                nodes = json.load(reply)["views"]["overview"]["nodes"]
+            assert [node["cpus"] for node in nodes if node["head"]] == [1.0]
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=BOUND_S)
+    assert process.returncode == 0
 
 
 ELSEWHERE = """
