@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nbray.cards import page, words
 from nbray.cards.flame import SAVED_NODES, Flame
+from nbray.cards.lanes import lanes
 from nbray.cards.lineage import Lineage, kept
 from nbray.cards.printed import Printed
 from nbray.cards.run import Run
@@ -131,6 +132,14 @@ class Card:
     def chrome_trace(self) -> list[dict[str, Any]]:
         """What ran, in Chrome's trace format, which Perfetto opens."""
         return chrome_events([record for record in self.engine.trace() if record["cell"] == self.tag])
+
+    def bundle(self) -> dict[str, Any]:
+        """The card as it is now, in every form that needs no kernel."""
+        with self._lock:
+            self.refresh(now := time.time_ns())
+            data = self._static(now)
+            data["text/plain"] = "\n".join([data["text/plain"], *lanes(self.run.spans)])
+            return data
 
     def graph(self) -> Graph:
         """The tasks that have ended, for a forecast."""

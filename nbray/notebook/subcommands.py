@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import pathlib
 import shlex
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from nbray import session
 from nbray.cards import cluster_page, words
 from nbray.cards.lineage import STALE
 from nbray.columns import Filter
-from nbray.exceptions import HeadUnavailableError
+from nbray.exceptions import HeadUnavailableError, RayError
 from nbray.notebook import debugging, display, interrupt, scaling
 from nbray.notebook.arguments import (
     DEFAULTS,
@@ -30,6 +31,7 @@ from nbray.notebook.arguments import (
     run_args,
     unquoted,
 )
+from nbray.notebook.cards import Card
 from nbray.notebook.current import Notebook
 from nbray.notebook.holders import held_objects, named_ids
 from nbray.notebook.job import Job
@@ -95,6 +97,13 @@ def plan(_line: str) -> None:
     """Say how long a cell's tasks would take on other machines: they are run again by the real scheduler, in virtual time."""
 
 
+@magic_arguments.magic_arguments()
+@magic_arguments.argument("cell", nargs="?", type=unquoted, help="the cell's number or title, or nothing for the last one")
+@magic_arguments.argument("--save", metavar="FILE", type=unquoted, help="write what ran where and when for Perfetto; show nothing")
+def timeline(_line: str) -> None:
+    """Show which worker ran which task of a cell when, and what came of it: the cell's card."""
+
+
 class Subcommands:
     """The words after %nbray."""
 
@@ -105,6 +114,7 @@ class Subcommands:
             "status": (self.status, "what this notebook is attached to, what is used, what runs, and why what waits does"),
             "init": (self.init, "start or attach: --num-cpus N, --address A"),
             "scale": (self.scale, "more or fewer CPUs, or nodes: CPUS [--node ID], --nodes N [--num-cpus C]"),
+            "attach": (self.attach, "attach to a running cluster: [ADDRESS], without one to the cluster that runs here"),
             "stop": (self.stop, "leave the cluster; a local one ends"),
             "tasks": (self.tasks, "tasks, latest first"),
             "actors": (self.actors, "actors and their states"),
@@ -112,6 +122,7 @@ class Subcommands:
             "cancel": (self.cancel, "cancel the last job, a handle, or all: [NAME|all] [--force]"),
             "logs": (self.logs, "the ends of log files: [PART OF NAME] [-n LINES]"),
             "debug": (self.debug, "frames and variables of a task that failed: [NAME] [--item K] [--rerun] [-c COMMAND]"),
+            "timeline": (self.timeline, "which worker ran what when in a cell: [CELL] [--save FILE], for Perfetto"),
             "plan": (self.plan, "how long a cell would take on other machines: [CELL] [--cores 1,2,4] [--nodes N]"),
             "lineage": (self.lineage, "what a variable, a cell or a function's tasks come from, and whether it is stale: [NAME]"),
             "last": (self.last, "the handle of the last %%remote cell"),
@@ -142,6 +153,7 @@ class Subcommands:
             "logs": logs,
             "debug": debugging.debug,
             "plan": plan,
+            "timeline": timeline,
             "scale": scaling.scale,
         }
         return option_names(taking[word]) if word in taking else []
@@ -225,16 +237,33 @@ class Subcommands:
     def debug(self, rest: str) -> None:
         debugging.run(self.notebook, rest)
 
-    def plan(self, rest: str) -> None:
-        given = parse(plan, rest)
-        desk, cell = self.notebook.desk, str(given.get("cell") or "")
+    def _card(self, cell: str, what: str) -> Card:
+        """The card of a cell, by its number or title; of the last one without."""
+        desk = self.notebook.desk
         if desk is None:
-            raise UsageError("a plan is made of what a card has seen, and this front end has none; nbray.planning makes them too")
+            raise UsageError(f"a {what} is made of what a card has seen, and this front end has none")
         title = f"In[{cell}]" if cell.isdigit() else cell
         card = desk.find(title)
         if card is None:
-            known = ", ".join(desk.ended) or "none"
-            raise UsageError(f"no tasks of {title or 'a cell'} are known; cells that can be planned: {known}")
+            raise UsageError(f"no tasks of {title or 'a cell'} are known; cells that are: {', '.join(desk.ended) or 'none'}")
+        return card
+
+    def timeline(self, rest: str) -> None:
+        given = parse(timeline, rest)
+        card, file = self._card(str(given.get("cell") or ""), "timeline"), given.get("save")
+        if file is None:
+            self._show(card.bundle())
+            return
+        events = card.chrome_trace()
+        try:
+            pathlib.Path(file).expanduser().write_text(json.dumps(events), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"%nbray timeline --save {file}: {error.strerror}") from None
+        self._say(f"nbray: {words.count_text(len(events), 'event')} of {card.run.title} in {file}; ui.perfetto.dev opens it\n")
+
+    def plan(self, rest: str) -> None:
+        given = parse(plan, rest)
+        card = self._card(str(given.get("cell") or ""), "plan")
         try:
             told = card.forecast(given.get("cores"), given["nodes"])
         except ValueError as error:
@@ -270,6 +299,12 @@ class Subcommands:
 
     def scale(self, rest: str) -> None:
         self._say(f"nbray: {scaling.run(rest)}\n")
+
+    def attach(self, rest: str) -> Any:
+        try:
+            return self.init(f"--address {rest or 'auto'}")
+        except (ConnectionError, RayError) as error:
+            raise UsageError(f"%nbray attach: {error}") from None
 
     def stop(self, rest: str) -> None:
         _nothing("stop", rest)

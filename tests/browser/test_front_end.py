@@ -8,6 +8,7 @@ import sys
 import nbformat
 import pytest
 
+from nbray.cards.flame import Flame
 from nbray.cards.page import page as static_page
 from nbray.cards.run import Run
 from nbray.cards.words import text
@@ -46,6 +47,27 @@ def test_a_kept_card_is_drawn_without_a_kernel_and_by_keyboard(lab: Lab) -> None
     card.locator("canvas").wait_for()
     card.get_by_role("tab", name="Timeline").press("ArrowLeft")
     card.get_by_role("tabpanel").get_by_text(EVIL).first.wait_for()
+    assert notebook.page.evaluate("window.pwned") is None
+
+
+def test_a_kept_flame_graph_is_walked_by_keyboard_and_widens(lab: Lab) -> None:
+    flame = Flame("cpu", 100)
+    for stack, samples in (("In[3] line 2;fit (model.py)", 30), ("In[3] line 2;load (data.py);" + EVIL, 60), ("In[3] line 3", 10)):
+        flame.add(stack.split(";"), samples)
+    output = kept_card()
+    output["data"][MIME]["profile"] = flame.to_data()
+    notebook = lab.open("flame.ipynb", ["1"], kept=[output])
+    card = notebook.output(0).locator(".nbray-card")
+    frames = card.get_by_role("treeitem")
+    frames.first.wait_for()
+    assert card.get_by_role("tab", name="Profile").get_attribute("aria-selected") == "true"
+    frames.first.press("ArrowDown")
+    card.get_by_role("treeitem", name="load (data.py): 600 ms, 60.0 %").press("Enter")
+    widths = frames.evaluate_all("frames => frames.map((frame) => frame.style.width)")
+    assert widths == ["100%", "100%", "100%"], "the frame, what called it, and what it calls"
+    assert frames.count() == 3
+    card.get_by_role("button", name="Show all").click()
+    assert frames.count() == 5
     assert notebook.page.evaluate("window.pwned") is None
 
 

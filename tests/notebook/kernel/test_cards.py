@@ -228,3 +228,15 @@ def test_what_tasks_print_is_on_the_card_by_task_live_and_kept(cards: Kernel, ga
     open_gate(cards, "chats", gates)
     cards.until(lambda: any(KEPT in data for data in cell.updates), "the static card")
     assert cell.updates[-1][KEPT]["output"] == live
+
+
+def test_the_timeline_of_a_cell_is_a_card_that_says_who_was_busy_when_and_a_file_for_perfetto(cards: Kernel) -> None:
+    cards.ok("%%remote --name busy_cell --each i=range(2)\nimport time\ntime.sleep(0.1)")
+    (shown,) = cards.ok("%nbray timeline busy_cell").displays
+    assert " busy, " in shown["text/plain"]
+    assert KEPT in shown
+    said = cards.ok("%nbray timeline busy_cell --save trace.json").stdout
+    assert "of busy_cell in trace.json" in said
+    assert cards.eval("len([e for e in __import__('json').load(open('trace.json')) if e['ph'] == 'X'])") == 2
+    for line in ("timeline no_such_cell", "timeline --save /nowhere/at/all", "attach /nowhere"):
+        assert "UsageError" in cards.run(f"%nbray {line}").stderr
