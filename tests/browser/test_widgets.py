@@ -16,13 +16,16 @@ def slow(seconds):
 refs = [slow.options(name={EVIL!r}).remote(60 * (i % 2)) for i in range(2)]
 nbray.widgets.Progress(refs)
 """
+HOLDS = "display(nbray.widgets.Objects(), nbray.widgets.Lineage('refs'))"
 DRAWS = "any(thread.name == 'nbray-pictures' for thread in threading.enumerate())"
 
 
 def test_the_cluster_is_drawn_while_it_is_seen_and_steered_by_keyboard(lab: Lab) -> None:
     hidden = f"end = time.monotonic() + 30\nwhile {DRAWS} and time.monotonic() < end: time.sleep(0.1)\nprint('drawing', {DRAWS})"
     filler = "print('\\n'.join('a long output' for _ in range(400)))"
-    notebook = lab.open("cluster.ipynb", [BEGIN, "nbray.widgets.Cluster()", WORK, "nbray.widgets.Timeline()", filler, hidden])
+    notebook = lab.open(
+        "cluster.ipynb", [BEGIN, "nbray.widgets.Cluster()", WORK, "nbray.widgets.Timeline()", filler, hidden, HOLDS]
+    )
     page = notebook.page
     for index in (0, 1, 2):
         notebook.run(index)
@@ -39,6 +42,10 @@ def test_the_cluster_is_drawn_while_it_is_seen_and_steered_by_keyboard(lab: Lab)
     notebook.run(3)
     notebook.idle()
     notebook.output(3).locator("canvas").wait_for()
+    notebook.run(6)
+    notebook.idle()
+    notebook.output(6).locator(".nbray-objects").get_by_text("list of 2 references", exact=False).first.wait_for()
+    notebook.output(6).locator(".nbray-lineage").get_by_role("button", name="refs, variable").wait_for()
     notebook.run(4)
     notebook.idle()
     notebook.run(5)

@@ -2,7 +2,7 @@
 
 import { SIGNS, countsText, element, plural, seconds } from "./format.js";
 import { createLineage } from "./lineage.js";
-import { createObjects } from "./objects.js";
+import { createObjectsTab } from "./objects.js";
 import { Spans, createTimeline } from "./timeline.js";
 
 function frame(el, label) {
@@ -99,7 +99,7 @@ export function createLineageView(el, host) {
 
 export function createObjectsView(el, host) {
   const shown = frame(el, "Objects");
-  const objects = createObjects({ release: (names) => host.command("release", { names }), changed: () => host.command("resync").catch(shown.complain) });
+  const objects = createObjectsTab({ release: (names) => host.command("release", { names }), changed: () => host.command("resync").catch(shown.complain) });
   shown.body.append(objects.root);
 
   function update(snapshot) {
