@@ -131,3 +131,36 @@ def test_amounts_that_cannot_be_are_refused(option, error):
     with pytest.raises(error):
         ray.init(**option)
     assert not ray.is_initialized()
+
+
+def look_up():
+    with pytest.raises(ValueError, match="Failed to look up actor with name"):
+        ray.get_actor("nobody")
+
+
+STARTERS = {
+    "put": lambda: ray.put(1),
+    "wait": lambda: ray.wait([]),
+    "remote": lambda: one.remote(),
+    "an actor": lambda: Counter.remote(),
+    "get_actor": look_up,
+    "get_gpu_ids": lambda: ray.get_gpu_ids(),
+    "get_runtime_context": lambda: ray.get_runtime_context(),
+    "list_named_actors": lambda: ray.util.list_named_actors(),
+}
+
+
+@pytest.mark.parametrize("what", STARTERS)
+def test_the_first_use_starts_a_cluster(what):
+    ray.shutdown()
+    STARTERS[what]()
+    assert ray.is_initialized()
+    ray.shutdown()
+
+
+def test_the_first_use_starts_none_when_that_was_turned_off(monkeypatch):
+    ray.shutdown()
+    monkeypatch.setenv("RAY_ENABLE_AUTO_CONNECT", "0")
+    with pytest.raises(Exception, match="(?i)not been started|init"):
+        ray.put(1)
+    assert not ray.is_initialized()
