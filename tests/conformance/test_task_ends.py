@@ -177,7 +177,7 @@ def test_a_task_that_waits_in_get_is_interrupted_there(path):
 
 @pytest.mark.parametrize("recursive", [True, False])
 def test_children_are_cancelled_if_asked_for(tmp_path, recursive):
-    @ray.remote(num_cpus=0)
+    @ray.remote
     def child(path):
         open(path, "w").close()
         while not os.path.exists(path + "-go"):
@@ -192,11 +192,12 @@ def test_children_are_cancelled_if_asked_for(tmp_path, recursive):
     path = str(tmp_path / "child")
     ref = parent.remote(path)
     eventually(lambda: os.path.exists(path))
+    eventually(lambda: ray.available_resources().get("CPU") == 1)
     ray.cancel(ref, recursive=recursive)
     with pytest.raises(TaskCancelledError):
         ray.get(ref, timeout=30)
     if recursive:
-        eventually(lambda: ray.available_resources().get("CPU") == 2)
+        eventually(lambda: ray.available_resources().get("CPU") == 2)  # the child has ended
         open(path + "-go", "w").close()
         assert ray.get(fine.remote(), timeout=30) == "fine"
         assert not os.path.exists(path + "-done")
