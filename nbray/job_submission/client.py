@@ -67,10 +67,15 @@ class JobSubmissionClient:
             raise ValueError(
                 "cookies and headers are of HTTP, which nbray does not speak: its connections are authenticated by key"
             )
-        del create_cluster_if_needed  # a cluster of this process's own would end with it, and the job with that
         self._metadata = _texts("metadata", metadata)
         self._open = contextlib.ExitStack()
-        self._viewer, self._name = self._open.enter_context(looking.at(_cluster(address)))
+        try:
+            self._viewer, self._name = self._open.enter_context(looking.at(_cluster(address)))
+        except ConnectionError as error:
+            if not create_cluster_if_needed:
+                raise
+            why = "one of this process's own would end with it, and the job with that: nbray start --head"
+            raise ConnectionError(f"{error}. create_cluster_if_needed=True starts none here: {why}") from None
         self._lock = threading.Lock()
         # The client node of a cluster elsewhere is a process: it ends with this object, if nobody calls `close`.
         self._close = weakref.finalize(self, self._open.close)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nbray.driver import looking
+from nbray.job_submission import JobSubmissionClient
 from tests.cli.test_cli import Cluster, nbray, one_line
 from tests.cluster.conditions import until
 
@@ -73,6 +74,11 @@ def test_status_says_which_jobs_wait_and_why(cluster: Cluster) -> None:
     assert "Submitted jobs that run:\n  holds on node " in nbray("status", "-v").out
     for name in ("waits", "nowhere", "holds"):
         assert nbray("job", "stop", name).code == 0
+
+
+def test_a_client_that_is_to_make_a_cluster_says_why_it_does_not(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError, match=r"create_cluster_if_needed=True starts none here: .* nbray start --head"):
+        JobSubmissionClient(str(tmp_path / "no.json"), create_cluster_if_needed=True)
 
 
 def test_from_another_machine_a_job_is_submitted_with_the_token(cluster: Cluster, tmp_path: Path) -> None:

@@ -193,3 +193,11 @@ def test_what_stays_of_a_background_cell_is_said_when_it_is_asked_for(kernel: Ke
     issuing = kernel.ok("%%remote --bg --handle job --max-fetch 1kB\nimport numpy as np\nstays = np.ones(10_000)")
     kernel.ok("job.result()")
     kernel.until(lambda: "stays in the cluster as a reference" in issuing.stderr, "the note")
+
+
+def test_children_and_c_code_are_heard_under_the_cell_that_started_them(kernel: Kernel) -> None:
+    kernel.ok("%%remote\n1")
+    cell = kernel.ok(
+        "%%remote\nimport os, subprocess\nsubprocess.run(['echo', 'from a child'])\nprint('then')\nos.write(2, b'from C\\n')"
+    )
+    assert "from a child\nthen\nfrom C\n" in cell.stdout
