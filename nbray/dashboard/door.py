@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 #: Tokens that nobody has used yet, and visitors: the oldest make way.
 MOST_TOKENS = 16
 MOST_VISITORS = 64
+HTTP_PORT = 80
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -28,7 +29,8 @@ class Door:
         self.port = port
         self.key = secrets.token_urlsafe(32)
         self.cookie = f"nbray-{port}"  # cookies are shared between the ports of a host
-        self._hosts = [f"{bracketed(name)}:{port}" for name in (*LOCAL, *names)]
+        ending = "" if port == HTTP_PORT else f":{port}"  # browsers leave out the usual one
+        self._hosts = [f"{bracketed(name)}{ending}" for name in (*LOCAL, *names)]
         self._tokens: deque[str] = deque(maxlen=MOST_TOKENS)
         self._visitors: deque[str] = deque(maxlen=MOST_VISITORS)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
+import socket
 import stat
 import time
 from collections.abc import Iterator
@@ -147,6 +149,34 @@ def test_what_changes_something_wants_our_header_and_json(served: Served) -> Non
         assert served.ask("POST", path, CHANGE, body=body).status == 400, body
     assert served.ask("POST", path, CHANGE, body=b" " * 30_000).status in (400, 413)
     assert served.ask("POST", "/nbray/api/clusters", CHANGE, body=b"{}").status == 409, "it is the page of one cluster"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 512,
+        b"\xff" * 100_000,
+        b"SSH-2.0-OpenSSH\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET /nbray HTTP/1.1\r\n\r\n",
+        b"GET /nbray HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /nbray HTTP/1.1\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+        b"GET /nbray HTTP/1.1\r\nX: y\r\n Z\x00: a\r\n\r\n",
+        b"POST /nbray/api/clusters HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999\r\n\r\n{",
+        b"POST /nbray/api/clusters HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /nbray/api/clusters HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffffffff\r\n",
+    ],
+)
+def test_garbage_is_turned_away_and_the_server_goes_on(served: Served, sent: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=BOUND_S) as line, contextlib.suppress(ConnectionError):
+        line.sendall(sent)
+        line.shutdown(socket.SHUT_WR)
+        said = b""
+        while part := line.recv(65536):
+            said += part
+        assert not said.startswith((b"HTTP/1.1 2", b"HTTP/1.1 3"))
+    assert served.ask("GET", "/nbray").status == 200
 
 
 def test_a_token_is_good_once_and_becomes_a_cookie_that_no_script_and_no_other_site_has(served: Served) -> None:

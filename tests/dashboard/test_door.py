@@ -65,6 +65,11 @@ def test_a_host_is_ours_only_by_its_whole_name_and_port() -> None:
         assert not door.is_ours(bad), bad
 
 
+def test_the_usual_port_is_left_out_as_browsers_do() -> None:
+    assert Door(80).is_ours("127.0.0.1")
+    assert not Door(80).is_ours("127.0.0.1:8265")
+
+
 def test_an_origin_is_ours_when_it_is_the_host_that_was_asked() -> None:
     door = Door(8265)
     assert door.is_from_us("http://127.0.0.1:8265", "127.0.0.1:8265")

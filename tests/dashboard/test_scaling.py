@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+import nbray
+from nbray.dashboard.clusters import Clusters, NoCluster
 from nbray.driver import scaling
 from nbray.driver.viewer import Viewer
 from nbray.util.state.watching import scale
@@ -49,6 +51,21 @@ def test_nodes_are_begun_until_there_are_so_many_and_ended_until_there_are_so_fe
             scaling.remove(head, nodes)
         with pytest.raises(LookupError, match="has no node"):
             scaling.remove("00" * 8, nodes)
+
+
+def test_a_page_of_one_cluster_sees_no_other(directory: str) -> None:
+    nbray.init("local", num_cpus=1)
+    every, one = Clusters(), Clusters(directory)
+    try:
+        (other,) = [each for each in every.listing() if not each["mine"]]
+        assert [each["mine"] for each in one.listing()] == [True]
+        with pytest.raises(NoCluster):
+            one.look(other["id"], ["overview"])
+        assert "no cluster" in one.snapshot(other["id"], ["overview"])["problem"]
+    finally:
+        every.close()
+        one.close()
+        nbray.shutdown()
 
 
 @pytest.mark.parametrize("wrong", [0, -1, True, "2", float("nan"), float("inf"), 10**400, [2]])
