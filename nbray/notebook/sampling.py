@@ -180,11 +180,11 @@ def refused(said: str, scope: str) -> str:
     last = said.splitlines()[-1].removeprefix("Error: ")
     if not re.search(r"permission|permitted|EPERM|EACCES", said, re.IGNORECASE):
         return f"--profile cpu: py-spy could not look into worker {os.getpid()}: {last}"
-    where = f" (its kernel.yama.ptrace_scope is {scope})" if scope else ""
+    found = f" (its kernel.yama.ptrace_scope is {scope})" if scope else ""
+    setting = "; on a machine of your own: sudo sysctl kernel.yama.ptrace_scope=1" if scope in {"2", "3"} else ""
     return (
-        f"--profile cpu: this machine does not let py-spy look into worker {os.getpid()}{where}; py-spy said: {last}. "
-        "In a container, start it with --cap-add=SYS_PTRACE; on a machine of your own: sudo sysctl kernel.yama.ptrace_scope=1. "
-        "--profile mem needs no permission."
+        f"--profile cpu: this machine does not let py-spy look into worker {os.getpid()}{found}: permission denied. "
+        f"In a container, start it with --cap-add=SYS_PTRACE{setting}. --profile mem needs no permission."
     )
 
 

@@ -44,6 +44,8 @@ def test_a_machine_that_lets_nobody_look_says_what_to_do(said: str) -> None:
     told = refused(said, "2")
     assert "--cap-add=SYS_PTRACE" in told
     assert "kernel.yama.ptrace_scope is 2" in told
+    assert "sysctl kernel.yama.ptrace_scope=1" in told
+    assert "sysctl" not in refused(said, "1"), "that one lets us"
     assert "--profile mem needs no permission" in told
 
 

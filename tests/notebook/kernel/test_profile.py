@@ -62,6 +62,28 @@ def test_each_task_that_ends_adds_to_it(profiling: Kernel) -> None:
     assert profiling.eval("get_ipython()._nbray_extension.notebook.jobs[-1].profile.tasks") == 4
 
 
+def test_a_live_card_shows_what_has_ended_so_far(profiling: Kernel, tmp_path: Path) -> None:
+    profiling.ok(f"import pathlib; gate = pathlib.Path({str(tmp_path)!r}, 'open')")
+    subshell = profiling.create_subshell()
+    wait = "if i:\n    import time\n    while not gate.exists():\n        time.sleep(0.02)\nelse:\n    busy(0.3)"
+    cell = profiling.start(f"%%remote --profile cpu --progress-after 0 --each i=range(2)\n{wait}")
+    widget = "application/vnd.jupyter.widget-view+json"
+    profiling.until(lambda: any(widget in data for data in cell.displays), "the live card")
+    (model,) = (data[widget]["model_id"] for data in cell.displays if widget in data)
+
+    def seen() -> bool:
+        snapshots = [said["data"].get("content", {}).get("snapshot", {}) for said in profiling.comms if said["type"] == "comm_msg"]
+        return any(snapshot.get("profiled") == 1 for snapshot in snapshots)
+
+    profiling.until(seen, "the first task's picture")
+    saved = profiling.command(model, subshell, "profile")["result"]
+    assert saved["tasks"] == 1
+    assert any("busy" in label for label in saved["labels"])
+    (tmp_path / "open").touch()
+    profiling.until(lambda: cell.idle and cell.reply is not None, "the end")
+    assert kept(cell)[KEPT]["profile"]["tasks"] == 2
+
+
 def test_what_was_alive_at_the_peak_is_found_also_when_it_is_gone_at_the_end(profiling: Kernel) -> None:
     cell = profiling.ok(
         "%%remote --profile mem\nimport numpy as np\ndef make():\n    return np.ones(3_000_000)\ngone = make()\ndel gone"
