@@ -108,7 +108,7 @@ class RayContext(Mapping[str, Any]):
     def _said(self) -> str:
         facts = self._facts
         embedded = "local cluster of this process" if facts.get("embedded") else "shared cluster"
-        cpus = f", CPUs from {facts['cpus_from']}" if facts.get("cpus_from") else ""
+        cpus = f", begun with {facts['cpus_from']}" if facts.get("cpus_from") else ""
         return f"nbray {self.nbray_version}, Python {self.python_version}, {embedded}{cpus}"
 
     def _repr_html_(self) -> str:

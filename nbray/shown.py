@@ -82,6 +82,7 @@ def of_object(title: str, known: Mapping[str, Any] | None) -> Bundle:
         title,
         state,
         (
+            str(known.get("type") or ""),
             bytes_text(size) if size is not None else "",
             _where([known["node"], *known["copies"]] if known.get("node") else known["copies"], known["here"]),
             f"from {known['name']}" if known.get("name") else "",

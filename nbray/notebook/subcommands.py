@@ -174,7 +174,7 @@ class Subcommands:
             self._show(display.facts("nbray", {"attached to": f"{about.get('address')}, which does not answer", "why": str(error)}))
             return
         pairs = {name: about.get(name) for name in ("address", "session", "cpus_from", "log_directory")}
-        called = {"address": "attached to", "cpus_from": "CPUs from", "log_directory": "logs"}
+        called = {"address": "attached to", "cpus_from": "begun with", "log_directory": "logs"}
         self._show(display.facts("nbray", {called.get(name, name): told for name, told in pairs.items() if told}))
         self._show({"text/plain": cluster_page.text(snapshot), "text/html": cluster_page.page(snapshot)})
 

@@ -74,7 +74,7 @@ def test_a_reference_says_its_state_size_place_and_where_it_was_made(tmp_path: P
     nbray.get(ref)
     assert "✓ ready" in text_of(ref)
     large = nbray.put(np.zeros(1_000_000))
-    assert "8.0 MB · on this node" in text_of(large)
+    assert "array of float64, 1,000,000 · 8.0 MB · on this node" in text_of(large)
     assert repr(large) == f"ObjectRef({large.hex()})"
     assert "its owner knows" in text_of(nbray.ObjectRef.from_random())
 
