@@ -62,7 +62,7 @@ def main() -> None:
     try:
         nursery.serve()
         nursery.end_all()
-        return
+        os._exit(0)  # the daemon may be waiting, and taking the interpreter down takes longer than all of this
     except _Born as born:
         boot = born.boot
     # Outside the handler, so that no exception of the worker's drags the zygote's frames along.
