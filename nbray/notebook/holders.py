@@ -109,7 +109,7 @@ def held_views(namespace: dict[str, Any]) -> list[dict[str, Any]]:
                 "names": ", ".join(names),
                 "release": names,
                 "type": describe(value),
-                "size": sum(array.nbytes for array in _arrays(value) if _is_view(array)),
+                "size": _pinned_bytes(value),
                 "state": "pinned, only because it was shown" if shown else "pinned",
                 "where": "here",
                 "line": "",
@@ -137,12 +137,23 @@ def _arrays(value: Any) -> list[np.ndarray[Any, Any]]:
 
 def _is_view(array: np.ndarray[Any, Any]) -> bool:
     """Whether its bytes are those of a pinned object."""
+    return _pin_of(array) is not None
+
+
+def _pin_of(array: np.ndarray[Any, Any]) -> Pinned | None:
+    """What pins the object that its bytes are a part of."""
     base: Any = array
     while isinstance(base, np.ndarray):
         if isinstance(base, Pinned):
-            return True
+            return base
         base = base.base
-    return isinstance(base, memoryview) and isinstance(base.obj, Pinned)
+    return base.obj if isinstance(base, memoryview) and isinstance(base.obj, Pinned) else None
+
+
+def _pinned_bytes(value: Any) -> int:
+    """Bytes of the store that a value keeps: a slice of an object keeps all of it."""
+    pins = {id(pin): pin.nbytes for array in _arrays(value) if (pin := _pin_of(array)) is not None}
+    return sum(pins.values())
 
 
 def _row(names: list[str], value: Any, engine: Engine) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def test_an_array_that_was_only_shown_is_told_to_be_kept_by_that(view: memoryvie
 
 def test_a_part_of_an_array_holds_all_of_it_and_a_copy_nothing(view: memoryview) -> None:
     (row,) = held_views({"part": as_array(view)[2:4, 1], "copy": as_array(view).copy()})
-    assert (row["names"], row["state"]) == ("part", "pinned")
+    assert (row["names"], row["state"], row["size"]) == ("part", "pinned", 800)
 
 
 def test_a_table_over_the_store_is_found_by_its_columns(view: memoryview) -> None:
