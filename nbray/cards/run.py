@@ -46,6 +46,7 @@ class Run:
         self.records: list[TraceRecord] = []  #: all, up to spans.MOST; whoever has made a graph of them empties it
         self.notice = ""  #: why nothing moves, in words
         self.moved = (0, 0)  #: bytes sent and received, where whoever submitted knows better than the tasks
+        self.items = 0  #: of --each, where several are in one task
         self.nested = 0  #: of all tasks, those that tasks submitted
         self._counted = (0, 0)
         self._children: dict[bytes, tuple[int, int]] = {}  # parent -> (until when some child ran, ns in all), as far as they ended
@@ -154,6 +155,7 @@ class Run:
             "speed_up": round(self.busy_s() / elapsed, 2) if elapsed > 0 else 0.0,
             "counts": _counts(total),
             "nested": self.nested,
+            "items": self.items,
             "names": [{"name": name, **_counts(count), **self._times(name)} for name, count in self.names.items()],
             "workers": [f"{node.hex()[:4]}/{worker.hex()[:4]}" for node, worker in self.spans.rows],
             "span_names": list(self.spans.names),

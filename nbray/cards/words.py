@@ -58,6 +58,8 @@ def line(snapshot: dict[str, Any]) -> str:
     """One line: state, title, counts, time, verdict."""
     state = snapshot["state"]
     counts = counts_text(snapshot["counts"])
+    if snapshot["items"]:
+        counts = f"{count_text(snapshot['items'], 'item')} in {counts}"
     if snapshot["nested"]:
         counts += f" ({snapshot['nested']:,} submitted by tasks)"
     parts = [f"{SIGNS[state]} {state}", snapshot["title"], counts]

@@ -52,6 +52,7 @@ class Card:
         self._lineage: dict[str, Any] = {"nodes": [], "edges": []}  # what is kept in the page
         self.printed = Printed()
         self.shown = False  #: a display with our id is in the page
+        self.seen = False  #: a page draws it live
         self.over = False
         self.after_s = APPEARS_AFTER_S
         self.profiles: Profiles | None = None  #: where --profile's pictures are
@@ -118,6 +119,7 @@ class Card:
 
     def resync(self) -> None:
         """The page has missed something, or is new: everything again."""
+        self.seen = True
         with self._lock:
             if self._view is None or self.over:
                 return
@@ -251,6 +253,7 @@ class Desk:
         self._show, self._make_view = show, make_view
         self.wanted: Callable[[str], bool] = lambda _tag: True  #: whether a cell is to have a card
         self.title: Callable[[str], str] = lambda tag: tag
+        self.items: dict[str, int] = {}  #: of jobs whose tasks have several each, by tag
         self.delay: Callable[[str], float] = lambda _tag: APPEARS_AFTER_S  #: seconds before a cell's card appears
         self.profiles: Profiles | None = None
         self.lineage_of: Callable[[str], dict[str, Any]] = lambda _tag: {"nodes": [], "edges": []}  #: around a cell or job
@@ -275,6 +278,7 @@ class Desk:
         if engine is None or self._closed or not tag:
             return False
         run, silent = Run(self.title(tag), time.time_ns()), not self.wanted(tag)
+        run.items = self.items.pop(tag, 0)
         with self._wake:
             card = self.cards[tag] = Card(tag, run, engine, self._show, self.lineage, silent=silent)
             card.after_s, card.profiles = self.delay(tag), self.profiles
@@ -285,12 +289,12 @@ class Desk:
         return True
 
     def notice(self, tag: str, text: str) -> bool:
-        """Why nothing moves. Whether there is a card to say it on."""
+        """Why nothing moves. Whether a page draws the card, and so says it: a front end without widgets shows its first state."""
         card = self.cards.get(tag)
         if card is None:
             return False
         card.run.notice = text
-        return card.shown
+        return card.shown and card.seen
 
     def take(self, event: OutputEvent) -> None:
         """A task printed or displayed something. From the I/O thread."""

@@ -35,7 +35,7 @@ from nbray.notebook.inputs import sizes, unpicklable
 from nbray.notebook.interrupt import DETACH
 from nbray.notebook.job import Job
 from nbray.notebook.placing import Place, find_place
-from nbray.notebook.plan import Chunk, Plan, make_plan, submit
+from nbray.notebook.plan import Chunk, Plan, chunks_of, make_plan, submit
 from nbray.notebook.results import deliver
 from nbray.notebook.stream import Message
 from nbray.notebook.subcommands import Subcommands
@@ -129,6 +129,8 @@ class NbrayMagics(Magics):  # type: ignore[misc]
         tag = notebook.new_tag(plan.task_name, card=options.view == "card", after_s=options.progress_after)
         notebook.inputs.forget_rebound(notebook.namespace)
         many = plan.items is not None and len(plan.items) > 1
+        if notebook.desk is not None and plan.items is not None and len(plan.items) != len(chunks_of(plan)):
+            notebook.desk.items[tag] = len(plan.items)
         notebook.router.open(tag, limit=options.max_output, badges=many, held=not options.stream, group=options.group)
         try:
             with engine.cell(tag):

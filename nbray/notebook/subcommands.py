@@ -118,7 +118,7 @@ class Subcommands:
             "stop": (self.stop, "leave the cluster; a local one ends"),
             "tasks": (self.tasks, "tasks, latest first"),
             "actors": (self.actors, "actors and their states"),
-            "objects": (self.objects, "objects that this notebook holds references to"),
+            "objects": (self.objects, "what the names of this notebook hold, who else holds it, and what no name holds"),
             "cancel": (self.cancel, "cancel the last job, a handle, or all: [NAME|all] [--force]"),
             "logs": (self.logs, "the ends of log files: [PART OF NAME] [-n LINES]"),
             "debug": (self.debug, "frames and variables of a task that failed: [NAME] [--item K] [--rerun] [-c COMMAND]"),

@@ -149,7 +149,7 @@ export function createCard(el, host) {
     const ago = snapshot.state === "running" ? (performance.now() - received) / 1000 : 0;
     const left = snapshot.left_s == null ? null : Math.max(0, snapshot.left_s - ago);
     const nested = snapshot.nested ? ` (${count(snapshot.nested)} submitted by tasks)` : "";
-    const parts = [snapshot.title, countsText(snapshot.counts) + nested, seconds(snapshot.elapsed_s + ago) + (left == null ? "" : `, about ${seconds(left)} left`)];
+    const parts = [snapshot.title, (snapshot.items ? `${plural(snapshot.items, "item")} in ` : "") + countsText(snapshot.counts) + nested, seconds(snapshot.elapsed_s + ago) + (left == null ? "" : `, about ${seconds(left)} left`)];
     if (snapshot.state === "running" && snapshot.speed_up >= 1.05) parts.push(`${snapshot.speed_up.toFixed(1)}x one core`);
     if (snapshot.workers.length) parts.push(plural(snapshot.workers.length, "worker"));
     if (snapshot.sent || snapshot.received) parts.push(`in ${bytes(snapshot.sent)}, out ${bytes(snapshot.received)}`);

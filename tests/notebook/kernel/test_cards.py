@@ -240,3 +240,16 @@ def test_the_timeline_of_a_cell_is_a_card_that_says_who_was_busy_when_and_a_file
     assert cards.eval("len([e for e in __import__('json').load(open('trace.json')) if e['ph'] == 'X'])") == 2
     for line in ("timeline no_such_cell", "timeline --save /nowhere/at/all", "attach /nowhere"):
         assert "UsageError" in cards.run(f"%nbray {line}").stderr
+
+
+def test_a_card_says_how_many_items_its_tasks_have(cards: Kernel) -> None:
+    cell = cards.ok("%%remote --each i=range(7) --chunk 3\nimport time\ntime.sleep(0.2)")
+    assert "7 items in 3 tasks" in cell.updates[-1]["text/plain"]
+
+
+def test_the_reason_for_waiting_is_under_the_cell_unless_a_page_draws_the_card(cards: Kernel) -> None:
+    cell = cards.start("%%remote --num-cpus 77\n1")
+    model = shown_live(cards, cell)
+    cards.until(lambda: "nbray: " in cell.stderr, "the reason")
+    cards.command(model, cards.subshell, "cancel")
+    cards.until(lambda: cell.idle and cell.reply is not None, "the end of the cell")
