@@ -167,7 +167,7 @@ def test_a_plan_is_asked_for_while_the_cell_runs_kept_with_its_card_and_told_by_
 
 
 def test_a_plan_of_an_unknown_cell_says_which_there_are(cards: Kernel) -> None:
-    assert "cells that can be planned: In[" in cards.run("%nbray plan 9999").stderr
+    assert "cells that are: In[" in cards.run("%nbray plan 9999").stderr
 
 
 NESTING = """
