@@ -187,6 +187,9 @@ class LeaseDesk:
         if self.ground.closed:
             self._tell_the_waiting(now)
             return missing
+        if not self.queue:  # most of the time: after every event of the node this is asked
+            self.ground.queued = []
+            return missing
         free: dict[Stock, Amounts] = {}  #: what is left of each, once those who came before have theirs
 
         def visit(request: Request) -> Verdict:

@@ -42,7 +42,7 @@ class GroupTable:
             self._settle(event.group, _removed(event.group, why))
         elif state in ("CREATED", "RESCHEDULING"):
             self._settle(event.group, None)
-        else:
+        elif state != "":  # else the answer is on its way
             self._watch(event.group)
 
     def _watch(self, group: bytes) -> None:

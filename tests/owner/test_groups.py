@@ -101,3 +101,19 @@ def test_the_end_of_the_cluster_ends_the_wait() -> None:
     assert value is not None
     assert value.failure is not None
     assert value.failure.kind == "NodeDiedError"
+
+
+def test_a_group_of_which_nothing_was_heard_yet_is_not_asked_for_twice() -> None:
+    desk = Desk()
+    assert desk.tell(r.GroupMade(GROUP)) == [WATCHES]
+    ref, effects = desk.wait()
+    assert effects == []
+    desk.tell(update("CREATED"))
+    assert desk.value(ref) == inline(7)
+
+
+def test_why_a_group_waits_is_asked_for_by_who_begins_to_wait_later() -> None:
+    desk = Desk()
+    desk.tell(r.GroupMade(GROUP))
+    desk.tell(update("PENDING", "no room"))
+    assert desk.wait()[1] == [WATCHES]
