@@ -69,6 +69,10 @@ class Lab:
         nbformat.write(notebook, self.directory / name)
         page = self.browser.new_page()
         page.set_default_timeout(PAGE_WITHIN_MS)
+        # On a slow machine JupyterLab may ask for the kernel that the notebook names already, as it would ask a person.
+        page.add_locator_handler(
+            page.locator(".jp-Dialog", has_text="Select Kernel"), lambda dialog: dialog.locator(".jp-mod-accept").click()
+        )
         page.goto(f"http://127.0.0.1:{self.port}/{app}/{name}?token={TOKEN}{'&reset' if app == 'lab/tree' else ''}")
         page.wait_for_selector(".jp-Notebook .jp-Cell")
         page.wait_for_function(IDLE)
