@@ -178,12 +178,12 @@
 .nbray-panel .nbray-clusternode:first-child { border-top: none; margin-top: 0; }
 @container (min-width: 900px) { .nbray-panel .nbray-nodes { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: 0 32px; align-items: start; } }
 @container (min-width: 900px) { .nbray-panel .nbray-nodes .nbray-clusternode:nth-child(2) { border-top: none; margin-top: 0; } }
-.nbray-panel .nbray-scroll { overflow: auto; max-height: none; }
+.nbray-panel .nbray-scroll { position: relative; overflow: auto; max-height: none; }
 .nbray-panel table { border-collapse: collapse; font-size: 12px; width: 100%; }
 .nbray-panel th, .nbray-panel td { text-align: left; vertical-align: top; padding: 3px 12px 3px 0; border-bottom: 1px solid var(--nbray-line); }
 .nbray-panel th { color: var(--nbray-muted); font-weight: 500; white-space: nowrap; }
 .nbray-panel td { white-space: nowrap; font-variant-numeric: tabular-nums; }
-.nbray-panel td.nbray-long { white-space: normal; min-width: 9em; max-width: 36em; overflow-wrap: anywhere; }
+.nbray-panel td.nbray-long, .nbray-panel td.nbray-runs { white-space: normal; min-width: 9em; max-width: 36em; overflow-wrap: anywhere; }
 @container (max-width: 900px) { .nbray-panel .nbray-body .nbray-wide.nbray-id { display: none; } }
 .nbray-panel td.nbray-id { font-family: var(--jp-code-font-family, ui-monospace, monospace); font-size: 11px; color: var(--nbray-muted); }
 .nbray-panel .nbray-log { font-family: var(--jp-code-font-family, ui-monospace, monospace); font-size: 12px; line-height: 1.4; white-space: pre-wrap; overflow-wrap: anywhere; max-height: 60vh; overflow: auto; margin: 6px 0; padding: 8px; background: var(--nbray-soft); border-radius: 3px; }
