@@ -397,7 +397,7 @@ def test_nbray_dashboard_serves_all_clusters_here_until_it_is_told_to_end(cluste
         with visitor.open(url, timeout=BOUND_S) as reply:
             assert reply.status == 200
         with visitor.open(url.partition("?")[0] + "/api/clusters", timeout=BOUND_S) as reply:
-            assert [each["address"] for each in json.load(reply)["clusters"]] == [cluster.address]
+            assert cluster.address in [each["address"] for each in json.load(reply)["clusters"]]
         process.send_signal(signal.SIGINT)
         assert process.wait(BOUND_S) == 0
         assert "The page has ended." in process.stdout.read()
