@@ -19,6 +19,8 @@ REMEMBERED = 4096
 
 #: What runs a magic in IPython, and where it is.
 MAGICS = frozenset({"run_cell_magic", "run_line_magic"})
+#: What pickles, between a frame of nbray's and another.
+PICKLER = os.path.join("cloudpickle", "cloudpickle.py")
 SHELL = os.path.join("IPython", "core", "interactiveshell.py")
 
 #: id of a code -> (the code, so that the id stays its own; instruction -> text).
@@ -48,6 +50,9 @@ def _found(start: FrameType) -> str:
             return ""
         code = frame.f_code
         if not code.co_filename.startswith(PACKAGE_DIRECTORY):
+            if code.co_filename.endswith(PICKLER):  # which pickles an input of a cell, and calls us again for what it refers to
+                frame = frame.f_back
+                continue
             return _of_magic(frame) if code.co_name in MAGICS and code.co_filename.endswith(SHELL) else _described(code, frame)
         frame = frame.f_back
     return ""

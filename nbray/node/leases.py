@@ -349,7 +349,9 @@ class LeaseDesk:
 
     def _demands(self) -> Iterator[QueuedDemand]:
         for oldest, count in self.queue.shapes():
-            yield QueuedDemand(oldest.said.shape.amounts, count, oldest.told or f"Needs {in_words(oldest.said.shape.amounts)}.")
+            yield QueuedDemand(
+                oldest.said.shape.amounts, count, oldest.told or f"Needs {in_words(oldest.said.shape.amounts)}. Waits for its turn."
+            )
 
     # -- memory
 

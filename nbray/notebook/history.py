@@ -9,7 +9,7 @@ from typing import Any
 from nbray.cards import lineage_text
 from nbray.cards.lineage import CellNote, Lineage, Notes, VariableNote, View
 from nbray.describing import describe
-from nbray.notebook.holders import held_by_names
+from nbray.notebook.holders import held_by_names, shown_results
 from nbray.notebook.output import SEPARATOR
 from nbray.notebook.provenance import Provenance, Run
 from nbray.notebook.versions import Versions, is_users
@@ -62,7 +62,8 @@ class History:
             for task, names in held_by_names(namespace).items():
                 for name in names:
                     held.setdefault(name, []).append(task)
-            variables = [self._variable(name, namespace.get(name), held.get(name, [])) for name in self._names(namespace, held)]
+            values = {**namespace, **shown_results(namespace)}
+            variables = [self._variable(name, values.get(name), held.get(name, [])) for name in self._names(namespace, held)]
             cells = [self._cell(run) for run in list(self._known.runs.values())]
             return Notes(cells, variables)
 
@@ -72,7 +73,7 @@ class History:
         return list(dict.fromkeys([*values, *held]))
 
     def _variable(self, name: str, value: Any, tasks: list[bytes]) -> VariableNote:
-        run = self._known.maker(name)
+        run = self._known.shown_by(name) if name.startswith("Out[") else self._known.maker(name)
         return VariableNote(name, run.number if run else 0, describe(value), self._known.stale(name), tasks)
 
     def _cell(self, run: Run) -> CellNote:

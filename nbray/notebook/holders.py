@@ -38,11 +38,17 @@ def _references(value: Any) -> Iterator[ObjectRef[Any]]:
         yield from (each for each in list(value.values()) if isinstance(each, ObjectRef))
 
 
+def shown_results(namespace: dict[str, Any]) -> dict[str, Any]:
+    """`Out[n]` and what it shows."""
+    shown = namespace.get("Out")
+    return {f"Out[{number}]": result for number, result in list(shown.items())} if isinstance(shown, dict) else {}
+
+
 def _named(namespace: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """(name, value) of everything a person could mean; results by `Out[n]`."""
     for name, value in list(namespace.items()):
         if name == "Out" and isinstance(value, dict):
-            yield from ((f"Out[{number}]", result) for number, result in list(value.items()))
+            yield from shown_results(namespace).items()
         elif name in HISTORY or not name.startswith("_"):
             yield name, value
     yield from _in_last_traceback(namespace)

@@ -107,6 +107,11 @@ class Provenance:
         self._resolve()
         return self.runs.get(self._maker.get(name, 0))
 
+    def shown_by(self, name: str) -> Run | None:
+        """The run whose last value is `Out[n]`."""
+        title = f"In{name.removeprefix('Out')}"
+        return next((run for run in reversed(self.runs.values()) if run.title == title), None)
+
     def inputs(self, run: Run) -> dict[str, int]:
         """What the run read: names, and the number of the run that had bound each; names from before the first run are left out."""
         self._resolve()

@@ -209,7 +209,7 @@ class Subcommands:
             for row in found[:SHOWN_ROWS]
         ]
         self._show(
-            display.table("objects", ["held by", "what", "size", "state", "and by", "made at"], rows, "no variable holds any")
+            display.table("objects", ["held by", "what", "size", "state", "also held by", "made at"], rows, "no variable holds any")
         )
         if len(found) > SHOWN_ROWS:
             self._say(f"… {len(found) - SHOWN_ROWS:,} more\n")

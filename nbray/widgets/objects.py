@@ -12,7 +12,7 @@ from nbray.notebook.holders import held_objects, release
 from nbray.widgets.notebook import namespace_here, notebook_here
 from nbray.widgets.picture import Picture, Snapshot, projector
 
-COLUMNS = ("held by", "what", "size", "state", "node", "and by")
+COLUMNS = ("held by", "what", "size", "state", "node", "also held by")
 MOST_ROWS = 200  #: the largest
 
 

@@ -141,7 +141,7 @@ export function createLineage(host) {
   function describe() {
     const stale = graph.nodes.filter((node) => node.stale).length;
     note.textContent = [amounts(graph.nodes), stale ? `${stale} ${STALE}` : "", graph.hidden ? `${graph.hidden} earlier ones are not shown` : "",
-      "lines: data; dotted: submitted"].filter(Boolean).join(" · ");
+      "lines: data; dotted: submitted", host.change ? "tasks show once they have ended" : ""].filter(Boolean).join(" · ");
   }
 
   function tell(i, above, below) {

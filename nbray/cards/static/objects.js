@@ -2,7 +2,7 @@
 
 import { STALE, bytes, element, plural } from "./format.js";
 
-const COLUMNS = ["held by", "what", "size", "state", "node", "and by", "made at", ""];
+const COLUMNS = ["held by", "what", "size", "state", "node", "also held by", "made at", ""];
 
 // `host.release(names)` resolves to what still holds it, in words; `host.changed()` asks for the rows again.
 export function createObjectsTab(host) {

@@ -236,7 +236,7 @@ function createLog(back) {
 }
 
 function kind(column) {
-  return column === "id" ? "nbray-id nbray-wide" : column === "object" ? "nbray-id" : LONG.has(column) ? "nbray-long" : null;
+  return column === "id" || column === "object" ? "nbray-id nbray-wide" : LONG.has(column) ? "nbray-long" : null;
 }
 
 function button(text, click, title) {

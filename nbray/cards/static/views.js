@@ -89,7 +89,7 @@ export function createLineageView(el, host) {
 
   function update(snapshot) {
     shown.complain(null);
-    shown.head("", snapshot.told?.[0] ?? "", snapshot.graph ? snapshot.gone : null);
+    shown.head("", snapshot.graph && !snapshot.focus ? "" : snapshot.told?.[0] ?? "", snapshot.graph ? snapshot.gone : null);
     lineage.root.hidden = !snapshot.graph;
     if (snapshot.graph) lineage.draw(snapshot.graph);
   }

@@ -62,3 +62,10 @@ def test_a_card_keeps_the_lineage_around_its_cell(kernel: Kernel) -> None:
     labels = {node["label"] for node in cell.updates[-1][KEPT]["lineage"]["nodes"]}
     assert "double ×10" in labels
     assert {"parts", "kept"} <= labels
+
+
+def test_a_result_that_was_shown_comes_from_its_cell_and_has_its_own_type(kernel: Kernel) -> None:
+    kernel.ok("parts[0]")
+    number = max(int(each) for each in kernel.eval("[n for n in Out if Out[n] is parts[0]]"))
+    text = told(kernel, f"Out[{number}]")
+    assert text.splitlines()[0].startswith(f"Out[{number}] · ObjectRef · from In[{number}]")

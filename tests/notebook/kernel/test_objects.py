@@ -83,3 +83,10 @@ def test_the_objects_that_no_variable_holds_are_one_row_for_each_place(kernel: K
     text = kernel.ok("%nbray objects").displays[1]["text/plain"]
     assert sum(" 300 " in line for line in text.splitlines()) == 1
     assert len(text.splitlines()) < 60
+
+
+def test_an_input_that_was_sent_along_was_made_at_its_cell(kernel: Kernel) -> None:
+    kernel.ok("sent = np.ones(300_000)")
+    kernel.ok("%%remote -o shape --each i=range(2)\nshape = sent.shape")
+    text = kernel.ok("%nbray objects").displays[1]["text/plain"]
+    assert "cloudpickle" not in text

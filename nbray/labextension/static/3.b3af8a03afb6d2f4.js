@@ -57,6 +57,9 @@
 .nbray-card table { border-collapse: collapse; font-size: 12px; margin: 0; }
 .nbray-card th, .nbray-card td { text-align: left; padding: 2px 14px 2px 0; vertical-align: top; font-variant-numeric: tabular-nums; background: none; }
 .nbray-card td { max-width: 34em; overflow-wrap: anywhere; }
+.nbray-objects td { overflow-wrap: break-word; }
+.nbray-objects td:first-child, .nbray-objects td:nth-child(2) { overflow-wrap: anywhere; min-width: 7em; }
+.nbray-objects th { white-space: nowrap; }
 .nbray-card th { color: var(--nbray-muted); font-weight: 500; border-bottom: 1px solid var(--nbray-line); }
 .nbray-card h4 { margin: 10px 0 2px; font-size: 12px; font-weight: 500; color: var(--nbray-muted); }
 .nbray-muted, .nbray-card p.nbray-muted { color: var(--nbray-muted); font-size: 12px; margin: 2px 0; }
