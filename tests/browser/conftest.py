@@ -86,17 +86,22 @@ class Notebook:
         self.page = page
 
     def run(self, index: int) -> None:
-        """Run one cell, as Ctrl+Enter does; returns when it has begun. JupyterLab drops keys while it is still setting up."""
+        """Run one cell, as Ctrl+Enter does; returns when it has begun."""
         cell = self.page.locator(".jp-Notebook .jp-Cell").nth(index)
+        self.press("Control+Enter", cell.locator(".jp-InputPrompt", has_text=BEGUN), cell.locator(".jp-InputArea-editor"))
+
+    def press(self, keys: str, until: Any, inside: Any | None = None) -> None:
+        """Press `keys`, having clicked `inside`, until something is seen: JupyterLab drops keys while it is still setting up."""
         for attempt in range(KEY_PRESSES):
             try:
-                cell.locator(".jp-InputArea-editor").click()
+                if inside is not None:
+                    inside.click()
             except NotSeenError:
                 said = self.page.locator(".jp-Dialog").all_inner_texts()
-                pytest.fail(f"the cell cannot be clicked; dialogs: {said}")
-            self.page.keyboard.press("Control+Enter")
+                pytest.fail(f"it cannot be clicked; dialogs: {said}")
+            self.page.keyboard.press(keys)
             try:
-                cell.locator(".jp-InputPrompt", has_text=BEGUN).wait_for(timeout=PAGE_WITHIN_MS / KEY_PRESSES)
+                until.wait_for(timeout=PAGE_WITHIN_MS / KEY_PRESSES)
                 return
             except NotSeenError:
                 if attempt == KEY_PRESSES - 1:

@@ -94,8 +94,9 @@ def test_the_panel_lists_the_notebooks_cluster_and_the_button_sends_a_cell(lab: 
 def test_the_palette_has_the_commands_and_the_settings_are_a_schema(lab: Lab) -> None:
     notebook = lab.open("palette.ipynb", ["1"])
     page = notebook.page
-    page.keyboard.press("Control+Shift+c")
-    page.locator(".lm-CommandPalette-input").fill("nbray")
+    asked = page.locator(".lm-CommandPalette-input")
+    notebook.press("Control+Shift+c", asked)
+    asked.fill("nbray")
     for label in ("Show nbray Clusters", "Run Cell on nbray"):
         page.locator(".lm-CommandPalette-item", has_text=label).wait_for()
     page.locator(".lm-CommandPalette-item", has_text="Show nbray Clusters").click()
