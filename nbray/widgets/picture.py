@@ -39,6 +39,7 @@ class Picture:
 
     _make = ""
     _asks = False  #: a look is a question to others, so that it may take its time
+    _stays = False  #: once it is over it is left as text and HTML: there is nothing more to ask it
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  #: held while somebody looks
@@ -150,6 +151,8 @@ class Shown:
             self._last, self._sent_s = news[0], now
             self.live.send({"snapshot": news[0]}, news[1])
             self.over = bool(news[0].get("over"))
+            if self.over and self.picture._stays:
+                self.settle()
         elif now - self._sent_s >= BEAT_S:
             self._sent_s = now
             self.live.send({"beat": True})

@@ -30,6 +30,7 @@ class Progress(Picture):
     """
 
     _make = "createProgress"
+    _stays = True
 
     def __init__(self, refs: Any) -> None:
         """Raises TypeError for what is no reference."""

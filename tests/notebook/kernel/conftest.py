@@ -56,6 +56,7 @@ class Kernel:
     def __init__(self, manager: KernelManager, client: BlockingKernelClient, log: Path) -> None:
         self.manager, self.client, self.log = manager, client, log
         self.cells: dict[str, Cell] = {}
+        self.replaced: dict[str, dict[str, Any]] = {}  #: by display id, what stands there now, whoever's message put it there
         self.comms: list[dict[str, Any]] = []  #: contents of comm_open, comm_msg and comm_close, each with its "type"
 
     def start(self, code: str) -> Cell:
@@ -139,6 +140,8 @@ class Kernel:
         if message["msg_type"].startswith("comm_"):
             self.comms.append({**message["content"], "type": message["msg_type"], "buffers": message.get("buffers", [])})
             return
+        if message["msg_type"] == "update_display_data":
+            self.replaced[message["content"]["transient"]["display_id"]] = message["content"]["data"]
         cell = self.cells.get(message["parent_header"].get("msg_id", ""))
         if cell is None:
             return

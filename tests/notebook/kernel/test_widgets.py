@@ -98,6 +98,9 @@ def test_progress_goes_on_to_its_end_and_then_says_so(views: Kernel) -> None:
     last = told(views, model)[-1]
     assert (last["done"], last["failed"], last["state"]) == (3, 1, "failed")
     assert last["words"].startswith("3 of 4 tasks done, 1 failed")
+    views.until(lambda: model in views.replaced, "what a saved notebook keeps of it")
+    assert "3 of 4 tasks done" in views.replaced[model]["text/plain"]
+    assert WIDGET not in views.replaced[model]
 
 
 def test_a_timeline_is_of_the_cell_that_is_asked_for_and_is_sent_whole_to_who_asks_again(views: Kernel) -> None:
