@@ -18,6 +18,8 @@ from nbray.trace import TraceRecord
 RECENT = 200  #: tasks kept for the list, the latest
 ERRORS = 50  #: kinds of error kept
 S = 1e9  #: nanoseconds in one
+PACED_FROM = 100  #: tasks that have ended, from which on there is a pace
+SHORT_S = 0.005  #: of a task: below it most of its time is overhead
 
 
 class Total:
@@ -116,8 +118,10 @@ class Run:
     def elapsed_s(self, now_ns: int) -> float:
         return max(0.0, ((self.ended_ns or now_ns) - self.begun_ns) / S)
 
-    def left_s(self) -> float | None:
-        """How long the rest will take if it is like what ran; None while some name has not ended once."""
+    def left_s(self, now_ns: int) -> float | None:
+        """How long the rest will take if it is like what ran; None while some name has not ended once.
+
+        Of short tasks the work is the lesser part: then it is the pace at which they ended that counts."""
         work = 0.0
         for name, count in self.names.items():
             waiting = count.queued + count.running / 2
@@ -126,7 +130,12 @@ class Run:
                 if total is None or not total.count:
                     return None
                 work += waiting * total.seconds / total.count
-        return work / max(1, self.most_running, len(self.spans.rows)) if work else None
+        if not work:
+            return None
+        left, ended = work / max(1, self.most_running, len(self.spans.rows)), sum(total.count for total in self.totals.values())
+        if ended < PACED_FROM or self.busy_s() / ended >= SHORT_S:
+            return left
+        return max(left, self.elapsed_s(now_ns) * self.unfinished / ended)
 
     def busy_s(self) -> float:
         """Seconds of work. A task that waits for tasks of its own does none meanwhile."""
@@ -151,7 +160,7 @@ class Run:
             "state": self.state,
             "begun_ms": self.begun_ns / 1e6,
             "elapsed_s": round(elapsed, 3),
-            "left_s": self.left_s() if self.state == "running" else None,
+            "left_s": self.left_s(now_ns) if self.state == "running" else None,
             "speed_up": round(self.busy_s() / elapsed, 2) if elapsed > 0 else 0.0,
             "counts": _counts(total),
             "nested": self.nested,

@@ -72,6 +72,13 @@ def test_nothing_is_foretold_before_a_task_of_every_name_has_ended() -> None:
     assert run_of([], queued=3).snapshot(BEGUN + S)["left_s"] is None
 
 
+def test_what_is_left_of_short_tasks_goes_by_their_pace_and_of_long_ones_by_their_work() -> None:
+    short = [record(i, i / 1000, i / 1000 + 0.0001) for i in range(1000)]
+    assert run_of(short, queued=500).snapshot(BEGUN + S)["left_s"] == pytest.approx(0.5)
+    long = [record(i, i, i + 0.01) for i in range(200)]
+    assert run_of(long, queued=100).snapshot(BEGUN + 200 * S)["left_s"] == pytest.approx(1.0)
+
+
 def test_the_verdict_names_the_gain_and_what_the_workers_waited_for() -> None:
     run = run_of([record(0, 0, 1, "load"), record(1, 0, 1, "load", 1), record(2, 1, 5, "fit")])
     run.end(BEGUN + 5 * S)
