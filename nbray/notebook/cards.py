@@ -374,14 +374,18 @@ class Desk:
     # -- the thread
 
     def _serve(self) -> None:
+        took = 0.0
         while not self._closed:
             with self._wake:
                 if self.cards:
-                    self._wake.wait(PERIOD_S)
+                    # From one turn's begin to the next, but never more than half of the time: the cell needs the interpreter.
+                    self._wake.wait(max(PERIOD_S - took, took))
                 elif self._planning or not self._unplanned:
                     self._wake.wait()
+            began = time.perf_counter()
             for card in list(self.cards.values()):
                 self._turn(card, time.time_ns())
+            took = time.perf_counter() - began
             if self._unplanned and not self._planning and not self._closed:
                 self._planning = True
                 ended = self._unplanned.popleft()

@@ -85,7 +85,8 @@ export function createCard(el, host) {
     snapshot = saved;
     const raw = atob(saved.span_data ?? "");
     spans.put(0, Uint8Array.from(raw, (c) => c.charCodeAt(0)), saved.v);
-    if (saved.profile) choose("profile"); // what was asked for
+    if (saved.errors?.length) choose("errors"); // what one looks for first
+    else if (saved.profile) choose("profile"); // what was asked for
     draw();
   }
 
