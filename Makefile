@@ -34,7 +34,7 @@ lab: $(VENV)/.nbray-lab-$(KEY)
 
 # One suite, once: the checks of `make check` that are tests (structure, documents) run here too.
 test: $(VENV)/.nbray-test-$(KEY) browser
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/.nbray-test-$(KEY)
 	$(BIN)/ruff format --check .
