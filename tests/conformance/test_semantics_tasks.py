@@ -166,7 +166,6 @@ def test_cancelling_a_parent_cancels_its_children(tmp_path):
     assert ray.get(everything.remote(), timeout=10) == "both CPUs are free"
 
 
-@pytest.mark.differs("interrupted-sleep")
 def test_many_submitted_and_cancelled_at_once_are_all_cancelled():
     @ray.remote
     def f():
