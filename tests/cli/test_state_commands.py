@@ -50,8 +50,9 @@ def printer(cluster: None) -> Any:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str, str]]:
     """The command in this process: (exit code, stdout, stderr)."""
+    monkeypatch.delenv("COLUMNS", raising=False)  # a test run may have set the width of its own output
 
     def command(*arguments: str) -> tuple[int, str, str]:
         capsys.readouterr()
