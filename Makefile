@@ -34,7 +34,12 @@ lab: $(VENV)/.nbray-lab-$(KEY)
 
 # One suite, once: the checks of `make check` that are tests (structure, documents) run here too.
 test: $(VENV)/.nbray-test-$(KEY) browser
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+ifdef ARGS
+	$(BIN)/python -m pytest $(ARGS)
+else # a browser, JupyterLab and kernels want the machine for themselves; the rest mostly waits for processes
+	$(BIN)/python -m pytest tests/browser
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/browser
+endif
 
 check: $(VENV)/.nbray-test-$(KEY)
 	$(BIN)/ruff format --check .
