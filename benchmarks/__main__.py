@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from benchmarks import document
 from benchmarks.peers import PACKAGES, TITLES
 from benchmarks.runner import ROOT, Results, Runner
 from benchmarks.table import BEGIN, END, markdown, svg
@@ -65,13 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def write(results: Results, out: Path) -> None:
     """Put the table between the markers of `out`, and the chart beside it. Raises ValueError if the markers are not there."""
-    text = out.read_text(encoding="utf-8") if out.exists() else f"{BEGIN}\n{END}\n"
-    before, found, rest = text.partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not (found and ended):
-        raise ValueError(f"{out} has no lines {BEGIN} and {END} for the table to go between")
+    if not out.exists():
+        out.write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
     chart = out.with_suffix(".svg")
-    out.write_text(f"{before}{BEGIN}\n{markdown(results, chart.name)}\n{END}{after}", encoding="utf-8")
+    document.put(out, BEGIN, END, markdown(results, chart.name))
     chart.write_text(svg(results), encoding="utf-8")
 
 

@@ -26,7 +26,7 @@ from typing import Any
 import msgspec
 import psutil
 
-from benchmarks import bounds
+from benchmarks import bounds, document
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "performance.md"
@@ -350,11 +350,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments.write:
         print(text)
         return 0
-    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not ended:
-        raise ValueError(f"{DOCUMENT} has no lines {BEGIN} and {END} for the tables to go between")
-    DOCUMENT.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    document.put(DOCUMENT, BEGIN, END, text)
     return 0
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from benchmarks import document
 from benchmarks.gateway_cost import per_message_us
 from benchmarks.paper_cluster import CPUS, PaperCluster, PaperNode
 from nbray.config import HEARTBEAT_S
@@ -408,11 +409,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments.write:
         print(text)
         return 0
-    before, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not ended:
-        raise ValueError(f"{DOCUMENT} has no lines {BEGIN} and {END} for the tables to go between")
-    DOCUMENT.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    document.put(DOCUMENT, BEGIN, END, text)
     return 0
 
 
