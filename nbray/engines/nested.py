@@ -165,6 +165,5 @@ class Nested:
         return found
 
     def forget(self, tag: str) -> None:
-        """Nobody draws the cell any more."""
-        self._told.pop(tag, None)
+        """Nobody draws the cell any more: keep its counts, as `Cells` does, and no records."""
         self._records.pop(tag, None)

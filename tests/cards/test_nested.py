@@ -112,3 +112,10 @@ def test_the_driver_asks_to_hear_of_a_workers_death_when_it_first_speaks() -> No
     for _ in range(2):
         side.take(CellNews("cell", WORKER, {"f": [1, 0, 0, 0, 0]}), keep=False)
     assert asked == [WORKER]
+
+
+def test_a_cell_that_nobody_draws_any_more_keeps_its_counts() -> None:
+    side = driver()
+    side.forget("cell")
+    assert side.counts("cell")["f"] == NameCount(4, 2, 0, 0, 1)
+    assert side.records("cell") == []
