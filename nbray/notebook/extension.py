@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from types import TracebackType
 from typing import Any
 
 from nbray import __version__, session
 from nbray.driver.joining import running_here
 from nbray.node.monitor import cpu_count, memory_limit
-from nbray.notebook import display, told, tracebacks
+from nbray.notebook import display, tracebacks
 from nbray.notebook.completion import make_matcher
 from nbray.notebook.current import Notebook
 from nbray.notebook.magics import NbrayMagics
 from nbray.notebook.told import CellSyntaxError
 
 ATTRIBUTE = "_nbray_extension"  #: of the shell: the loaded extension
-OWN_WAY = (CellSyntaxError, KeyboardInterrupt)  #: errors that are shown in a way of our own
 
 
 class Extension:
@@ -28,7 +26,7 @@ class Extension:
         self.magics = NbrayMagics(shell, self.notebook)
         self.matcher = make_matcher(self.notebook, self.magics)
         self._replaced: dict[tuple[str, str], Any] = {}
-        self._shows_errors = False
+        self._handles_syntax = False
 
     def load(self) -> None:
         shell = self.shell
@@ -41,14 +39,14 @@ class Extension:
         shell.events.register("post_run_cell", self.post_run_cell)
         tracebacks.install(shell)
         if not shell.custom_exceptions:  # somebody's own handler stays
-            shell.set_custom_exc(OWN_WAY, show_error)
-            self._shows_errors = True
+            shell.set_custom_exc((CellSyntaxError,), show_syntax_error)
+            self._handles_syntax = True
         self.notebook.open()
 
     def unload(self) -> None:
         shell = self.shell
         self.notebook.close()
-        if self._shows_errors and shell.custom_exceptions == OWN_WAY:
+        if self._handles_syntax and shell.custom_exceptions == (CellSyntaxError,):
             shell.set_custom_exc((), None)
         tracebacks.remove(shell)
         shell.events.unregister("post_run_cell", self.post_run_cell)
@@ -71,16 +69,12 @@ class Extension:
         self.notebook.end_cell(result.error_in_exec)
 
 
-def show_error(shell: Any, kind: type, error: BaseException, where: TracebackType, tb_offset: int | None = None) -> list[str]:
-    """A SyntaxError of a %%remote cell, as IPython shows one of an ordinary cell: the line, and no way there. A
-    KeyboardInterrupt where the cell was when it came: it is raised in our handler, wherever the user's code waits."""
-    if isinstance(error, CellSyntaxError):
-        lines: list[str] = shell.SyntaxTB.structured_traceback(SyntaxError, error, [])
-        shell._showtraceback(SyntaxError, error, lines)
-        return lines
-    above = told.above_ours(where)
-    shell.showtraceback((kind, error.with_traceback(above), above), tb_offset=tb_offset)
-    return []
+def show_syntax_error(shell: Any, _kind: type, error: BaseException, _where: Any, tb_offset: int | None = None) -> list[str]:
+    """A SyntaxError of a %%remote cell, as IPython shows one of an ordinary cell: the line, and no way there."""
+    del tb_offset  # there are no frames to leave out
+    lines: list[str] = shell.SyntaxTB.structured_traceback(SyntaxError, error, [])
+    shell._showtraceback(SyntaxError, error, lines)
+    return lines
 
 
 def load_ipython_extension(shell: Any) -> None:

@@ -6,10 +6,9 @@ stays the ordinary one (`except NameError` works) and `%tb` shows the same lines
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import TypeVar
 
-from nbray.exceptions import PACKAGE_DIRECTORY, RayTaskError
+from nbray.exceptions import RayTaskError
 from nbray.sourcelines import with_cells
 
 E = TypeVar("E", bound=BaseException)
@@ -40,20 +39,6 @@ def remote(error: BaseException, heading: str = "") -> BaseException:
     # The class adds where the notebook asked: here that is the cell itself, which the traceback shows already.
     error._render_traceback_ = lambda: lines  # type: ignore[method-assign]
     return error
-
-
-def above_ours(where: TracebackType) -> TracebackType:
-    """The frames of a traceback as far as the first one of this package, as a traceback of its own."""
-    frames = [where]
-    step = where.tb_next
-    while step is not None and not step.tb_frame.f_code.co_filename.startswith(PACKAGE_DIRECTORY):
-        frames.append(step)
-        step = step.tb_next
-    above = None
-    for step in reversed(frames):
-        above = TracebackType(above, step.tb_frame, step.tb_lasti, step.tb_lineno or -1)
-    assert above is not None  # there was a first
-    return above
 
 
 class CellSyntaxError(SyntaxError):
