@@ -92,7 +92,7 @@ def add(directory: str, nodes: Nodes, num_cpus: float | None = None) -> str:
     if len(removable(nodes())) >= MOST_NODES:
         raise RuntimeError(f"{MOST_NODES} nodes of it run on this machine already")
     run("start", "--address", file, *(("--num-cpus", f"{num_cpus:g}") if num_cpus is not None else ()))
-    came = _wait(lambda: [node["node_id"] for node in nodes() if node["alive"] and node["node_id"] not in before])
+    came = _wait(lambda: [node["node_id"] for node in nodes() if node["node_id"] not in before])  # it may be ended again by now
     if not came:
         raise RuntimeError(f"the node runs, and the head does not know it after {SEEN_S:g} s; `nbray status` may say more")
     return str(came[0])

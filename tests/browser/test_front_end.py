@@ -128,7 +128,8 @@ def test_under_jupyter_the_page_starts_scales_and_stops_a_cluster(lab: Lab) -> N
         head = page.locator(".nbray-clusternode", has_text="Head")
         head.get_by_text("of 1 given out").wait_for()
         page.get_by_label("CPUs of the new node").fill("2")
-        page.get_by_role("button", name="Add a node").press("Enter")
+        # A cluster and a node are seen before the request that began them has its answer: until then these are disabled.
+        page.get_by_role("button", name="Add a node", disabled=False).press("Enter")
         node = page.locator(".nbray-clusternode").nth(1)
         node.get_by_text("of 2 given out").wait_for()
         node.get_by_label("CPUs of node").fill("3")
@@ -141,7 +142,7 @@ def test_under_jupyter_the_page_starts_scales_and_stops_a_cluster(lab: Lab) -> N
         assert head.get_by_role("button", name="End this node").count() == 0
         ours = page.get_by_role("group", name="Clusters").get_by_role("button", pressed=True)
         ours = page.locator(f'[data-cluster="{ours.get_attribute("data-cluster")}"]')
-        page.get_by_role("button", name="Stop this cluster").press("Enter")
+        page.get_by_role("button", name="Stop this cluster", disabled=False).press("Enter")
         ours.wait_for(state="detached")
     finally:
         page.close()
