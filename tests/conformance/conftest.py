@@ -12,11 +12,16 @@ from tests.conformance.subject import ray
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """With Ray itself, a test that is marked `differs("row")` has to fail: a difference that has gone is noticed."""
+    """With Ray itself, a test that is marked `differs("row")` has to fail: a difference that has gone is noticed. Where Ray is one
+    way today and another tomorrow (`sometimes`) it may fail."""
     marker = item.get_closest_marker("differs")
     if marker is not None and ray.__name__ == "ray":
         # What hangs there is not begun: the time limit of a test is minutes.
-        item.add_marker(pytest.mark.xfail(reason=marker.args[0], strict=True, run=not marker.kwargs.get("hangs")))
+        item.add_marker(
+            pytest.mark.xfail(
+                reason=marker.args[0], strict=not marker.kwargs.get("sometimes"), run=not marker.kwargs.get("hangs")
+            )
+        )
 
 
 @pytest.fixture(scope="module", autouse=True)

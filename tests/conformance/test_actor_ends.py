@@ -89,6 +89,7 @@ def test_kill_runs_no_hook(log, no_restart):
     assert hooks_of(log) == []
 
 
+@pytest.mark.differs("cause-of-exit-actor", sometimes=True)
 @pytest.mark.parametrize("options", [{}, {"max_concurrency": 2}], ids=["one by one", "threaded"])
 def test_exit_actor_cannot_be_swallowed_and_runs_the_hooks(log, options):
     actor = ray.remote(Hooked).options(max_restarts=-1, max_task_retries=-1, **options).remote(log)
@@ -101,6 +102,7 @@ def test_exit_actor_cannot_be_swallowed_and_runs_the_hooks(log, options):
     assert hooks_of(log) == ["shutdown", "atexit"]
 
 
+@pytest.mark.differs("cause-of-exit-actor", sometimes=True)
 @pytest.mark.parametrize("method", ["coroutine", "sync", "inner_task"])
 def test_exit_actor_in_an_async_actor(log, method):
     @ray.remote
@@ -132,6 +134,7 @@ def test_exit_actor_in_init(log):
     eventually(lambda: hooks_of(log) == ["shutdown", "atexit"])
 
 
+@pytest.mark.differs("calls-behind-exit-actor", sometimes=True)
 def test_calls_that_run_beside_exit_actor_finish_and_those_that_have_not_begun_never_run(tmp_path):
     @ray.remote(max_concurrency=2)
     class A:

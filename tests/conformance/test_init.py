@@ -1,6 +1,10 @@
 """`init` and `shutdown`: the context, a second session, and what is refused."""
 
 import inspect
+import os
+import re
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -158,9 +162,9 @@ def test_the_first_use_starts_a_cluster(what):
     ray.shutdown()
 
 
-def test_the_first_use_starts_none_when_that_was_turned_off(monkeypatch):
-    ray.shutdown()
-    monkeypatch.setenv("RAY_ENABLE_AUTO_CONNECT", "0")
-    with pytest.raises(Exception, match="(?i)not been started|init"):
-        ray.put(1)
-    assert not ray.is_initialized()
+def test_the_first_use_starts_none_when_that_was_turned_off():
+    program = f"import {ray.__name__} as ray\ntry:\n    ray.put(1)\nexcept Exception as error:\n    print(error, ray.is_initialized())"
+    environment = {**os.environ, "RAY_ENABLE_AUTO_CONNECT": "0"}  # read when the package is imported
+    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert re.search("(?i)not been started|init", ran.stdout)
+    assert ran.stdout.endswith("False\n")

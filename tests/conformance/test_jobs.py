@@ -191,6 +191,10 @@ def test_an_entrypoint_runs_on_a_node_with_the_labels_that_it_asks_for(client: A
     (node,) = ray.nodes()
     job = client.submit_job(entrypoint="true", entrypoint_label_selector={"ray.io/node-id": node["NodeID"]})
     done(client, job)
+
+
+@pytest.mark.differs("stop-of-a-waiting-job")
+def test_a_job_that_no_node_can_take_waits_and_can_be_stopped(client: Any) -> None:
     waits = client.submit_job(entrypoint="true", entrypoint_label_selector={"zone": "nowhere"})
     assert client.get_job_status(waits) == JobStatus.PENDING
     client.stop_job(waits)
