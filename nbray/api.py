@@ -16,7 +16,7 @@ from nbray import connection, session
 from nbray.actors import ActorClass, ActorHandle, ActorMethod
 from nbray.connection import attached
 from nbray.engines.port import Engine
-from nbray.exceptions import StaleRefError
+from nbray.exceptions import SentToBackground, StaleRefError
 from nbray.functions import RemoteFunction
 from nbray.generators import ObjectRefGenerator
 from nbray.options import ACTOR, TASK, checked
@@ -70,7 +70,11 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
     if type(object_refs) is ObjectRef:
         if object_refs._engine is not engine:
             _refuse_stale([object_refs], engine)
-        return engine.get((object_refs,), timeout)[0]
+        try:
+            return engine.get((object_refs,), timeout)[0]
+        except SentToBackground as sent:
+            sent.waited_for = object_refs
+            raise
     if isinstance(object_refs, ObjectRefGenerator):
         return object_refs  # its items are references, got one by one
     if not isinstance(object_refs, list):
@@ -83,7 +87,11 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
             raise TypeError(f"Attempting to call `get` on the value {_shown(ref)}, which is not an nbray.ObjectRef.{_advice(ref)}")
         if ref._engine is not engine:
             _refuse_stale([ref], engine)
-    return engine.get(object_refs, timeout) if object_refs else []
+    try:
+        return engine.get(object_refs, timeout) if object_refs else []
+    except SentToBackground as sent:
+        sent.waited_for = list(object_refs)
+        raise
 
 
 def put(value: Any, **others: Any) -> ObjectRef[Any]:
@@ -141,7 +149,11 @@ def wait(
         raise ValueError(f"Invalid number of objects to return {num_returns}.")
     if num_returns > len(object_refs):
         raise ValueError(f"num_returns cannot be greater than the number of objects provided: {num_returns} of {len(object_refs)}.")
-    return engine.wait(object_refs, int(num_returns), timeout, fetch_local)
+    try:
+        return engine.wait(object_refs, int(num_returns), timeout, fetch_local)
+    except SentToBackground as sent:
+        sent.waited_for = list(object_refs)
+        raise
 
 
 def _wait_generators(
@@ -152,7 +164,11 @@ def _wait_generators(
         if isinstance(one, ObjectRefGenerator):
             one._live_engine()
     refs = [one._waitable(engine) if isinstance(one, ObjectRefGenerator) else one for one in given]
-    ready, rest = wait(refs, num_returns=num_returns, timeout=timeout, fetch_local=fetch_local)
+    try:
+        ready, rest = wait(refs, num_returns=num_returns, timeout=timeout, fetch_local=fetch_local)
+    except SentToBackground as sent:
+        sent.waited_for = list(given)
+        raise
     of = dict(zip(refs, given, strict=True))
     return [of[ref] for ref in ready], [of[ref] for ref in rest]
 

@@ -34,6 +34,9 @@
     ├─ AuthenticationError, RpcError, CrossLanguageError, UserCodeException
     └─ ObjectRefStreamEndOfStreamError, OufOfBandObjectRefSerializationException
 
+    KeyboardInterrupt
+    └─ SentToBackground                      a cell's Background button ended a wait of its code; no error of the program
+
 An error is a message and facts. `SomeError("what happened", node=..., pid=...)` keeps each fact as an attribute; classes
 name the facts that they always have. All of them pickle. Ids are hex strings.
 """
@@ -394,6 +397,15 @@ class PendingCallsLimitExceeded(RayError):
 
 class AsyncioActorExit(RayError):
     """An asyncio actor ends on purpose."""
+
+
+class SentToBackground(KeyboardInterrupt):
+    """A wait of a notebook's cell was ended by the Background button of its card; what it waited for goes on."""
+
+    waited_for: Any = None  #: what `get`, `wait` or a generator's `next` was given
+
+    def __init__(self, message: str = "this cell was sent to the background, so its code waits no more; its tasks go on") -> None:
+        super().__init__(message)
 
 
 # ------------------------------------------------------------------------------------------------------- objects

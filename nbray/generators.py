@@ -15,7 +15,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from nbray import session, shown
 from nbray.engines.port import Engine
-from nbray.exceptions import StaleRefError
+from nbray.exceptions import SentToBackground, StaleRefError
 from nbray.ids import short
 from nbray.refs import ObjectRef
 
@@ -47,7 +47,11 @@ class ObjectRefGenerator(Generic[T]):
             coming = engine.peek_item(self._generator_ref)
             if coming is None:
                 raise StopIteration
-            engine.wait([coming], 1, None, fetch_local=False)
+            try:
+                engine.wait([coming], 1, None, fetch_local=False)
+            except SentToBackground as sent:
+                sent.waited_for = self
+                raise
         return item
 
     def __aiter__(self) -> ObjectRefGenerator[T]:
@@ -59,7 +63,11 @@ class ObjectRefGenerator(Generic[T]):
             coming = engine.peek_item(self._generator_ref)
             if coming is None:
                 raise StopAsyncIteration
-            await _come(engine, coming)
+            try:
+                await _come(engine, coming)
+            except asyncio.CancelledError:
+                engine.awaited_in_vain(self)
+                raise
         return item
 
     # -- without waiting

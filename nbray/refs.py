@@ -109,7 +109,12 @@ class ObjectRef(Generic[T]):
         return asyncio.wrap_future(self.future())
 
     def __await__(self) -> Generator[Any, None, T]:
-        return self.as_future().__await__()
+        future = self.as_future()
+        try:
+            return (yield from future)
+        except asyncio.CancelledError:
+            self._bound().awaited_in_vain(self)
+            raise
 
     def _on_completed(self, callback: Callable[[Any], None]) -> None:
         self.future().add_done_callback(lambda done: callback(done.exception() or done.result()))

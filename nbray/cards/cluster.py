@@ -182,7 +182,8 @@ def _runs(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _why(queued: Mapping[str, Any]) -> str:
-    return cut(f"{queued['count']:,} waiting: {queued['why']}", 2 * MOST_CHARACTERS)
+    # Requests, not tasks: whoever has a long queue asks for a few workers at a time.
+    return cut(f"{count_text(queued['count'], 'more worker')} asked for: {queued['why']}", 2 * MOST_CHARACTERS)
 
 
 def _meter(label: str, words: list[str], share: float) -> dict[str, Any]:

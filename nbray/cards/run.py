@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from nbray.cards import verdict
+from nbray.cards import verdict, words
 from nbray.cards.spans import MOST, Spans
 from nbray.engines.port import CellProgress, NameCount
 from nbray.trace import TraceRecord
+from nbray.wire.messages import Stuck
 
+MOST_REASONS = 3  #: told at once, for what waits
 RECENT = 200  #: tasks kept for the list, the latest
 ERRORS = 50  #: kinds of error kept
 S = 1e9  #: nanoseconds in one
@@ -46,7 +48,9 @@ class Run:
         self.errors: Counter[str] = Counter()
         self.recent: list[TraceRecord] = []
         self.records: list[TraceRecord] = []  #: all, up to spans.MOST; whoever has made a graph of them empties it
-        self.notice = ""  #: why nothing moves, in words
+        self.notice = ""  #: why nothing moves, in words, as it was told once
+        self.stuck: list[Stuck] = []  #: what waits for a worker that no node has, as it is now
+        self.packing_s = 0.0
         self.moved = (0, 0)  #: bytes sent and received, where whoever submitted knows better than the tasks
         self.items = 0  #: of --each, where several are in one task
         self.nested = 0  #: of all tasks, those that tasks submitted
@@ -59,6 +63,7 @@ class Run:
     def take(self, progress: CellProgress) -> None:
         self.names = progress.names
         self.nested = progress.nested
+        self.stuck, self.packing_s = progress.stuck, progress.packing_s
         self._counted = (progress.sent, progress.received)
         self.most_running = max(self.most_running, sum(count.running for count in self.names.values()))
         if progress.records:
@@ -108,6 +113,7 @@ class Run:
             together.failed += count.failed
             together.cancelled += count.cancelled
             together.running += count.running
+            together.inputs += count.inputs
         return together
 
     @property
@@ -119,23 +125,34 @@ class Run:
         return max(0.0, ((self.ended_ns or now_ns) - self.begun_ns) / S)
 
     def left_s(self, now_ns: int) -> float | None:
-        """How long the rest will take if it is like what ran; None while some name has not ended once.
+        """How long the rest will take if it is like what ran, as far as it is: `unended` names have no part in it. None while
+        nothing can be said.
 
         Of short tasks the work is the lesser part: then it is the pace at which they ended that counts."""
-        work = 0.0
+        work, rest = 0.0, 0
         for name, count in self.names.items():
-            waiting = count.queued + count.running / 2
-            if waiting:
-                total = self.totals.get(name)
-                if total is None or not total.count:
-                    return None
-                work += waiting * total.seconds / total.count
+            total = self.totals.get(name)
+            if total is not None:
+                work += (count.queued + count.running / 2) * total.seconds / total.count
+                rest += count.queued + count.running
         if not work:
             return None
         left, ended = work / max(1, self.most_running, len(self.spans.rows)), sum(total.count for total in self.totals.values())
         if ended < PACED_FROM or self.busy_s() / ended >= SHORT_S:
             return left
-        return max(left, self.elapsed_s(now_ns) * self.unfinished / ended)
+        return max(left, self.elapsed_s(now_ns) * rest / ended)
+
+    def unended(self) -> list[str]:
+        """Names that have unfinished tasks, and of which none has ended: nobody knows how long those take."""
+        return [name for name, count in self.names.items() if count.queued + count.running and name not in self.totals]
+
+    def why_waits(self) -> str:
+        """Why nothing moves: what has no worker now, and what was told otherwise."""
+        never = "{} can never run here as things are. {}"
+        reasons = {each.why: never.format(each.name, each.why) if each.never else each.why for each in self.stuck}
+        if self.notice:
+            reasons.setdefault(self.notice, self.notice)
+        return " ".join(list(reasons.values())[:MOST_REASONS])
 
     def busy_s(self) -> float:
         """Seconds of work. A task that waits for tasks of its own does none meanwhile."""
@@ -146,7 +163,8 @@ class Run:
         if self.state == "running":
             return ""
         total = self.total()
-        return verdict.sentence(self.spans, self.busy_s(), self.elapsed_s(0), total.failed, total.submitted, self.errors)
+        times = verdict.Times(self.busy_s(), self.elapsed_s(0), self.packing_s)
+        return verdict.sentence(self.spans, times, total.failed, total.submitted, self.errors)
 
     # -- for those who draw
 
@@ -160,7 +178,8 @@ class Run:
             "state": self.state,
             "begun_ms": self.begun_ns / 1e6,
             "elapsed_s": round(elapsed, 3),
-            "left_s": self.left_s(now_ns) if self.state == "running" else None,
+            "left_s": (left := self.left_s(now_ns) if self.state == "running" else None),
+            "left_note": "" if left is None else words.unended_text(self.unended()),
             "speed_up": round(self.busy_s() / elapsed, 2) if elapsed > 0 else 0.0,
             "counts": _counts(total),
             "nested": self.nested,
@@ -170,7 +189,7 @@ class Run:
             "span_names": list(self.spans.names),
             "spans": len(self.spans),
             "errors": [{"text": text, "count": count} for text, count in self.errors.most_common()],
-            "notice": self.notice if self.state == "running" else "",
+            "notice": self.why_waits() if self.state == "running" else "",
             "sent": sent,
             "received": received,
             "verdict": self.verdict(),
@@ -212,6 +231,7 @@ def _counts(count: NameCount) -> dict[str, int]:
     return {
         "submitted": count.submitted,
         "queued": count.queued,
+        "inputs": count.inputs,
         "running": count.running,
         "done": count.done,
         "failed": count.failed,

@@ -21,6 +21,26 @@ class Waiting(NamedTuple):
     blamed: str  #: the name that ran alone for the longest; empty when nothing ran then
 
 
+class Times(NamedTuple):
+    """Seconds of a run. `busy_s` are of work, on all workers; `packing_s` those in which the notebook pickled and stored values."""
+
+    busy_s: float
+    elapsed_s: float
+    packing_s: float = 0.0
+
+
+def moving(spans: Spans) -> float:
+    """The share of the workers' time, 0 to 1, in which they waited for arguments that were on their way. Arguments that travel
+    while the worker runs something else cost nothing."""
+    table = spans.table()
+    start, end, fetch = (table[column].astype(np.float64) for column in ("start", "end", "fetch"))
+    if not fetch.any():
+        return 0.0
+    room = len(spans.rows) * float(end.max() - (start - fetch).min())
+    idle = max(0.0, room - float((end - start).sum()))
+    return min(float(fetch.sum()), idle) / room if room > 0 else 0.0
+
+
 def waiting(spans: Spans) -> Waiting:
     """Where workers waited, and for what."""
     table = spans.table()
@@ -51,18 +71,22 @@ def _blamed(table: dict[str, np.ndarray[Any, Any]], order: np.ndarray[Any, Any],
     return blamed if worst > nothing else ""
 
 
-def sentence(spans: Spans, busy_s: float, elapsed_s: float, failed: int, total: int, errors: Counter[str]) -> str:
-    """The verdict. `busy_s` are seconds of work; `errors` counts failures by their first line."""
+def sentence(spans: Spans, times: Times, failed: int, total: int, errors: Counter[str]) -> str:
+    """The verdict. `errors` counts failures by their first line."""
     if failed:
-        what, times = errors.most_common(1)[0] if errors else ("an error", failed)
+        what, often = errors.most_common(1)[0] if errors else ("an error", failed)
         others = len(errors) - 1
         rest = f", and {others} other kind{'s' if others > 1 else ''} of error" if others > 0 else ""
-        return what + (f" ×{times:,}" if times > 1 else "") + rest
+        return what + (f" ×{often:,}" if often > 1 else "") + rest
     if not len(spans):
         return ""
+    busy_s, elapsed_s, packing_s = times
     gain, lanes = busy_s / elapsed_s if elapsed_s > 0 else 0.0, len(spans.rows)
-    where = Waiting(0.0, "") if lanes < 2 else waiting(spans)
     said = f"{gain:.1f}x faster than one core" if gain >= 1.15 else "no faster than one core"
+    travels, packs = moving(spans), packing_s / elapsed_s if elapsed_s > 0 else 0.0
+    if travels >= WORTH_SAYING or packs >= WORTH_SAYING:
+        return f"{said}; {_shipping(travels, packs)}"
+    where = Waiting(0.0, "") if lanes < 2 else waiting(spans)
     mean_ms = gain * elapsed_s * 1000 / len(spans)
     if gain < 1.15 and lanes == 1 and len(spans) > 1:
         return f"{said}: one worker ran everything"
@@ -75,3 +99,14 @@ def sentence(spans: Spans, busy_s: float, elapsed_s: float, failed: int, total: 
         cause = last if where.blamed else "for the notebook to submit more"
         said += f"; {where.share:.0%} of the time workers waited {cause}"
     return said
+
+
+def _shipping(travels: float, packs: float) -> str:
+    """That time went into moving data, and what helps."""
+    parts = []
+    if packs >= WORTH_SAYING:
+        helps = "nbray.put what several tasks need once, and pass the reference"
+        parts.append(f"{min(packs, 1):.0%} of the time the notebook packed data to send: {helps}")
+    if travels >= WORTH_SAYING:
+        parts.append(f"{travels:.0%} of the time workers waited for their inputs to arrive")
+    return "; ".join(parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,10 +49,36 @@ def count_text(number: int, noun: str) -> str:
 def counts_text(counts: dict[str, int]) -> str:
     """`412 of 1,000 done, 2 running, 586 queued`; of a finished one `1,000 tasks`, with what went wrong."""
     total, done = counts["submitted"], counts["done"]
-    rest = [f"{counts[what]:,} {what}" for what in ("failed", "cancelled", "running", "queued") if counts[what]]
+    rest = [f"{counts[what]:,} {what}" for what in ("failed", "cancelled", "running") if counts[what]]
     if done == total:
         return count_text(total, "task")
-    return ", ".join([f"{done:,} of {count_text(total, 'task')} done", *rest])
+    return ", ".join([f"{done:,} of {count_text(total, 'task')} done", *rest, *queued_text(counts)])
+
+
+def queued_text(counts: dict[str, int]) -> list[str]:
+    """`586 queued (6 wait for inputs, 580 for a worker)`; nothing where nothing is queued."""
+    queued, inputs = counts["queued"], counts.get("inputs", 0)
+    if not inputs or not queued:
+        return [f"{queued:,} queued"] if queued else []
+    if inputs >= queued:
+        return [f"{queued:,} queued (waiting for inputs)"]
+    return [f"{queued:,} queued ({inputs:,} {'waits' if inputs == 1 else 'wait'} for inputs, {queued - inputs:,} for a worker)"]
+
+
+def unended_text(names: Sequence[str]) -> str:
+    """Why an estimate is no more than a lower bound; empty where it is one."""
+    if not names:
+        return ""
+    others = f" and {count_text(len(names) - 1, 'other function')}" if len(names) > 1 else ""
+    return f"nothing of {cut(names[0], 60)}{others} has ended yet"
+
+
+def left_text(snapshot: dict[str, Any]) -> str:
+    """`, about 12 s left`; empty where nothing can be said."""
+    if snapshot["left_s"] is None:
+        return ""
+    left, note = seconds_text(snapshot["left_s"]), snapshot["left_note"]
+    return f", at least {left} left ({note})" if note else f", about {left} left"
 
 
 def line(snapshot: dict[str, Any]) -> str:
@@ -63,10 +90,7 @@ def line(snapshot: dict[str, Any]) -> str:
     if snapshot["nested"]:
         counts += f" ({snapshot['nested']:,} submitted by tasks)"
     parts = [f"{SIGNS[state]} {state}", snapshot["title"], counts]
-    time = seconds_text(snapshot["elapsed_s"])
-    if snapshot["left_s"] is not None:
-        time += f", about {seconds_text(snapshot['left_s'])} left"
-    parts.append(time)
+    parts.append(seconds_text(snapshot["elapsed_s"]) + left_text(snapshot))
     if snapshot["workers"]:
         parts.append(count_text(len(snapshot["workers"]), "worker"))
     if snapshot["sent"] or snapshot["received"]:

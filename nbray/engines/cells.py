@@ -9,12 +9,22 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from nbray.engines.port import CellProgress, NameCount
 from nbray.trace import TraceRecord
+from nbray.wire.messages import Stuck
 
 NAMES_PER_CELL = 500  #: tasks may be named one by one; beyond this they are counted together
 OTHERS = "(other names)"
+
+
+class Standing(NamedTuple):
+    """What the owner's machine knows of a cell's unfinished tasks, by name."""
+
+    running: dict[str, int]
+    inputs: dict[str, int]  #: those that wait for their arguments
+    stuck: list[Stuck]
 
 
 class _Cell:
@@ -33,6 +43,7 @@ class Cells:
         self.on_new: Callable[[str], bool] = lambda _tag: False
         self._cells: dict[str, _Cell] = {}
         self._stored: dict[str, int] = {}
+        self._packing_s: dict[str, float] = {}
 
     def submitted(self, tag: str, name: str) -> None:
         cell = self._cells.get(tag)
@@ -80,6 +91,11 @@ class Cells:
         if tag:
             self._stored[tag] = self._stored.get(tag, 0) + size
 
+    def packed(self, tag: str, seconds: float) -> None:
+        """So long the cell's own process was busy with a large value: it pickled it, or wrote it into the store."""
+        if tag:
+            self._packing_s[tag] = self._packing_s.get(tag, 0.0) + seconds
+
     def counts(self, tag: str) -> NameCount:
         """All names together; `running` is left to the caller, who knows the leases."""
         total = NameCount()
@@ -102,7 +118,7 @@ class Cells:
             total.cancelled += count.cancelled
         return total
 
-    def progress(self, tag: str, running: dict[str, int], most: int = sys.maxsize) -> CellProgress:
+    def progress(self, tag: str, now: Standing, most: int = sys.maxsize) -> CellProgress:
         """The counts by name, and the records that ended since this was asked before: each is given once, `most` at a time."""
         cell = self._cells.get(tag)
         if cell is None:
@@ -112,14 +128,18 @@ class Cells:
         while waiting and len(records) < most:
             records.append(waiting.popleft())
         names = {
-            name: NameCount(count.submitted, count.done, count.failed, count.cancelled, running.get(name, 0))
+            name: NameCount(
+                count.submitted, count.done, count.failed, count.cancelled, now.running.get(name, 0), now.inputs.get(name, 0)
+            )
             for name, count in list(cell.names.items())
         }
-        return CellProgress(names, records, sent=cell.sent + self._stored.get(tag, 0), received=cell.received)
+        sent, packing_s = cell.sent + self._stored.get(tag, 0), self._packing_s.get(tag, 0.0)
+        return CellProgress(names, records, sent=sent, received=cell.received, stuck=now.stuck, packing_s=packing_s)
 
     def forget(self, tag: str) -> None:
         """Nobody draws the cell any more: keep its counts, collect no records."""
         self._stored.pop(tag, None)
+        self._packing_s.pop(tag, None)
         if (cell := self._cells.get(tag)) is not None:
             cell.records = None
 

@@ -67,7 +67,8 @@ class NativeEngine(OfCells):
         role = "DRIVER" if is_driver else "WORKER"
         self.witness = Witness(runtime, self.trace_log, role, lambda: self.job.process, self.cells.totals)
         self._ids = TaskIds(runtime.process)
-        self._packer = Packer(self._put_pickled, self._owner_of, lambda text: self.notice(self.current_cell(), "repeated", text))
+        say = lambda text: self.notice(self.current_cell(), "repeated", text)
+        self._packer = Packer(self._put_pickled, self._owner_of, say, self._packed)
         self.reader = Reader(self)
         self.groups, self.looks = GroupDesk(self), Looks(self)
         self._shapes: dict[int, tuple[Any, m.Shape, str, tuple[bytes, bool] | None]] = {}
@@ -266,9 +267,16 @@ class NativeEngine(OfCells):
     def put(self, value: Any) -> ObjectRef[Any]:
         if not self.runtime.attached.is_set():
             self.runtime.wait_attached()
-        line = callsite.here()
+        line, began = callsite.here(), time.perf_counter()
         pickled, contains = self._packer.dumps(value, "put value", "value")
-        return self._put_pickled(pickled, contains, value, line)
+        ref = self._put_pickled(pickled, contains, value, line)
+        if pickled.size > INLINE_LIMIT:
+            self._packed(time.perf_counter() - began)
+        return ref
+
+    def _packed(self, seconds: float) -> None:
+        if self.is_driver:
+            self.cells.packed(self.current_cell(), seconds)
 
     def _put_pickled(self, pickled: Pickled, contains: list[m.Held], value: Any, line: str = "") -> ObjectRef[Any]:
         ref: ObjectRef[Any] = ObjectRef(object_id(self._ids.next()), self.runtime.me, self)

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from nbray.engines.cells import Cells
+from nbray.engines.cells import Cells, Standing
 from nbray.engines.port import CellProgress, NameCount
 from nbray.ids import Address
 from nbray.trace import TraceRecord, decode_records
-from nbray.wire.messages import CellNews
+from nbray.wire.messages import CellNews, Stuck
 
 PERIOD_S = 0.25  #: between two words of a worker whose tasks come and go
 SLOW_S = 1.0  #: while nothing but waiting goes on
@@ -30,13 +30,15 @@ _encode = msgspec.msgpack.Encoder().encode
 class Tally(Cells):
     """A worker's counts, and when the driver is told of them. The driver's own `Cells` does without all this."""
 
-    def __init__(self, running: Callable[[str], dict[str, int]], send: Callable[[str, dict[str, list[int]], bytes], None]) -> None:
+    def __init__(
+        self, standing: Callable[[str], Standing], send: Callable[[str, dict[str, list[int]], bytes, list[Stuck]], None]
+    ) -> None:
         super().__init__()
         self.on_new = bool  # what a script's tasks submit has no cell
         self.fresh: set[str] = set()  #: cells with something to tell
-        self._running, self._send = running, send
+        self._standing, self._send = standing, send
         self._open: set[str] = set()  # cells with tasks that have not ended, as far as was told
-        self._told: dict[str, dict[str, list[int]]] = {}
+        self._told: dict[str, tuple[dict[str, list[int]], list[Stuck]]] = {}
         self._lock = threading.Lock()
         self._armed = False
 
@@ -62,9 +64,9 @@ class Tally(Cells):
                 self._tell_of(self.fresh.pop())
 
     def _tell_of(self, tag: str) -> None:
-        progress = self.progress(tag, self._running(tag), RECORDS_AT_ONCE)
+        progress = self.progress(tag, self._standing(tag), RECORDS_AT_ONCE)
         names = {
-            name: [count.submitted, count.done, count.failed, count.cancelled, count.running]
+            name: [count.submitted, count.done, count.failed, count.cancelled, count.running, count.inputs]
             for name, count in progress.names.items()
         }
         if len(progress.records) == RECORDS_AT_ONCE:
@@ -73,9 +75,9 @@ class Tally(Cells):
             self._open.add(tag)
         else:
             self._open.discard(tag)
-        if progress.records or names != self._told.get(tag):
-            self._told[tag] = names
-            self._send(tag, names, _encode(progress.records) if progress.records else b"")
+        if progress.records or (names, progress.stuck) != self._told.get(tag):
+            self._told[tag] = names, progress.stuck
+            self._send(tag, names, _encode(progress.records) if progress.records else b"", progress.stuck)
 
     def _arm(self, seconds: float) -> None:
         self._armed = True
@@ -101,17 +103,19 @@ def total(counts: Iterable[NameCount]) -> NameCount:
         together.failed += each.failed
         together.cancelled += each.cancelled
         together.running += each.running
+        together.inputs += each.inputs
     return together
 
 
 class _Told:
     """What one worker has said about one cell."""
 
-    __slots__ = ("names", "worker")
+    __slots__ = ("names", "stuck", "worker")
 
     def __init__(self, worker: Address) -> None:
         self.worker = worker
         self.names: dict[str, NameCount] = {}
+        self.stuck: list[Stuck] = []
 
 
 class Nested:
@@ -131,6 +135,7 @@ class Nested:
             told = workers[news.worker.process] = _Told(news.worker)
             self.await_death(news.worker)
         told.names = {name: NameCount(*numbers) for name, numbers in news.names.items()}
+        told.stuck = news.stuck
         if keep and news.records:
             self._records.setdefault(news.cell, deque()).append(news.records)
 
@@ -143,7 +148,9 @@ class Nested:
         for name, count in nested.items():
             names[name] = total([names[name], count]) if name in names else count
         several = sum(count.submitted for count in nested.values())
-        return msgspec.structs.replace(own, names=names, records=own.records + self.records(tag), nested=several)
+        stuck = [each for told in list(self._told[tag].values()) if not self.is_dead(told.worker) for each in told.stuck]
+        records = own.records + self.records(tag)
+        return msgspec.structs.replace(own, names=names, records=records, nested=several, stuck=own.stuck + stuck)
 
     def counts(self, tag: str) -> dict[str, NameCount]:
         """All that the cell's tasks have submitted, by name."""
@@ -152,7 +159,8 @@ class Nested:
             dead = self.is_dead(told.worker)
             for name, count in told.names.items():
                 lost = count.queued + count.running if dead else 0
-                left = NameCount(count.submitted, count.done, count.failed, count.cancelled + lost, 0 if dead else count.running)
+                waits = (0, 0) if dead else (count.running, count.inputs)
+                left = NameCount(count.submitted, count.done, count.failed, count.cancelled + lost, *waits)
                 together[name] = total([together.get(name, NameCount()), left])
         return together
 

@@ -6,14 +6,17 @@ A base class, because the port is one face: whoever submits asks `current_cell`,
 from __future__ import annotations
 
 import contextvars
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from nbray.engines.cells import Cells
+from nbray.engines.cells import Cells, Standing
 from nbray.engines.nested import Nested, Tally, total
 from nbray.engines.port import CellProgress
 from nbray.ids import Address
 from nbray.owner import records as r
+from nbray.owner.leaving import Leaving
 from nbray.owner.runtime import Runtime
 from nbray.wire import messages as m
 
@@ -25,10 +28,13 @@ class OfCells:
         self.runtime = runtime
         self.is_driver = is_driver
         self.job = job  #: the driver; a worker is told with each task
-        self.tally = None if is_driver else Tally(self._running, self._tell_driver)
+        self.tally = None if is_driver else Tally(self._standing, self._tell_driver)
         self.cells = self.tally or Cells()
         #: What tasks of this driver's cells have submitted.
         self.nested = Nested(runtime.state.objects.is_dead, lambda worker: runtime.step(r.DeathAwaited(worker)))
+        self.leaving = Leaving(runtime.lock)
+        if is_driver:
+            runtime.leaving = self.leaving
         self.on_cell: Callable[[], None] = lambda: None  #: a notebook's next cell begins
         self.look_around: Callable[[], None] = lambda: None  #: the same, for what was edited since
         self._cell: contextvars.ContextVar[str | None] = contextvars.ContextVar("nbray_cell", default=None)
@@ -54,8 +60,18 @@ class OfCells:
 
     def set_default_cell(self, tag: str) -> None:
         self._default_cell = tag
+        self.leaving.begin_cell(tag)
         self.on_cell()
         self.look_around()
+
+    def cell_ended(self) -> list[Any] | None:
+        return self.leaving.end_cell()
+
+    def send_to_background(self, tag: str) -> bool:
+        return self.leaving.ask(tag)
+
+    def awaited_in_vain(self, what: Any) -> None:
+        self.leaving.awaited(what)
 
     def cancel_cell(self, tag: str, force: bool) -> int:
         with self.runtime.locked() as state:
@@ -69,7 +85,7 @@ class OfCells:
 
     def cell_counts(self, tag: str) -> dict[str, int]:
         own = self.cells.counts(tag)
-        own.running = sum(self._running(tag).values())
+        own.running = sum(self._standing(tag).running.values())
         count = total([own, *self.nested.counts(tag).values()])
         return {what: getattr(count, what) for what in ("queued", "running", "done", "failed", "cancelled")}
 
@@ -77,20 +93,18 @@ class OfCells:
         self.cells.on_new = callback
 
     def cell_progress(self, tag: str) -> CellProgress:
-        return self.nested.together(tag, self.cells.progress(tag, self._running(tag)))
+        return self.nested.together(tag, self.cells.progress(tag, self._standing(tag)))
 
     def forget_cell(self, tag: str) -> None:
         self.cells.forget(tag)
         self.nested.forget(tag)
 
-    def _running(self, tag: str) -> dict[str, int]:
-        """Tasks of a cell by name that workers have begun, as far as the owner knows: the first of what each was sent."""
-        running: dict[str, int] = {}
+    def _standing(self, tag: str) -> Standing:
+        """Running are tasks that workers have begun, as far as the owner knows: the first of what each was sent."""
         with self.runtime.locked() as state:
-            for task in state.first_running():
-                if task.push.cell == tag:
-                    running[task.push.name] = running.get(task.push.name, 0) + 1
-        return running
+            running = Counter(task.push.name for task in state.first_running() if task.push.cell == tag)
+            inputs = {name: count for (cell, name), count in state.tasks.awaiting.items() if cell == tag}
+            return Standing(running, inputs, [*state.tasks.leases.stuck(tag), *state.calls.stuck(tag)])
 
-    def _tell_driver(self, tag: str, names: dict[str, list[int]], records: bytes) -> None:
-        self.runtime.post(self.job, m.CellNews(tag, self.runtime.me, names, records))
+    def _tell_driver(self, tag: str, names: dict[str, list[int]], records: bytes, stuck: list[m.Stuck]) -> None:
+        self.runtime.post(self.job, m.CellNews(tag, self.runtime.me, names, records, stuck))

@@ -13,7 +13,7 @@ import msgspec
 
 from nbray.refs import ObjectRef
 from nbray.trace import TraceRecord
-from nbray.wire.messages import InputWanted, Streaming
+from nbray.wire.messages import InputWanted, Streaming, Stuck
 
 
 class FunctionSpec(msgspec.Struct, frozen=True):
@@ -168,6 +168,7 @@ class NameCount(msgspec.Struct):
     failed: int = 0
     cancelled: int = 0
     running: int = 0
+    inputs: int = 0  #: of those that are queued, how many wait for their arguments; the others wait for a worker
 
     @property
     def queued(self) -> int:
@@ -182,6 +183,8 @@ class CellProgress(msgspec.Struct, frozen=True):
     nested: int = 0  #: of all submitted, those that tasks submitted
     sent: int = 0  #: bytes: arguments of the tasks that ended, and values put into the store
     received: int = 0  #: bytes of their results
+    stuck: list[Stuck] = []  #: what waits for a worker that no node has now
+    packing_s: float = 0.0  #: time in which the notebook pickled large values and wrote them into the store
 
 
 class GroupEngine(Protocol):
@@ -355,6 +358,19 @@ class Engine(Protocol):
 
     def set_default_cell(self, tag: str) -> None:
         """What is submitted outside any `cell` block belongs to this tag (the notebook calls it before each cell)."""
+        ...
+
+    def send_to_background(self, tag: str) -> bool:
+        """End the wait of the cell's code, in this process's main thread: the one that goes on, else the next one, with
+        SentToBackground. Whether it waited. Raises LookupError where that code does not run."""
+        ...
+
+    def cell_ended(self) -> list[Any] | None:
+        """The code of the default cell has ended. What it awaited, if it was sent to the background; else None."""
+        ...
+
+    def awaited_in_vain(self, what: Any) -> None:
+        """Code of this process that awaited `what`, a reference or a generator, was cancelled."""
         ...
 
     def cancel_cell(self, tag: str, force: bool) -> int:

@@ -58,6 +58,7 @@ class Card:
         self.profiles: Profiles | None = None  #: where --profile's pictures are
         self.profile: Flame | None = None  #: of all tasks, once the run is over
         self.can_background = False
+        self.leaves_later = False  #: it was sent to the background, and its code waits for nothing yet
         self.holds = True  #: the cell's code still runs, and may submit more
         self.ends_as = ""  #: the state that its job has given it, while tasks of its tasks go on
         self.quiet = 0  #: how often in turn there was nothing new
@@ -213,7 +214,8 @@ class Card:
         return {
             **self.run.snapshot(now_ns),
             "printed": self.printed.lines,
-            "can_background": self.can_background,
+            "can_background": self.can_background and self.holds,
+            "leaves_later": self.leaves_later and self.holds,
             "profiled": 0 if self.profiles is None else self.profiles.count(self.tag),
         }
 
@@ -277,7 +279,9 @@ class Desk:
         engine = self._engine
         if engine is None or self._closed or not tag:
             return False
-        run, silent = Run(self.title(tag), time.time_ns()), not self.wanted(tag)
+        # What was packed for its first task is a part of the run.
+        begun_ns = time.time_ns() - round(engine.cell_progress(tag).packing_s * 1e9)
+        run, silent = Run(self.title(tag), begun_ns), not self.wanted(tag)
         run.items = self.items.pop(tag, 0)
         with self._wake:
             card = self.cards[tag] = Card(tag, run, engine, self._show, self.lineage, silent=silent)

@@ -17,6 +17,9 @@ from nbray.cards.lineage import Lineage
 from nbray.cards.widget import View
 from nbray.engines.asking import ask_terminal
 from nbray.engines.port import Engine, OutputEvent
+from nbray.exceptions import SentToBackground
+from nbray.notebook import background
+from nbray.notebook.background import Left
 from nbray.notebook.captured import Captures
 from nbray.notebook.cards import APPEARS_AFTER_S, Card, Desk
 from nbray.notebook.history import History
@@ -45,6 +48,9 @@ class Notebook:
         self.interrupts = Interrupts()
         self.heartbeat = Heartbeat()
         self.jobs: deque[Job] = deque(maxlen=JOBS_KEPT)
+        self.left: deque[Left] = deque(maxlen=JOBS_KEPT)  #: by plain cells that were sent to the background
+        self.latest: Job | Left | None = None
+        self.sent = ""  #: the cell that was sent there last
         self.configured: dict[str, Any] = {}
         self.tag = ""
         self.failed_at = 0.0  #: when a cell last ended with an error, monotonic seconds
@@ -55,6 +61,7 @@ class Notebook:
         self.delays: dict[str, float] = {}  #: of jobs: seconds before their cards appear
         self.captures = Captures(shell)
         self.running = False  #: a cell is
+        self._task: asyncio.Task[Any] | None = None  #: of the running cell, if it may await
         if kernel is not None:
             self.router.captures = self._captured
         self.profiles = Profiles()
@@ -87,6 +94,7 @@ class Notebook:
         """A cell starts: what it submits from here on is its own."""
         self.heartbeat.begin()
         self.running = True
+        self._task = background.own_task(self.shell)
         self.job_tags.clear()
         parent = self.parent_message()
         self.tag = str(parent["header"]["msg_id"]) if parent else f"cell-{next(self._numbers)}"
@@ -109,11 +117,15 @@ class Notebook:
         self.heartbeat.end()
         if self.prompts is not None:
             self.prompts.end_cell()
-        if error is not None:
-            self.failed_at = time.monotonic()
-        engine = self._engine
+        engine, self._task = self._engine, None
         # The stop button ends an `await` with CancelledError.
         stopped = isinstance(error, KeyboardInterrupt | asyncio.CancelledError) and self.stopped_in != self.tag
+        awaited = None if engine is None else engine.cell_ended()
+        if engine is not None and error is not None and self.was_sent(error):
+            self._leave(engine, error, awaited or [])
+            stopped = False
+        elif error is not None:
+            self.failed_at = time.monotonic()
         if engine is not None and stopped:
             # A stop may come between a job's first task and the wait for the job: then it is dealt with here.
             cancelled = self.interrupts.stopped(engine, [self.tag, *sorted(self.job_tags)])
@@ -124,6 +136,20 @@ class Notebook:
         self.running = False
         if self.desk is not None:
             self.desk.end_cell(self.tag)
+
+    def was_sent(self, error: BaseException) -> bool:
+        """Whether `error` is how the running cell was told that it is in the background."""
+        return isinstance(error, SentToBackground) or (self.sent == self.tag and isinstance(error, asyncio.CancelledError))
+
+    def _leave(self, engine: Engine, error: BaseException, awaited: list[Any]) -> None:
+        """Keep what the cell waited for, and say what goes on."""
+        line = background.stopped_at(error.__traceback__, self.label)
+        left = Left(engine, self.tag, self.label, line, background.waited_for(error, awaited))
+        error.__traceback__ = None  # its frames hold what the cell's functions had
+        if left.refs:
+            self.left.append(left)
+            self.latest = left
+        self.router.notice(self.tag, "background", background.said(left))
 
     def new_tag(self, title: str, *, card: bool, after_s: float = APPEARS_AFTER_S) -> str:
         """For a job in the running cell, whose card appears after `after_s` seconds."""
@@ -164,11 +190,32 @@ class Notebook:
         }
         if job is not None and not job.plan.options.background:
             card.can_background = True
-            commands["background"] = job.put_in_background
+            commands["background"] = lambda: self._put_in_background(card, job)
+        elif SEPARATOR not in card.tag:
+            card.can_background = True
+            commands["background"] = lambda: self._send_to_background(card)
         return View(commands, card.snapshot(time.time_ns()))
 
     def _cancel_card(self, card: Card, *, force: bool) -> int:
         return card.engine.cancel_cell(card.tag, force) if force else self.interrupts.stopped(card.engine, [card.tag]).tasks
+
+    def _put_in_background(self, card: Card, job: Job) -> str:
+        job.put_in_background()
+        card.can_background = False
+        return "now"
+
+    def _send_to_background(self, card: Card) -> str:
+        """End the wait of a plain cell, and of jobs in it. From a kernel's subshell. Returns "now" or "later": where its code
+        waits for nothing of ours."""
+        waits = card.engine.send_to_background(card.tag)
+        self.sent, card.can_background = card.tag, False
+        for job in [job for job in self.jobs if job.tag.startswith(card.tag + SEPARATOR)]:
+            job.put_in_background()
+        if (task := self._task) is not None:
+            task.get_loop().call_soon_threadsafe(task.cancel)
+            waits = True
+        card.leaves_later = not waits
+        return "now" if waits else "later"
 
     # -- the engine
 
@@ -193,6 +240,8 @@ class Notebook:
             if self.desk is not None:
                 self.desk.attach(engine)
             engine.set_default_cell(self.tag)
+            if not self.running:
+                engine.cell_ended()
 
     def _output(self, event: OutputEvent) -> None:
         """Under its cell, and onto its card. From the I/O thread."""

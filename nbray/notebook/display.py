@@ -34,6 +34,12 @@ def line(state: str, parts: Sequence[str]) -> Bundle:
     }
 
 
+def note(text: str) -> Bundle:
+    """One quiet line of nbray's own, for what is no error."""
+    said = html.escape(f"nbray: {text}")
+    return {"text/plain": f"nbray: {text}", "text/html": f'<div role="note" style="font-size:85%;{MUTED}">{said}</div>'}
+
+
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> Bundle:
     """A table with a title; `empty` is what to say when it has no rows."""
     cells = [[str(value) for value in row] for row in rows]

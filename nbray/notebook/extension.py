@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
 from nbray import __version__, session
 from nbray.driver.joining import running_here
+from nbray.exceptions import SentToBackground
 from nbray.node.monitor import cpu_count, memory_limit
 from nbray.notebook import display, tracebacks
 from nbray.notebook.completion import make_matcher
@@ -15,6 +17,7 @@ from nbray.notebook.magics import NbrayMagics
 from nbray.notebook.told import CellSyntaxError
 
 ATTRIBUTE = "_nbray_extension"  #: of the shell: the loaded extension
+OWN_ERRORS = (CellSyntaxError, SentToBackground, asyncio.CancelledError)  #: that are shown in a way of our own
 
 
 class Extension:
@@ -26,7 +29,7 @@ class Extension:
         self.magics = NbrayMagics(shell, self.notebook)
         self.matcher = make_matcher(self.notebook, self.magics)
         self._replaced: dict[tuple[str, str], Any] = {}
-        self._handles_syntax = False
+        self._handles_errors = False
 
     def load(self) -> None:
         shell = self.shell
@@ -39,14 +42,14 @@ class Extension:
         shell.events.register("post_run_cell", self.post_run_cell)
         tracebacks.install(shell)
         if not shell.custom_exceptions:  # somebody's own handler stays
-            shell.set_custom_exc((CellSyntaxError,), show_syntax_error)
-            self._handles_syntax = True
+            shell.set_custom_exc(OWN_ERRORS, self.show_error)
+            self._handles_errors = True
         self.notebook.open()
 
     def unload(self) -> None:
         shell = self.shell
         self.notebook.close()
-        if self._handles_syntax and shell.custom_exceptions == (CellSyntaxError,):
+        if self._handles_errors and shell.custom_exceptions == OWN_ERRORS:
             shell.set_custom_exc((), None)
         tracebacks.remove(shell)
         shell.events.unregister("post_run_cell", self.post_run_cell)
@@ -68,10 +71,20 @@ class Extension:
     def post_run_cell(self, result: Any) -> None:
         self.notebook.end_cell(result.error_in_exec)
 
+    def show_error(
+        self, shell: Any, kind: type, error: BaseException, where: Any, tb_offset: int | None = None
+    ) -> list[str]:
+        """What IPython asks for the errors of OWN_ERRORS. A cell that was sent to the background says so where it ends."""
+        del tb_offset  # there are no frames to leave out
+        if isinstance(error, CellSyntaxError):
+            return show_syntax_error(shell, error)
+        if not self.notebook.was_sent(error):
+            shell.showtraceback((kind, error, where), running_compiled_code=True)
+        return []
 
-def show_syntax_error(shell: Any, _kind: type, error: BaseException, _where: Any, tb_offset: int | None = None) -> list[str]:
+
+def show_syntax_error(shell: Any, error: BaseException) -> list[str]:
     """A SyntaxError of a %%remote cell, as IPython shows one of an ordinary cell: the line, and no way there."""
-    del tb_offset  # there are no frames to leave out
     lines: list[str] = shell.SyntaxTB.structured_traceback(SyntaxError, error, [])
     shell._showtraceback(SyntaxError, error, lines)
     return lines

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from nbray.cards import words
 from nbray.cards.flame import Flame
 from nbray.engines.port import Engine
-from nbray.exceptions import GetTimeoutError, RayTaskError, TaskCancelledError
+from nbray.exceptions import GetTimeoutError, RayTaskError, SentToBackground, TaskCancelledError
 from nbray.notebook import display, told
 from nbray.notebook.plan import Chunk, Plan
 from nbray.notebook.remote_cell import CellTask, Report
@@ -168,7 +168,11 @@ class Job:
         """Wait in this thread, interruptibly; settles and returns True when every task ended within `timeout` seconds."""
         refs = [chunk.report for chunk in self.chunks]
         if refs:
-            _, pending = self.engine.wait(refs, len(refs), timeout, False)
+            try:
+                _, pending = self.engine.wait(refs, len(refs), timeout, False)
+            except SentToBackground:  # the plain cell that it is in
+                self.put_in_background()
+                return False
             if pending:
                 return False
         self.settle()

@@ -37,7 +37,7 @@ from nbray.notebook.job import Job
 from nbray.notebook.placing import Place, find_place
 from nbray.notebook.plan import Chunk, Plan, chunks_of, make_plan, submit
 from nbray.notebook.results import deliver
-from nbray.notebook.stream import Message
+from nbray.notebook.stream import Message, note
 from nbray.notebook.subcommands import Subcommands
 
 
@@ -143,6 +143,7 @@ class NbrayMagics(Magics):  # type: ignore[misc]
         job.again = sent.again
         job.deliver = self._deliver
         notebook.jobs.append(job)
+        notebook.latest = job
         if options.handle:
             notebook.namespace[options.handle] = job
         return job
@@ -188,8 +189,8 @@ class NbrayMagics(Magics):  # type: ignore[misc]
         if job.done():
             return True
         notebook.job_tags.discard(job.tag)
-        said = f"nbray: {job.label} goes on in the background; %nbray last has its handle, and .result() its value\n"
-        notebook.router.show(job.tag, Message("stream", {"name": "stderr", "text": said}))
+        said = f"{job.label} goes on in the background; %nbray last has its handle, and .result() its value"
+        notebook.router.show(job.tag, note(said))
         job.when_settled(self._ended)
         return False
 
@@ -229,8 +230,7 @@ class NbrayMagics(Magics):  # type: ignore[misc]
 
     def _say_notes(self, job: Job) -> None:
         while job.notes:
-            text = f"nbray: {job.notes.pop(0)}\n"
-            self.notebook.router.show(job.tag, Message("stream", {"name": "stderr", "text": text}))
+            self.notebook.router.show(job.tag, note(job.notes.pop(0)))
 
     def _show_line(self, job: Job) -> None:
         content = {"data": display.line(job.status, job.facts()), "metadata": {}, "transient": {"display_id": f"nbray-{job.tag}"}}

@@ -19,9 +19,10 @@ from typing import Any
 from nbray.engines.port import OutputEvent
 from nbray.notebook.grouping import Fact, Grouping
 from nbray.notebook.sampling import MIME as PROFILE
-from nbray.notebook.stream import CellStream, Message, display_message
+from nbray.notebook.stream import CellStream, Message, display_message, note, warning
 
 CELLS_KEPT = 1000  #: cells whose late output still finds its place
+WARNINGS = frozenset({"lost", "restarted", "unhandled"})  #: kinds of notices; the others are no more than notes
 SEPARATOR = "#"  #: between a cell's tag and the number of a job in it
 
 Publish = Callable[[dict[str, Any] | None, Message], None]
@@ -142,11 +143,11 @@ class OutputRouter:
                     grouping.take(event.task if grouping.by == "order" else (event.node, event.pid), fact)
             self._wake(event.cell)
 
-    def notice(self, cell: str, _kind: str, text: str) -> None:
+    def notice(self, cell: str, kind: str, text: str) -> None:
         """Something a person should know while waiting."""
         with self._lock:
             if not self._closed:
-                self._stream(cell).note(text, time.monotonic())
+                self._stream(cell).note(warning(text) if kind in WARNINGS else note(text), time.monotonic())
                 self._wake(cell)
 
     # -- what the notebook calls

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from nbray.cards.words import count_text
+from nbray.notebook import display
 
 ONE = 1 - 1e-6  #: a token, less what rounding takes: time that does not advance would ask again for ever
 RATE = 10.0  #: messages a second of one cell, and how many may go at once after a pause
@@ -117,10 +118,10 @@ class CellStream:
         self.left_out_lines += lines
         self.left_out += characters
 
-    def note(self, text: str, now: float) -> None:
+    def note(self, message: Message, now: float) -> None:
         """A line of nbray's own: why something waits, that the cluster was started again."""
         self.heard = now
-        self.queue.append(Piece("", "stderr", display=Message("stream", {"name": "stderr", "text": f"nbray: {text}\n"})))
+        self.queue.append(Piece("", "note", display=message))
 
     def told_whether(self, several: bool) -> None:
         """Whether the cell has several tasks, when it was asked at `ask_at`."""
@@ -262,6 +263,16 @@ class CellStream:
             self.left_out = 0
         # A flood that went on stays a flood: what comes next is the tail's again.
         return out
+
+
+def note(text: str) -> Message:
+    """A line of nbray's own that is no warning: quiet, where a page has more than text."""
+    return Message("display_data", {"data": display.note(text), "metadata": {}, "transient": {}})
+
+
+def warning(text: str) -> Message:
+    """One that is: what went wrong, though nothing raises it."""
+    return Message("stream", {"name": "stderr", "text": f"nbray: {text}\n"})
 
 
 def display_message(data: dict[str, Any], metadata: dict[str, Any], transient: dict[str, Any], *, update: bool) -> Message:

@@ -125,7 +125,7 @@ class Subcommands:
             "timeline": (self.timeline, "which worker ran what when in a cell: [CELL] [--save FILE], for Perfetto"),
             "plan": (self.plan, "how long a cell would take on other machines: [CELL] [--cores 1,2,4] [--nodes N]"),
             "lineage": (self.lineage, "what a variable, a cell or a function's tasks come from, and whether it is stale: [NAME]"),
-            "last": (self.last, "the handle of the last %%remote cell"),
+            "last": (self.last, "the handle of the last %%remote cell, or what a plain cell waited for when it was sent to the background"),
             "config": (self.config, "defaults for the options of %%remote"),
         }
 
@@ -283,11 +283,11 @@ class Subcommands:
         rows = [(node["label"], node["detail"], f"{STALE}: {node['stale']}" if node["stale"] else "") for node in variables]
         self._show(display.table("lineage", ["variable", "what", ""], rows, "no variable comes from a cell with tasks yet"))
 
-    def last(self, rest: str) -> Job:
+    def last(self, rest: str) -> Job | Left:
         _nothing("last", rest)
-        if not self.notebook.jobs:
-            raise UsageError("there is no job yet: %%remote over a cell makes one")
-        return self.notebook.jobs[-1]
+        if self.notebook.latest is None:
+            raise UsageError("there is no job yet: %%remote over a cell makes one, and so does a card's Background button")
+        return self.notebook.latest
 
     # -- steering
 
@@ -318,12 +318,12 @@ class Subcommands:
         given = parse(cancel, rest)
         which, force = given.get("which"), bool(given.get("force"))
         if which == "all":
-            jobs = [job for job in self.notebook.jobs if not job.done()]
+            jobs: list[Job | Left] = [job for job in (*self.notebook.jobs, *self.notebook.left) if not job.done()]
         elif which is None:
             jobs = [self.last("")]
         else:
             value = self.notebook.namespace.get(which)
-            if not isinstance(value, Job):
+            if not isinstance(value, Job | Left):
                 raise UsageError(f"{which} is not the handle of a job; %%remote --handle {which} would keep one there")
             jobs = [value]
         told = [interrupt.cancel(job.engine, [job.tag], force) for job in jobs]

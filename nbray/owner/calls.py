@@ -10,6 +10,7 @@ caller's calls from 0, and the receiver starts them in that order.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -40,6 +41,7 @@ from nbray.wire.messages import (
     PushCall,
     RegisterActor,
     ReleaseActor,
+    Stuck,
     TaskDone,
     Value,
     WatchActor,
@@ -267,6 +269,12 @@ class CallTable:
                 self.out.append(Notice(asked[0].push.cell, "waiting", f"Actor {client.class_name}: {why}"))
         client.why = why
 
+    def stuck(self, cell: str) -> Iterator[Stuck]:
+        """Calls of a cell whose actor is not placed, by actor."""
+        for client in self.actors.values():
+            if client.why and any(task.push.cell == cell for line in client.lines.values() for task in list(line)[:1]):
+                yield Stuck(client.class_name, f"Actor {client.class_name}: {client.why}")
+
     def why_queued(self, task: OwnedTask) -> str:
         """Why the actor that the call is for is not there; nothing when it is, or when nobody has said."""
         client = self.actors.get(task.push.actor) if isinstance(task.push, PushCall) else None
@@ -293,6 +301,8 @@ class CallTable:
         self.tasks.tasks.pop(client.actor, None)
         if creating is not None:
             creating[0].state = "DONE"
+            if creating[0].missing:
+                self.tasks.awaits_no_more(creating[0])
         if client.owned and obj is not None and obj.value is None:
             self.objects.set_value(obj, value)
 

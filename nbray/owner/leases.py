@@ -7,7 +7,8 @@ wait for a round trip each. Estimates are per function and come from what its ta
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -34,11 +35,13 @@ from nbray.wire.messages import (
     RecallTasks,
     RequestLease,
     ReturnLease,
+    Stuck,
     TasksReturned,
 )
 
 #: A task shorter than this costs its worker this much all the same.
 SHORTEST_S = 20e-6
+LOOKED_AT = 1000  #: of a queue, for one of some cell
 
 
 class LeaseTable:
@@ -221,7 +224,7 @@ class LeaseTable:
             self.out.append(Send(Address(node, node), ReturnLease(event.lease, self.me.process)))
             return
         del pool.requests[event.request]
-        pool.waiting = ""
+        pool.waiting, pool.never = "", False
         lease = Lease(event.lease, node, event.worker, event.pid, pool, {}, idle_since=now, devices=event.devices)
         pool.leases[node, event.lease] = lease
         pool.idle[node, event.lease] = lease
@@ -246,7 +249,7 @@ class LeaseTable:
             return
         if pool.waiting != event.why and (event.infeasible or not pool.leases) and pool.queue:
             self.out.append(Notice(pool.queue[0].push.cell, "waiting", event.why))
-        pool.waiting = event.why
+        pool.waiting, pool.never = event.why, event.infeasible
 
     def refused(self, event: LeaseRefused) -> None:
         pool = self._requests.pop(event.request, None)
@@ -453,6 +456,16 @@ class LeaseTable:
     def pump_all(self) -> None:
         for pool in self.pools.values():
             self.pump(pool)
+
+    def stuck(self, cell: str) -> Iterator[Stuck]:
+        """What of a cell no node has a worker for."""
+        for pool in self.pools.values():
+            if not pool.waiting or not (pool.never or not pool.leases):
+                continue
+            # A long queue is nearly always of one cell.
+            first = (task for task in itertools.islice(pool.queue, LOOKED_AT) if task.push.cell == cell and task.state == QUEUED)
+            if (task := next(first, None)) is not None:
+                yield Stuck(task.push.name, pool.waiting, pool.never)
 
     def why_queued(self, task: OwnedTask) -> str:
         """What the node said about tasks of this shape, if the task waits for a lease; else nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pickle import dumps as c_dumps  # the function itself: a task may put another into the module
 from typing import Any, NamedTuple
@@ -48,13 +49,15 @@ class Packer:
         put: Callable[[Pickled, list[Held], Any], ObjectRef[Any]],
         owner: Callable[[ObjectRef[Any]], Address],
         say: Callable[[str], None] = lambda _text: None,
+        spent: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         """`owner(ref)` is where its owner is now: our own node may be another than when the reference was made. `say` gets what a
-        person should know about what is shipped."""
+        person should know about what is shipped; `spent` how long it took to pack arguments that were too large for a message."""
         self._put = put
         self._owner = owner
         self._local = threading.local()
         self._repeats = Repeats(say)
+        self._spent = spent
 
     def lend(self, ref: ObjectRef[Any]) -> Address:
         """A reference is being pickled. In a pickle of the user's own nobody counts it: it keeps nothing alive."""
@@ -102,12 +105,14 @@ class Packer:
         args = tuple([stand_in(a) if type(a) is ObjectRef else a for a in args])
         if kwargs:
             kwargs = {k: stand_in(v) if type(v) is ObjectRef else v for k, v in kwargs.items()}
-        what = f"{OF}{name}"
+        what, began = f"{OF}{name}", time.perf_counter()
         pickled, contains = self.dumps((args, kwargs), what, BOTH)
         if pickled.size <= INLINE_LIMIT:
             payload = pickled.payload()
             return Packed(payload, checksum(payload), held or None, contains, [])
-        return self._large(args, kwargs, what, stand_in, held)
+        packed = self._large(args, kwargs, what, stand_in, held)
+        self._spent(time.perf_counter() - began)
+        return packed
 
     def _large(
         self,

@@ -117,7 +117,7 @@ class Lease(msgspec.Struct, gc=False):
 class LeasePool:
     """Tasks of one shape and the leases that serve them."""
 
-    __slots__ = ("idle", "key", "leases", "queue", "requests", "shape", "waiting")
+    __slots__ = ("idle", "key", "leases", "never", "queue", "requests", "shape", "waiting")
 
     def __init__(self, key: str, shape: Shape) -> None:
         self.key = key
@@ -127,6 +127,7 @@ class LeasePool:
         self.requests: dict[int, NodeId] = {}  #: request -> the node that was asked
         self.idle: dict[tuple[NodeId, int], Lease] = {}  #: those with nothing pushed, oldest first
         self.waiting = ""  #: why the node does not grant, in words
+        self.never = False  #: and no node of the cluster ever could
 
 
 class ActorClient:

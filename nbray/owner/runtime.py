@@ -20,11 +20,12 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from nbray.exceptions import HeadUnavailableError, RaySystemError
+from nbray.exceptions import HeadUnavailableError, RaySystemError, SentToBackground
 from nbray.ids import Address, ObjectId, ProcessId
 from nbray.machine import Effect, Send, Tick
 from nbray.owner import records as r
 from nbray.owner.guard import InterruptGuard
+from nbray.owner.leaving import Leaving
 from nbray.owner.outgoing import Outgoing
 from nbray.owner.state import OwnerState
 from nbray.owner.store_client import StoreClient
@@ -60,6 +61,7 @@ class Runtime:
         self.state = OwnerState(self.me)
         self.guard = InterruptGuard(self.call_soon, SPARED)
         self.waiting = WaitList()
+        self.leaving: Leaving | None = None  #: a driver's: whether its notebook's cell is still to wait
         self.welcome: Welcome | None = None
         self.directory = ""
         self.store: StoreClient
@@ -309,6 +311,8 @@ class Runtime:
                 if count <= 0 or (eager and any(self.has_failed(o) for o in object_ids)):
                     return True
                 waiter = Waiter(count, eager)
+                if self.leaving is not None and timeout_s != 0:  # who only looks waits for nothing
+                    self.leaving.begin_wait(waiter)
                 for object_id in missing:
                     self.waiting.add(object_id, waiter)
                 rest = self._send(self.state.handle(r.Wanted(missing, local), now), now)
@@ -322,6 +326,8 @@ class Runtime:
                 done = self.guard.wait(lambda: waiter.wait(timeout_s))
             finally:
                 self.on_unblock()
+                if self.leaving is not None:
+                    self.leaving.end_wait(waiter)
                 if not done or waiter.missing:
                     with self.lock:
                         self.waiting.remove(missing, waiter)
@@ -329,6 +335,8 @@ class Runtime:
             self.guard.leave()
         if self.closing and waiter.missing:
             raise RaySystemError(SHUT_DOWN)
+        if done and waiter.given_up:
+            raise SentToBackground
         return done
 
     def _are_ready(self, object_ids: list[ObjectId], count: int, local: bool) -> bool:

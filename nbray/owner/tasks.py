@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import msgspec
@@ -32,6 +33,7 @@ class TaskTable:
         self.leases.streaming = self.streams.pushed
         self.leases.attempt_lost = self.streams.attempt_lost
         self.tasks: dict[TaskId, OwnedTask] = {}
+        self.awaiting: dict[tuple[str, str], int] = {}  #: (cell, name) -> tasks that wait for arguments
         self.late = 0
         self.lineage = 0
         self.route_call: Callable[[OwnedTask, float], None]  #: an actor call whose arguments are ready
@@ -70,6 +72,17 @@ class TaskTable:
                 if obj.dependents is None:
                     obj.dependents = []
                 obj.dependents.append(task)
+        if task.missing:
+            key = task.push.cell, task.push.name
+            self.awaiting[key] = self.awaiting.get(key, 0) + 1
+
+    def awaits_no_more(self, task: OwnedTask) -> None:
+        """All its arguments are there, or it has ended without them."""
+        task.missing = 0
+        key = task.push.cell, task.push.name
+        self.awaiting[key] -= 1
+        if not self.awaiting[key]:
+            del self.awaiting[key]
 
     def lost_argument(self, task: OwnedTask) -> bool:
         """Whether an argument was lost while the task waited for a worker: then it waits for the argument again, or ends."""
@@ -89,6 +102,7 @@ class TaskTable:
             return  # cancelled, or failed by another argument
         task.missing -= 1
         if task.missing == 0:
+            self.awaits_no_more(task)
             self.arguments_ready(task)
 
     def arguments_ready(self, task: OwnedTask) -> None:
@@ -155,6 +169,8 @@ class TaskTable:
         task.state = state
         push = task.push
         self.tasks.pop(push.task, None)
+        if task.missing:
+            self.awaits_no_more(task)
         if push.stream is not None:
             self._complete_stream(task, values[0], raised)
             return
@@ -278,6 +294,8 @@ class TaskTable:
         for task in self.tasks.values():
             assert task.state in (WAITING, QUEUED, PUSHED), (task.id.hex(), task.state)
             assert task.state != WAITING or task.missing > 0 or task.shape is None, task.id.hex()
+        counted = Counter((task.push.cell, task.push.name) for task in self.tasks.values() if task.missing)
+        assert counted == self.awaiting, f"{counted} tasks wait for arguments, {self.awaiting} are counted"
 
 
 def _are_stored(values: list[Value]) -> bool:

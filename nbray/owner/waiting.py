@@ -39,6 +39,11 @@ class Waiter:
         if self._gate.locked():
             self._gate.release()
 
+    @property
+    def given_up(self) -> bool:
+        """Whether `give_up` ended it before anything else did."""
+        return self.missing > 0 and not self.failed
+
     def wait(self, timeout_s: float | None) -> bool:
         """Whether the wait ended in time. Interruptible: a lock's acquire handles signals in the main thread."""
         return self._gate.acquire(timeout=-1 if timeout_s is None else max(0.0, min(timeout_s, threading.TIMEOUT_MAX)))

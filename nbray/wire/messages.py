@@ -479,15 +479,25 @@ class Display(Message, frozen=True, array_like=True, tag=True):
     update: bool = False
 
 
+class Stuck(msgspec.Struct, frozen=True, array_like=True):
+    """Tasks of a cell that have their arguments and no worker: the name of the first, and why, in words. `never`: no node of the
+    cluster could ever run them."""
+
+    name: str
+    why: str
+    never: bool = False
+
+
 class CellNews(Message, frozen=True, array_like=True, tag=True):
     """How the tasks stand that this worker has submitted for a cell, all of them so far: name -> [submitted, done, failed,
-    cancelled, running]; and encoded records (nbray/trace.py) of those that ended since its last word. Sent before the result of
-    the task that submitted them, and while they run."""
+    cancelled, running, queued until their arguments are there]; and encoded records (nbray/trace.py) of those that ended since its
+    last word. Sent before the result of the task that submitted them, and while they run."""
 
     cell: Text
     worker: Address
     names: dict[str, list[int]]
     records: Payload = b""
+    stuck: list[Stuck] = []
 
 
 class InputWanted(Message, frozen=True, array_like=True, tag=True, gc=False):

@@ -121,10 +121,10 @@ def test_a_dead_node_and_what_waits_say_why() -> None:
         facts(nodes=[node("dead", alive=False), node(queued=waiting)], silent=["node b71e is silent"]), 0.0, WALL
     )
     assert [each["state"] for each in snapshot["nodes"]] == ["alive", "dead"]
-    assert snapshot["nodes"][0]["waiting"] == [f"1,200 waiting: no CPU is free {EVIL}"]
+    assert snapshot["nodes"][0]["waiting"] == [f"1,200 more workers asked for: no CPU is free {EVIL}"]
     said = cluster_page.text(snapshot)
     assert "dead, it was killed" in said
-    assert "1,200 waiting: no CPU is free" in said
+    assert "1,200 more workers asked for: no CPU is free" in said
     assert "not told: node b71e is silent" in said
 
 

@@ -14,6 +14,7 @@ from nbray.cards.run import Run, error_text
 from nbray.cards.spans import COLUMNS, Spans
 from nbray.engines.port import CellProgress, NameCount
 from nbray.trace import TraceRecord
+from nbray.wire.messages import Stuck
 
 S = 10**9
 BEGUN = 1_000 * S
@@ -62,7 +63,7 @@ def run_of(records: list[TraceRecord], queued: int = 0, running: int = 0) -> Run
 def test_a_running_cell_tells_counts_time_and_what_is_left() -> None:
     run = run_of([record(0, 0, 1), record(1, 0, 1, worker=1)], queued=4, running=2)
     shot = run.snapshot(BEGUN + S)
-    assert shot["counts"] == {"submitted": 8, "queued": 4, "running": 2, "done": 2, "failed": 0, "cancelled": 0}
+    assert shot["counts"] == {"submitted": 8, "queued": 4, "inputs": 0, "running": 2, "done": 2, "failed": 0, "cancelled": 0}
     assert shot["left_s"] == pytest.approx(2.5)  # 4 waiting and half of 2 running, 1 s each, on 2 workers
     assert shot["speed_up"] == pytest.approx(2.0)
     assert words.line(shot) == "▸ running · In[7] · 2 of 8 tasks done, 2 running, 4 queued · 1.0 s, about 2.5 s left · 2 workers"
@@ -191,3 +192,56 @@ def test_a_task_that_waits_for_tasks_of_its_own_does_no_work_meanwhile() -> None
     run.end(BEGUN + 5 * S)
     assert run.busy_s() == pytest.approx(5)
     assert run.verdict().startswith("no faster than one core")
+
+
+def test_what_is_left_is_a_lower_bound_while_some_function_has_not_ended_once() -> None:
+    run = run_of([record(0, 0, 1), record(1, 0, 1, worker=1)], queued=4)
+    run.names["fit"] = NameCount(3, running=1)
+    shot = run.snapshot(BEGUN + S)
+    assert shot["left_s"] == pytest.approx(2)
+    assert "1.0 s, at least 2.0 s left (nothing of fit has ended yet)" in words.line(shot)
+    run.names["score"] = NameCount(1)
+    assert "(nothing of fit and 1 other function has ended yet)" in words.line(run.snapshot(BEGUN + S))
+    run.take(CellProgress({**run.names, "fit": NameCount(3, 1), "score": NameCount(1, 1)}, [record(2, 1, 3, "fit"), record(3, 1, 2, "score")]))
+    assert run.snapshot(BEGUN + S)["left_note"] == ""
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [(0, "36 queued"), (6, "36 queued (6 wait for inputs, 30 for a worker)"), (36, "36 queued (waiting for inputs)")],
+)
+def test_what_is_queued_says_what_it_waits_for(inputs: int, said: str) -> None:
+    run = Run("In[7]", BEGUN)
+    run.take(CellProgress({"f": NameCount(40, 2, running=2, inputs=inputs)}, []))
+    assert f"2 of 40 tasks done, 2 running, {said} · " in words.line(run.snapshot(BEGUN + S))
+
+
+def test_what_can_never_run_stays_on_the_card_while_other_tasks_end() -> None:
+    run = run_of([], queued=2)
+    stuck = [Stuck("huge", "Needs num_cpus=77; the largest node has 2.", True), Stuck("later", "Needs num_cpus=2; all is in use.")]
+    run.take(CellProgress({"f": NameCount(2, 1), "huge": NameCount(1)}, [record(0, 0, 1)], stuck=stuck))
+    said = "huge can never run here as things are. Needs num_cpus=77; the largest node has 2. Needs num_cpus=2; all is in use."
+    assert run.snapshot(BEGUN + S)["notice"] == said
+    assert words.line(run.snapshot(BEGUN + S)).endswith(said)
+    run.take(CellProgress({"f": NameCount(2, 1), "huge": NameCount(1)}, []))
+    assert run.snapshot(BEGUN + S)["notice"] == ""
+
+
+def test_the_verdict_says_when_time_went_into_moving_inputs() -> None:
+    slow = [msgspec.structs.replace(record(i, 3, 4, worker=i), fetch_ns=3 * S) for i in range(2)]
+    run = run_of(slow)
+    run.end(BEGUN + 4 * S)
+    assert run.verdict() == "no faster than one core; 75% of the time workers waited for their inputs to arrive"
+    # Inputs that travel while the worker runs another task cost nothing.
+    busy = [record(0, 0, 4), msgspec.structs.replace(record(1, 4, 5), fetch_ns=4 * S)]
+    run = run_of(busy)
+    run.end(BEGUN + 5 * S)
+    assert run.verdict() == "no faster than one core: one worker ran everything"
+
+
+def test_the_verdict_says_when_time_went_into_packing() -> None:
+    run = run_of([record(0, 3, 4), record(1, 3, 4, worker=1)])
+    run.packing_s = 2.4
+    run.end(BEGUN + 4 * S)
+    said = "no faster than one core; 60% of the time the notebook packed data to send: nbray.put what several tasks need once"
+    assert run.verdict().startswith(said)

@@ -134,8 +134,9 @@ export function createCard(el, host) {
     sign.textContent = `${SIGNS[snapshot.state] ?? "·"} ${snapshot.state}`;
     head();
     drawBar();
-    notice.hidden = !snapshot.notice;
-    notice.textContent = snapshot.notice;
+    const later = snapshot.leaves_later ? "The cell's code waits for no task just now: at its next wait it goes to the background." : "";
+    notice.textContent = [later, snapshot.notice].filter(Boolean).join(" ");
+    notice.hidden = !notice.textContent;
     actions.hidden = !host.live || snapshot.state !== "running";
     background.hidden = !snapshot.can_background;
     const errors = snapshot.errors.reduce((sum, error) => sum + error.count, 0);
@@ -150,7 +151,7 @@ export function createCard(el, host) {
     const ago = snapshot.state === "running" ? (performance.now() - received) / 1000 : 0;
     const left = snapshot.left_s == null ? null : Math.max(0, snapshot.left_s - ago);
     const nested = snapshot.nested ? ` (${count(snapshot.nested)} submitted by tasks)` : "";
-    const parts = [snapshot.title, (snapshot.items ? `${plural(snapshot.items, "item")} in ` : "") + countsText(snapshot.counts) + nested, seconds(snapshot.elapsed_s + ago) + (left == null ? "" : `, about ${seconds(left)} left`)];
+    const parts = [snapshot.title, (snapshot.items ? `${plural(snapshot.items, "item")} in ` : "") + countsText(snapshot.counts) + nested, seconds(snapshot.elapsed_s + ago) + leftText(left)];
     if (snapshot.state === "running" && snapshot.speed_up >= 1.05) parts.push(`${snapshot.speed_up.toFixed(1)}x one core`);
     if (snapshot.workers.length) parts.push(plural(snapshot.workers.length, "worker"));
     if (snapshot.sent || snapshot.received) parts.push(`in ${bytes(snapshot.sent)}, out ${bytes(snapshot.received)}`);
@@ -158,6 +159,11 @@ export function createCard(el, host) {
     facts.textContent = parts.join(" · ");
     const spoken = `${snapshot.title} ${snapshot.state}${snapshot.state === "running" ? "" : `: ${countsText(snapshot.counts)}. ${snapshot.verdict}`}`;
     if (said.textContent !== spoken) said.textContent = spoken;
+  }
+
+  function leftText(left) {
+    if (left == null) return "";
+    return snapshot.left_note ? `, at least ${seconds(left)} left (${snapshot.left_note})` : `, about ${seconds(left)} left`;
   }
 
   function tick() {

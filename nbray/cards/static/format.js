@@ -36,8 +36,16 @@ export function plural(number, noun) {
 
 export function countsText(counts) {
   if (counts.done === counts.submitted) return plural(counts.submitted, "task");
-  const rest = ["failed", "cancelled", "running", "queued"].filter((what) => counts[what]).map((what) => `${count(counts[what])} ${what}`);
-  return [`${count(counts.done)} of ${plural(counts.submitted, "task")} done`, ...rest].join(", ");
+  const rest = ["failed", "cancelled", "running"].filter((what) => counts[what]).map((what) => `${count(counts[what])} ${what}`);
+  return [`${count(counts.done)} of ${plural(counts.submitted, "task")} done`, ...rest, ...queuedText(counts)].join(", ");
+}
+
+// What waits for what. Cards of older versions do not know.
+function queuedText({ queued, inputs = 0 }) {
+  if (!queued) return [];
+  if (!inputs) return [`${count(queued)} queued`];
+  if (inputs >= queued) return [`${count(queued)} queued (waiting for inputs)`];
+  return [`${count(queued)} queued (${count(inputs)} ${inputs === 1 ? "waits" : "wait"} for inputs, ${count(queued - inputs)} for a worker)`];
 }
 
 export function element(tag, attributes, ...children) {

@@ -41,6 +41,12 @@ class Cell:
         return self.stdout + self.stderr
 
     @property
+    def notes(self) -> str:
+        """nbray's own quiet lines."""
+        said = [str(data.get("text/plain", "")) for data in self.displays]
+        return "\n".join(text for text in said if text.startswith("nbray: "))
+
+    @property
     def value(self) -> str | None:
         """What is shown as Out, as text."""
         return None if self.result is None else str(self.result["text/plain"])

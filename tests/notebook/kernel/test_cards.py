@@ -70,7 +70,7 @@ def test_a_plain_cell_gets_a_live_card_and_keeps_a_static_one(cards: Kernel, gat
     kept = cell.updates[-1]
     assert WIDGET not in kept
     assert kept[KEPT]["state"] == "done"
-    assert kept[KEPT]["counts"] == {"submitted": 3, "queued": 0, "running": 0, "done": 3, "failed": 0, "cancelled": 0}
+    assert kept[KEPT]["counts"] == {"submitted": 3, "queued": 0, "inputs": 0, "running": 0, "done": 3, "failed": 0, "cancelled": 0}
     assert kept["text/plain"].startswith("✓ done · In[")
     assert "<svg" in kept["text/html"]
     assert any(c["type"] == "comm_close" and c["comm_id"] == model for c in cards.comms), "no model outlives its card"
@@ -92,10 +92,78 @@ def test_the_background_button_gives_the_prompt_back(cards: Kernel, gates: Any) 
     cards.command(model, cards.subshell, "background")
     cards.until(lambda: cell.idle and cell.reply is not None, "the prompt")
     assert cell.error is None
-    assert "goes on in the background" in cell.stderr
+    assert cell.stderr == ""
+    assert "goes on in the background" in cell.notes
     open_gate(cards, "bg", gates)
     cards.until(lambda: any(KEPT in data for data in cell.updates), "the static card")
     assert cards.eval("get_ipython()._nbray_extension.notebook.jobs[-1].result() or late") == "bg"
+
+
+STREAMS = """
+def streams():
+    yield 1
+    yield passes('next')
+"""
+
+
+def sent_to_background(kernel: Kernel, code: str, gates: Any, name: str) -> Any:
+    """Press Background on the card of `code`, and open its gate when the prompt is back."""
+    cell = kernel.start(code)
+    model = shown_live(kernel, cell)
+    answer = kernel.command(model, kernel.subshell, "background")
+    kernel.until(lambda: cell.idle and cell.reply is not None, "the prompt")
+    assert answer["result"] == "now"
+    assert (cell.error, cell.stderr, cell.reply["status"]) == (None, "", "error"), "quiet, and what is queued behind does not run"
+    kernel.ok("left = %nbray last")
+    assert kernel.eval("left.done()") is False
+    open_gate(kernel, name, gates)
+    kernel.until(lambda: any(KEPT in data for data in cell.updates), "the static card")
+    assert cell.updates[-1][KEPT]["state"] == "done"
+    assert cell.updates[-1][KEPT]["counts"]["cancelled"] == 0
+    return cell
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "line", "value"),
+    [
+        ("get", "several = 3\nnbray.get([gated.remote('get') for _ in range(several)])", 2, ["get"] * 3),
+        ("one", "def inner():\n    return nbray.get(gated.remote('one'))\ninner()", 2, "one"),
+        ("wait", "nbray.wait([gated.remote('wait')])", 1, ["wait"]),
+        ("next", "for ref in nbray.remote(streams).remote():\n    nbray.get(ref)", 1, ["next"]),
+        ("await", "await gated.remote('await')", 1, "await"),
+        (
+            "gather",
+            "import asyncio\nasync def inner(ref):\n    return await ref\n"
+            "await asyncio.gather(*[inner(gated.remote('gather')) for _ in range(2)])",
+            4,
+            ["gather"] * 2,
+        ),
+    ],
+)
+def test_a_plain_cell_that_waits_goes_to_the_background(
+    cards: Kernel, gates: Any, name: str, code: str, line: int, value: object
+) -> None:
+    cards.ok(STREAMS)
+    cell = sent_to_background(cards, code, gates, name)
+    several = len(value) if isinstance(value, list) and name != "next" else 1
+    going_on = "1 task goes on" if several == 1 else f"{several} tasks go on"
+    assert f"is in the background: {going_on}, and its code stopped at line {line}. %nbray last has" in cell.notes
+    assert cards.eval("left.result(timeout=60)") == value
+
+
+def test_a_cell_that_computes_goes_to_the_background_at_its_next_wait(cards: Kernel, gates: Any) -> None:
+    body = "ref = gated.remote('later')\nwhile not (gates / 'computed').exists():\n    time.sleep(0.01)\nnbray.get(ref)"
+    cell = cards.start(body)
+    model = shown_live(cards, cell)
+    assert cards.command(model, cards.subshell, "background")["result"] == "later"
+    cards.until(lambda: any(message["snapshot"]["leaves_later"] for message in drawn(cards, model)), "the card to say so")
+    assert not drawn(cards, model)[-1]["snapshot"]["can_background"]
+    open_gate(cards, "computed", gates)
+    cards.until(lambda: cell.idle and cell.reply is not None, "the prompt")
+    assert "its code stopped at line 4" in cell.notes
+    assert "in the background" in cards.ok("%nbray last").value
+    open_gate(cards, "later", gates)
+    assert cards.eval("nbray.get(ref)") == "later"
 
 
 def test_a_page_can_ask_for_everything_again_and_for_what_is_held(cards: Kernel, gates: Any) -> None:
@@ -193,7 +261,7 @@ def test_tasks_of_tasks_are_on_the_card_exactly(cards: Kernel) -> None:
     assert cell.value == "[20, 20, 20]"
     cards.until(lambda: any(KEPT in data for data in cell.updates), "the static card")
     kept = cell.updates[-1][KEPT]
-    assert kept["counts"] == {"submitted": 42, "queued": 0, "running": 0, "done": 39, "failed": 3, "cancelled": 0}
+    assert kept["counts"] == {"submitted": 42, "queued": 0, "inputs": 0, "running": 0, "done": 39, "failed": 3, "cancelled": 0}
     assert kept["nested"] == 39
     assert kept["spans"] == 42
     assert {row["name"]: row["submitted"] for row in kept["names"]} == {"top": 3, "middle": 6, "leaf": 33}
@@ -250,6 +318,7 @@ def test_a_card_says_how_many_items_its_tasks_have(cards: Kernel) -> None:
 def test_the_reason_for_waiting_is_under_the_cell_unless_a_page_draws_the_card(cards: Kernel) -> None:
     cell = cards.start("%%remote --num-cpus 77\n1")
     model = shown_live(cards, cell)
-    cards.until(lambda: "nbray: " in cell.stderr, "the reason")
+    cards.until(lambda: "num_cpus=77" in cell.notes, "the reason")
+    cards.until(lambda: any("can never run here" in m["snapshot"]["notice"] for m in drawn(cards, model)), "it on the card too")
     cards.command(model, cards.subshell, "cancel")
     cards.until(lambda: cell.idle and cell.reply is not None, "the end of the cell")

@@ -192,7 +192,7 @@ def test_the_handle_shown_as_out_says_when_it_was_so(kernel: Kernel) -> None:
 def test_what_stays_of_a_background_cell_is_said_when_it_is_asked_for(kernel: Kernel) -> None:
     issuing = kernel.ok("%%remote --bg --handle job --max-fetch 1kB\nimport numpy as np\nstays = np.ones(10_000)")
     kernel.ok("job.result()")
-    kernel.until(lambda: "stays in the cluster as a reference" in issuing.stderr, "the note")
+    kernel.until(lambda: "stays in the cluster as a reference" in issuing.notes, "the note")
 
 
 def test_children_and_c_code_are_heard_under_the_cell_that_started_them(kernel: Kernel) -> None:
