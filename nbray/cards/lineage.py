@@ -109,19 +109,21 @@ class Lineage:
 
     def add(self, title: str, records: list[TraceRecord], tag: str = "") -> None:
         """Tasks of a cell that have ended."""
+        groups: dict[str, tuple[Group, _Sum]] = {}
         with self.lock:
             for record in records:
-                self._add(Group(tag or title, title, record.name), record)
+                found = groups.get(record.name)
+                if found is None:
+                    group = Group(tag or title, title, record.name)
+                    found = groups[record.name] = group, self.groups.setdefault(group, _Sum())
+                self._add(*found, record)
 
-    def _add(self, group: Group, record: TraceRecord) -> None:
-        total = self.groups.get(group)
-        if total is None:
-            total = self.groups[group] = _Sum()
+    def _add(self, group: Group, total: _Sum, record: TraceRecord) -> None:
         seconds = max(0, record.ended_ns - record.started_ns) / 1e9 if record.started_ns else 0.0
         total.count += 1
         total.failed += record.state == "FAILED"
         total.seconds += seconds
-        needs = tuple({object_[:16] for object_ in record.needs})
+        needs = tuple({object_[:16] for object_ in record.needs}) if record.needs else ()
         if len(self._maker) < REMEMBERED:
             self._maker[record.id] = group
             total.tasks.append(_Task(record.id, needs, record.parent, record.state, seconds))
@@ -139,7 +141,7 @@ class Lineage:
                 self.children[parent, group] += 1
             elif parent is None:
                 self._early[record.parent] = group
-        child = self._early.pop(record.id, None)
+        child = self._early.pop(record.id, None) if self._early else None
         if child is not None and child != group:
             self.children[group, child] += 1
 

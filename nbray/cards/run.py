@@ -69,31 +69,29 @@ class Run:
         if progress.records:
             self.notice = ""
             self.records += progress.records[: max(0, MOST - len(self.records))]
-        for record in progress.records:
-            self._ended(record)
-        for record in sorted(
-            (each for each in progress.records if each.parent and each.started_ns), key=lambda each: each.started_ns
-        ):
+        self._ended(progress.records)
+        children = [each for each in progress.records if each.parent and each.started_ns]
+        for record in sorted(children, key=lambda each: each.started_ns):
             until, covered = self._children.get(record.parent, (0, 0))
             covered += max(0, record.ended_ns - max(record.started_ns, until))
             self._children[record.parent] = (max(until, record.ended_ns), covered)
-        del self.recent[:-RECENT]
 
-    def _ended(self, record: TraceRecord) -> None:
-        self.spans.add(record, self.begun_ns)
-        self.recent.append(record)
-        if len(self.recent) > 4 * RECENT:
-            del self.recent[:-RECENT]
-        if record.started_ns:
-            total = self.totals.get(record.name)
-            if total is None:
-                total = self.totals[record.name] = Total()
-            total.count += 1
-            total.seconds += (record.ended_ns - record.started_ns) / S
-        if record.state == "FAILED":
-            what = error_text(record.detail)
-            if what in self.errors or len(self.errors) < ERRORS:
-                self.errors[what] += 1
+    def _ended(self, records: list[TraceRecord]) -> None:
+        self.spans.add(records, self.begun_ns)
+        self.recent += records[-RECENT:]
+        del self.recent[:-RECENT]
+        totals = self.totals
+        for record in records:
+            if record.started_ns:
+                total = totals.get(record.name)
+                if total is None:
+                    total = totals[record.name] = Total()
+                total.count += 1
+                total.seconds += (record.ended_ns - record.started_ns) / S
+            if record.state == "FAILED":
+                what = error_text(record.detail)
+                if what in self.errors or len(self.errors) < ERRORS:
+                    self.errors[what] += 1
 
     def end(self, now_ns: int, state: str = "") -> None:
         """Nothing is left. Without a `state` the counts say which."""

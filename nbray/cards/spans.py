@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 from array import array
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from nbray.trace import TraceRecord
 
 MOST = 200_000  #: spans kept of one run; the counts go on
-STATES = ("FINISHED", "FAILED", "CANCELLED")
+STATES = {"FINISHED": 0, "FAILED": 1, "CANCELLED": 2}
 COLUMNS = (
     ("queued", "f"),
     ("start", "f"),
@@ -43,22 +44,20 @@ class Spans:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def add(self, record: TraceRecord, begun_ns: int) -> None:
-        """A task that ran. One that never began (cancelled while queued) has no span."""
-        if not record.started_ns or len(self.ids) >= MOST:
-            return
-        row = self.rows.setdefault((record.node, record.worker), len(self.rows))
-        name = self.names.setdefault(record.name, len(self.names))
-        columns = self.columns
-        columns["queued"].append((record.submitted_ns - begun_ns) / MS)
-        columns["start"].append((record.started_ns - begun_ns) / MS)
-        columns["end"].append((record.ended_ns - begun_ns) / MS)
-        columns["row"].append(min(row, 65_535))
-        columns["name"].append(min(name, 65_535))
-        columns["attempt"].append(min(record.attempt, 65_535))
-        columns["state"].append(STATES.index(record.state))
-        columns["fetch"].append(record.fetch_ns / MS)
-        self.ids.append(record.id)
+    def add(self, records: Iterable[TraceRecord], begun_ns: int) -> None:
+        """Tasks that ran. One that never began (cancelled while queued) has no span."""
+        ran = [record for record in records if record.started_ns][: MOST - len(self.ids)]
+        rows, names, columns = self.rows, self.names, self.columns
+        # Column by column: thousands come at once, and a loop over all columns of each takes twice as long.
+        columns["queued"].extend([(record.submitted_ns - begun_ns) / MS for record in ran])
+        columns["start"].extend([(record.started_ns - begun_ns) / MS for record in ran])
+        columns["end"].extend([(record.ended_ns - begun_ns) / MS for record in ran])
+        columns["row"].extend([min(rows.setdefault((record.node, record.worker), len(rows)), 65_535) for record in ran])
+        columns["name"].extend([min(names.setdefault(record.name, len(names)), 65_535) for record in ran])
+        columns["attempt"].extend([min(record.attempt, 65_535) for record in ran])
+        columns["state"].extend([STATES[record.state] for record in ran])
+        columns["fetch"].extend([record.fetch_ns / MS for record in ran])
+        self.ids += [record.id for record in ran]  # last: whoever reads meanwhile goes by their number
 
     def packed(self, first: int, last: int) -> bytes:
         """Spans `first` to `last` (not included), column after column."""

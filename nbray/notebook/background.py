@@ -1,9 +1,9 @@
 """A plain cell that was sent to the background: its prompt is back, its tasks go on, and what it waited for is kept.
 
-    Background pressed   its code waits in get, wait, next    that ends with SentToBackground (owner/leaving.py)
-                         it awaits                            its asyncio task is cancelled
-                         it computes                          the same at its next wait
-    the cell ends        Left, which `%nbray last` gives, and one quiet line under the cell
+Background pressed   its code waits in get, wait, next    that ends with SentToBackground (owner/leaving.py)
+                     it awaits                            its asyncio task is cancelled
+                     it computes                          the same at its next wait
+the cell ends        Left, which `%nbray last` gives, and one quiet line under the cell
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from nbray.generators import ObjectRefGenerator
 from nbray.notebook import display
 from nbray.refs import ObjectRef
 from nbray.sourcelines import cell_of
-
-GENERATOR_ENDS = object()
 
 
 class Left:
@@ -43,18 +41,22 @@ class Left:
         return [] if self._waited_for is None else [self._waited_for]
 
     def result(self, timeout: float | None = None) -> Any:
-        """What `get` gives: one value, or a list where the cell waited for several; of a generator the values that were to come.
+        """What `get` gives: one value, or a list where the cell waited for several; of a generator the values that were to come
+        (one among several stays a generator).
 
         Raises what a task raised; GetTimeoutError after `timeout` seconds, and the tasks go on.
         """
-        if not isinstance(self._waited_for, ObjectRefGenerator):
-            return None if self._waited_for is None else nbray.get(self._waited_for, timeout=timeout)
+        waited_for = self._waited_for
+        if isinstance(waited_for, list) and any(isinstance(each, ObjectRefGenerator) for each in waited_for):
+            return [nbray.get(each, timeout=timeout) for each in waited_for]
+        if not isinstance(waited_for, ObjectRefGenerator):
+            return None if waited_for is None else nbray.get(waited_for, timeout=timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not nbray.wait([self._waited_for], timeout=left)[0]:
-                raise GetTimeoutError(f"Get timed out: {self._waited_for!r} has not ended after {timeout:g} s; it goes on")
-            if (ref := next(self._waited_for, GENERATOR_ENDS)) is GENERATOR_ENDS:
+            if not nbray.wait([waited_for], timeout=left)[0]:
+                raise GetTimeoutError(f"Get timed out: {waited_for!r} has not ended after {timeout:g} s; it goes on")
+            if (ref := next(waited_for, None)) is None:
                 return nbray.get(self._taken)
             self._taken.append(ref)
 

@@ -71,9 +71,7 @@ class Extension:
     def post_run_cell(self, result: Any) -> None:
         self.notebook.end_cell(result.error_in_exec)
 
-    def show_error(
-        self, shell: Any, kind: type, error: BaseException, where: Any, tb_offset: int | None = None
-    ) -> list[str]:
+    def show_error(self, shell: Any, kind: type, error: BaseException, where: Any, tb_offset: int | None = None) -> list[str]:
         """What IPython asks for the errors of OWN_ERRORS. A cell that was sent to the background says so where it ends."""
         del tb_offset  # there are no frames to leave out
         if isinstance(error, CellSyntaxError):

@@ -31,6 +31,7 @@ from nbray.notebook.arguments import (
     run_args,
     unquoted,
 )
+from nbray.notebook.background import Left
 from nbray.notebook.cards import Card
 from nbray.notebook.current import Notebook
 from nbray.notebook.holders import held_objects, named_ids
@@ -125,7 +126,10 @@ class Subcommands:
             "timeline": (self.timeline, "which worker ran what when in a cell: [CELL] [--save FILE], for Perfetto"),
             "plan": (self.plan, "how long a cell would take on other machines: [CELL] [--cores 1,2,4] [--nodes N]"),
             "lineage": (self.lineage, "what a variable, a cell or a function's tasks come from, and whether it is stale: [NAME]"),
-            "last": (self.last, "the handle of the last %%remote cell, or what a plain cell waited for when it was sent to the background"),
+            "last": (
+                self.last,
+                "the handle of the last %%remote cell, or what a plain cell waited for when it was sent to the background",
+            ),
             "config": (self.config, "defaults for the options of %%remote"),
         }
 
@@ -318,7 +322,8 @@ class Subcommands:
         given = parse(cancel, rest)
         which, force = given.get("which"), bool(given.get("force"))
         if which == "all":
-            jobs: list[Job | Left] = [job for job in (*self.notebook.jobs, *self.notebook.left) if not job.done()]
+            every: list[Job | Left] = [*self.notebook.jobs, *self.notebook.left]
+            jobs = [job for job in every if not job.done()]
         elif which is None:
             jobs = [self.last("")]
         else:

@@ -40,6 +40,9 @@ class InlineEngine:
         self.closed = False
         self._ids = TaskIds(ME.process)
 
+    def awaited_in_vain(self, what: Any) -> None:
+        """No cell is sent to the background here."""
+
     def submit(
         self, function: FunctionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: TaskOptions
     ) -> list[ObjectRef[Any]]:

@@ -159,7 +159,7 @@ def test_lanes_say_when_each_worker_was_busy() -> None:
     for row, (start, end) in enumerate([(0, 4), (2, 4), (3, 4)]):
         record = TraceRecord("task", bytes(16), "f", "FINISHED", node=b"n" * 8, worker=bytes([row // 2]) * 8, submitted_ns=1)
         record.started_ns, record.ended_ns = 1 + start * S, 1 + end * S
-        spans.add(record, 1)
+        spans.add([record], 1)
     both, last = lanes(spans)
     assert "100% busy, 2 tasks" in both
     assert "25% busy, 1 task" in last

@@ -138,9 +138,9 @@ def test_a_task_that_never_began_has_no_span_and_is_counted() -> None:
 
 def test_spans_travel_as_twenty_three_bytes_each_column_after_column() -> None:
     spans = Spans()
-    spans.add(record(0, 0.5, 1), BEGUN)
+    spans.add([record(0, 0.5, 1)], BEGUN)
     late = msgspec.structs.replace(record(1, 1, 2, "g", 3, "FAILED"), fetch_ns=S // 4)
-    spans.add(late, BEGUN)
+    spans.add([late], BEGUN)
     packed = spans.packed(0, 2)
     assert struct.unpack("<2f2f2f2H2H2H2B2f", packed) == (0, 0, 500, 1000, 1000, 2000, 0, 1, 0, 1, 0, 0, 0, 1, 0, 250)
     assert len(packed) == 2 * 23
@@ -151,7 +151,7 @@ def test_spans_travel_as_twenty_three_bytes_each_column_after_column() -> None:
 def test_a_kept_card_has_every_failed_task_and_the_longest_others() -> None:
     spans = Spans()
     for i in range(100):
-        spans.add(record(i, i, i + 0.1 + i / 1000, state="FAILED" if i == 3 else "FINISHED"), BEGUN)
+        spans.add([record(i, i, i + 0.1 + i / 1000, state="FAILED" if i == 3 else "FINISHED")], BEGUN)
     kept = base64.b64decode(spans.chosen(10))
     starts = struct.unpack("<10f", kept[40:80])
     assert starts[0] == 3000
@@ -202,7 +202,11 @@ def test_what_is_left_is_a_lower_bound_while_some_function_has_not_ended_once() 
     assert "1.0 s, at least 2.0 s left (nothing of fit has ended yet)" in words.line(shot)
     run.names["score"] = NameCount(1)
     assert "(nothing of fit and 1 other function has ended yet)" in words.line(run.snapshot(BEGUN + S))
-    run.take(CellProgress({**run.names, "fit": NameCount(3, 1), "score": NameCount(1, 1)}, [record(2, 1, 3, "fit"), record(3, 1, 2, "score")]))
+    run.take(
+        CellProgress(
+            {**run.names, "fit": NameCount(3, 1), "score": NameCount(1, 1)}, [record(2, 1, 3, "fit"), record(3, 1, 2, "score")]
+        )
+    )
     assert run.snapshot(BEGUN + S)["left_note"] == ""
 
 
