@@ -247,10 +247,10 @@ def test_a_large_value_in_many_items_is_worth_a_word_before_it_is_sent(kernel: K
     assert (
         "table (8.0 MB) is in 4 items of --each" in kernel.ok(code.replace("--each", "--dry-run --each")).displays[1]["text/plain"]
     )
-    assert "nbray.put(table)" in kernel.ok(code).text
+    assert "nbray.put(table)" in kernel.ok(code).notes
     kernel.ok("@nbray.remote\ndef width(a): return len(a)")
     cell = kernel.ok("for _ in range(4): nbray.get(width.remote(table))")
-    assert cell.text.count("table_ref = nbray.put(table)") == 1
+    assert cell.notes.count("table_ref = nbray.put(table)") == 1
 
 
 def test_a_handle_is_awaitable_and_knows_its_state(kernel: Kernel) -> None:
