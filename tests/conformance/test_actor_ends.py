@@ -139,17 +139,18 @@ def test_calls_that_run_beside_exit_actor_finish_and_those_that_have_not_begun_n
     @ray.remote(max_concurrency=2)
     class A:
         def __init__(self):
-            self.running = threading.Event()
+            self.running, self.left = threading.Event(), threading.Event()
 
         def finish(self):
             self.running.set()
-            time.sleep(0.5)
-            return "finished"
+            return "finished" if self.left.wait(20) else "alone"
 
         def leave(self):
             self.running.wait(20)
-            time.sleep(0.2)
-            ray.actor.exit_actor()
+            try:
+                ray.actor.exit_actor()
+            finally:
+                self.left.set()
 
         def touch(self):
             (tmp_path / "ran").touch()
