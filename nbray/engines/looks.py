@@ -1,14 +1,19 @@
-"""What this process knows already of an object, an actor, a stream or a group, for whoever shows one. Asks nobody."""
+"""What this process knows already of an object, an actor, a stream or a group, for whoever shows one. Only of a group that another
+process made the head is asked, and not for long."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nbray.exceptions import HeadUnavailableError, RaySystemError
 from nbray.ids import object_id
 from nbray.refs import ObjectRef
+from nbray.sched.resources import to_floats
 
 if TYPE_CHECKING:
     from nbray.engines.native import NativeEngine
+
+PATIENCE_S = 0.3  #: who shows something waits no longer
 
 
 class Looks:
@@ -68,4 +73,17 @@ class Looks:
 
     def group(self, group: bytes) -> dict[str, Any]:
         with self._engine.runtime.locked() as state:
-            return {"state": state.groups.made.get(group, ""), "why": state.groups.why_waits(group)}
+            told, why = state.groups.made.get(group), state.groups.why_waits(group)
+        if told is not None:
+            return {"state": told or "PENDING", "why": why}  # nothing is told before something has changed
+        try:
+            found = self._engine.questions.ask("groups", {"group": group}, PATIENCE_S)
+        except (HeadUnavailableError, RaySystemError):
+            return {"state": "", "why": why}
+        if not found:
+            return {"state": "", "why": "this cluster has no such group"}
+        return {
+            "state": found[0]["state"],
+            "why": found[0]["why"],
+            "bundles": [to_floats(bundle) for bundle in found[0]["bundles"]],
+        }

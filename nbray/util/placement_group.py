@@ -76,12 +76,12 @@ class PlacementGroup:
         return len(self.bundle_specs)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> shown.Bundle:
-        """What a notebook shows: whether it is placed, and its bundles; from what this process knows."""
+        """What a notebook shows: whether it is placed, and its bundles."""
         del include, exclude
         if self.is_empty:
             return shown.bundle(repr(self), None, ("no group",))
-        engine = session.engine
-        return shown.of_group(repr(self), None if engine is None else engine.looks.group(self.key), self.bundle_cache)
+        known = None if session.engine is None else session.engine.looks.group(self.key)
+        return shown.of_group(repr(self), known, self.bundle_cache or (known or {}).get("bundles"))
 
     def __eq__(self, other: object) -> bool:
         return self.key == other.key if isinstance(other, PlacementGroup) else NotImplemented

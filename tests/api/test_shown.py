@@ -13,7 +13,8 @@ import pytest
 
 import nbray
 from nbray import shown
-from nbray.exceptions import RayError, RayTaskError
+from nbray.exceptions import RayError, RayTaskError, TaskPlacementGroupRemoved
+from nbray.util.placement_group import PlacementGroup
 
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -138,11 +139,34 @@ def test_a_generator_says_how_far_it_is() -> None:
 
 @pytest.mark.usefixtures("cluster")
 def test_a_placement_group_says_whether_it_is_placed_and_its_bundles() -> None:
-    group = nbray.util.placement_group([{"CPU": 1}, {"CPU": 1}])
+    group = nbray.util.placement_group([{"CPU": 1}, {"CPU": 1}], name="shown")
+    assert "placed · 2 bundles · 2 of CPU 1" in text_of(group), "or is being placed: never unknown"
     nbray.get(group.ready())
     assert "✓ placed · 2 bundles · 2 of CPU 1" in text_of(group)
     nbray.util.remove_placement_group(group)
     assert "removed" in text_of(group)
+    assert "no such group" in text_of(PlacementGroup(b"x" * 16))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_group_that_another_process_made_is_asked_for() -> None:
+    def made() -> bytes:
+        return nbray.util.placement_group([{"CPU": 1000}], lifetime="detached").key
+
+    group = PlacementGroup(nbray.get(nbray.remote(made).remote()))
+    assert "▸ is being placed" in text_of(group)
+    assert "1 bundle · CPU 1000" in text_of(group)
+    nbray.util.remove_placement_group(group)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_group_that_has_no_place_yet_says_that_it_is_being_placed_and_one_that_was_removed_that_it_was() -> None:
+    group = nbray.util.placement_group([{"CPU": 1000}])
+    assert "▸ is being placed · 1 bundle · CPU 1000" in text_of(group)
+    nbray.util.remove_placement_group(group)
+    with pytest.raises(TaskPlacementGroupRemoved):
+        nbray.get(group.ready())
+    assert "■ removed" in text_of(group)
 
 
 def test_states_that_are_not_known_here_are_not_guessed() -> None:
