@@ -19,6 +19,7 @@ FILES = (
     "jump.js",
     "objects.js",
     "output.js",
+    "perfetto.js",
     "lineage.js",
     "plan.js",
     "flame.js",

@@ -120,6 +120,7 @@ class Reader:
         object_, (offset, size) = obj.id, obj.pinned
         obj.views += 1
         view = self._runtime.store.arena.pinned_view(offset, size, lambda: self._runtime.released(object_))
+        view.obj.object = object_  # type: ignore[attr-defined]
         return _Here(object_, value, view, refs)
 
     def _load(self, here: _Here) -> Any:

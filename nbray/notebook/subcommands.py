@@ -34,7 +34,7 @@ from nbray.notebook.arguments import (
 from nbray.notebook.background import Left
 from nbray.notebook.cards import Card
 from nbray.notebook.current import Notebook
-from nbray.notebook.holders import held_objects, named_ids
+from nbray.notebook.holders import held_objects, named_ids, objects_text
 from nbray.notebook.job import Job
 from nbray.notebook.stream import Message
 from nbray.util.state.api import entries
@@ -210,13 +210,12 @@ class Subcommands:
                 row["holders"],
                 row["line"],
             )
-            for row in found[:SHOWN_ROWS]
+            for row in found["rows"][:SHOWN_ROWS]
         ]
-        self._show(
-            display.table("objects", ["held by", "what", "size", "state", "also held by", "made at"], rows, "no variable holds any")
-        )
-        if len(found) > SHOWN_ROWS:
-            self._say(f"… {len(found) - SHOWN_ROWS:,} more\n")
+        columns = ["held by", "what", "size", "state", "also held by", "made at"]
+        self._show(display.table(objects_text(found), columns, rows, "no variable holds any"))
+        if len(found["rows"]) > SHOWN_ROWS:
+            self._say(f"… {len(found['rows']) - SHOWN_ROWS:,} more\n")
         rest_of = engine.unnamed(named_ids(namespace))[:SHOWN_ROWS]
         if rest_of:
             others = [(row["line"] or "unknown", f"{row['objects']:,}", _size(row["size"]), row["state"]) for row in rest_of]

@@ -16,6 +16,8 @@ import numpy as np
 class Pinned(np.ndarray[Any, Any]):
     """The array whose death is the release of a pin. A subclass, so that slices of plain arrays over it cannot be it."""
 
+    object: bytes = b""  #: the id of what is pinned, where whoever made it says so
+
 
 def pinned_view(memory: memoryview, on_release: Callable[[], None]) -> memoryview:
     """A read-only view of `memory`; `on_release` runs once, when no array or view over it is left."""

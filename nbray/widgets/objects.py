@@ -8,7 +8,7 @@ from nbray import session
 from nbray.cards.lineage import STALE
 from nbray.cards.words import bytes_text
 from nbray.notebook import display
-from nbray.notebook.holders import held_objects, release
+from nbray.notebook.holders import first_rows, held_objects, objects_text, release
 from nbray.widgets.notebook import namespace_here, notebook_here
 from nbray.widgets.picture import Picture, Snapshot, projector
 
@@ -29,8 +29,8 @@ class Objects(Picture):
         if engine is None:
             return {"gone": "This notebook is not attached to a cluster.", "rows": [], "more": 0}
         notebook = notebook_here()
-        rows = held_objects(namespace_here(), engine, *(() if notebook is None else (notebook.history.stale,)))
-        return {"rows": rows[:MOST_ROWS], "more": max(0, len(rows) - MOST_ROWS)}
+        found = held_objects(namespace_here(), engine, *(() if notebook is None else (notebook.history.stale,)))
+        return first_rows(found, MOST_ROWS)
 
     def _bundle(self, snapshot: Snapshot) -> display.Bundle:
         cells = [
@@ -44,7 +44,8 @@ class Objects(Picture):
             )
             for row in snapshot.get("rows", ())
         ]
-        return display.table("objects", COLUMNS, cells, str(snapshot.get("gone") or "no name holds a reference"))
+        title = objects_text(snapshot) if cells else "objects"
+        return display.table(title, COLUMNS, cells, str(snapshot.get("gone") or "no name holds a reference"))
 
     def _text(self, snapshot: Snapshot) -> str:
         more = f"\nand {snapshot['more']:,} more" if snapshot.get("more") else ""

@@ -56,3 +56,8 @@ def test_releasing_what_was_shown_frees_the_bytes(released: list[str]) -> None:
     assert released == []
     release(namespace, names)
     assert released == ["released"]
+
+
+def test_arrays_in_a_list_or_a_dict_hold_their_bytes_too(view: memoryview) -> None:
+    found = held_views({"many": [as_array(view), as_array(view)[1:]], "named": {"a": as_array(view)}, "plain": [1, 2]})
+    assert [(row["names"], row["size"]) for row in found] == [("many", 800), ("named", 800)]

@@ -3,6 +3,7 @@
 import { SIGNS, countsText, element, plural, seconds } from "./format.js";
 import { createLineage } from "./lineage.js";
 import { createObjectsTab } from "./objects.js";
+import { saveTrace } from "./perfetto.js";
 import { Spans, createTimeline } from "./timeline.js";
 
 function frame(el, label) {
@@ -47,14 +48,7 @@ export function createTimelineView(el, host) {
     timeline.update(snapshot);
   }
 
-  async function save() {
-    try {
-      const trace = await host.command("perfetto");
-      const link = element("a", { href: URL.createObjectURL(new Blob([JSON.stringify(trace)], { type: "application/json" })), download: "nbray-trace.json" });
-      link.click();
-      URL.revokeObjectURL(link.href);
-    } catch (error) { shown.complain(error); }
-  }
+  const save = () => host.command("perfetto").then(saveTrace).catch(shown.complain);
 
   return { update, remove() { timeline.remove(); shown.root.remove(); } };
 }
@@ -103,8 +97,8 @@ export function createObjectsView(el, host) {
   shown.body.append(objects.root);
 
   function update(snapshot) {
-    shown.head("", snapshot.more ? `the largest ${snapshot.rows.length} of ${snapshot.rows.length + snapshot.more}` : "", snapshot.gone);
-    objects.draw(snapshot.rows ?? []);
+    shown.head("", "", snapshot.gone);
+    objects.draw(snapshot.gone && !snapshot.rows ? { rows: [] } : snapshot);
   }
 
   return { update, remove() { shown.root.remove(); } };

@@ -10,9 +10,11 @@ Kernel = Any
 
 ROWS = """
 from nbray.notebook.holders import held_objects, release
-def rows():
+def found():
     notebook = get_ipython()._nbray_extension.notebook
-    return {row["names"]: row for row in held_objects(notebook.namespace, notebook.engine(), notebook.history.stale)}
+    return held_objects(notebook.namespace, notebook.engine(), notebook.history.stale)
+def rows():
+    return {row["names"]: row for row in found()["rows"]}
 def let_go(*names):
     notebook = get_ipython()._nbray_extension.notebook
     return release(notebook.namespace, list(names), notebook.engine())
@@ -90,3 +92,20 @@ def test_an_input_that_was_sent_along_was_made_at_its_cell(kernel: Kernel) -> No
     kernel.ok("%%remote -o shape --each i=range(2)\nshape = sent.shape")
     text = kernel.ok("%nbray objects").displays[1]["text/plain"]
     assert "cloudpickle" not in text
+
+
+def test_an_object_that_many_names_hold_counts_once(kernel: Kernel) -> None:
+    before = kernel.eval("(found()['objects'], found()['size'])")
+    kernel.ok(
+        "shared = nbray.put(np.zeros(100_000)); also = [shared, shared]; array = nbray.get(shared); again = nbray.get(shared)"
+    )
+    assert row(kernel, "shared")["size"] == row(kernel, "also")["size"] == row(kernel, "array")["size"] >= 800_000
+    objects, size = kernel.eval("(found()['objects'], found()['size'])")
+    assert objects == before[0] + 1
+    assert size == before[1] + row(kernel, "shared")["size"]
+
+
+def test_what_is_held_only_because_it_was_shown_is_added_up(kernel: Kernel) -> None:
+    kernel.ok("nbray.put(np.ones(300_000))")
+    assert kernel.eval("found()['only_shown']") >= 2_400_000
+    assert "of it only because it was shown" in kernel.ok("%nbray objects").displays[0]["text/plain"].splitlines()[0]
