@@ -21,6 +21,7 @@ WIDTH, ROW = 960, 17
 CHARACTER = 6.3  #: width of one, at the size that labels have
 LEAST_WIDTH = 1.2  #: narrower is not drawn
 DEEPEST = 60  #: rows drawn
+OTHERS = "(others)"
 #: Light enough for black letters on each, in light and dark pages alike. One per file, by its name.
 FILLS = ("#f2b880", "#e9d585", "#b8d8a0", "#9fd0c8", "#a9c7e8", "#c9b8e4", "#e6b3cc", "#d8c4ae")
 INK = "#1f1f1f"
@@ -73,13 +74,16 @@ class Flame:
         self.tasks = tasks
 
     def pruned(self, most: int) -> Flame:
-        """With about `most` nodes: the smallest are taken into those that called them, so that sums stay what they are."""
+        """With about `most` nodes: the smallest are taken into those that called them, the outermost into one, so that sums stay
+        what they are."""
         sizes = sorted((node.total for node, _ in self.nodes()), reverse=True)
         if len(sizes) <= most:
             return self
         small = self.copy()
-        for node in small.root.below.values():
-            _cut(node, sizes[most])
+        _cut(small.root, sizes[most])
+        if small.root.own:
+            rest = small.root.below.setdefault(OTHERS, Node(OTHERS))
+            rest.own, small.root.own = rest.own + small.root.own, 0
         return small
 
     def copy(self) -> Flame:

@@ -5,6 +5,9 @@
 Tasks of one name in one cell are a group, which is what a person thinks of: "the 100 `simulate` of In[7]". A graph shows groups, or
 single tasks where there are few of a name; above MOST_NODES it shows cells. Whoever looks opens and shuts what they like.
 
+What has ended is here for good; what has not is given with each question (`Unfinished`): counts of all of it, and what some of it
+needs.
+
 Keys of nodes: `c:TAG` a cell, `g:TAG:TITLE:NAME` a group, `t:ID` a task, `m:...` the rest of an open group, `v:NAME` a variable.
 """
 
@@ -12,10 +15,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from nbray.cards import words
+from nbray.engines.cells import NAMES_PER_CELL, OTHERS
+from nbray.engines.port import UnfinishedTask
 from nbray.trace import TraceRecord
 
 REMEMBERED = 200_000  #: tasks whose results can be found again as inputs of others
@@ -23,6 +28,7 @@ MOST_NODES = 200
 SINGLE = 6  #: tasks of a group that are shown one by one without being asked for
 MOST_OPEN = 200  #: tasks of one open group that are shown
 STALE = "↻ stale"
+ORDER = ("RUNNING", "QUEUED", "WAITING")  #: of tasks that have not ended, those first that are shown of many
 
 
 class Group(NamedTuple):
@@ -51,13 +57,16 @@ class CellNote(NamedTuple):
 
 
 class VariableNote(NamedTuple):
-    """A variable of the notebook. `tasks`: those whose results it holds; `maker`: the run that bound it, 0 when not known."""
+    """A variable of the notebook. `tasks`: those whose results it holds; `maker`: the run that bound it, 0 when not known; `got`:
+    tasks whose results it was made of; `called`: functions whose tasks in its own cell had such results."""
 
     name: str
     maker: int = 0
     said: str = ""
     stale: str = ""
     tasks: Sequence[bytes] = ()
+    got: Sequence[bytes] = ()
+    called: Collection[str] = ()
 
 
 class Notes(NamedTuple):
@@ -65,6 +74,13 @@ class Notes(NamedTuple):
 
     cells: Sequence[CellNote] = ()
     variables: Sequence[VariableNote] = ()
+
+
+class Unfinished(NamedTuple):
+    """What has not ended. `counts`: (running, queued) of each group, exact; `tasks`: some of them, or all where they are few."""
+
+    counts: Mapping[Group, tuple[int, int]] = {}
+    tasks: Mapping[Group, Sequence[UnfinishedTask]] = {}
 
 
 class View(NamedTuple):
@@ -76,6 +92,7 @@ class View(NamedTuple):
 
 
 NOTHING = Notes()
+ALL_ENDED = Unfinished()
 EVERYTHING = View()
 
 
@@ -88,11 +105,21 @@ class _Task(NamedTuple):
 
 
 class _Sum:
-    __slots__ = ("count", "failed", "seconds", "tasks")
+    """`count` is of all, `running` and `queued` of those that have not ended."""
+
+    __slots__ = ("count", "failed", "queued", "running", "seconds", "tasks")
 
     def __init__(self) -> None:
         self.count, self.failed, self.seconds = 0, 0, 0.0
+        self.running, self.queued = 0, 0
         self.tasks: list[_Task] = []
+
+    def with_unfinished(self, running: int, queued: int, tasks: list[_Task]) -> _Sum:
+        """As it is now, as a copy: what has ended is bookkeeping for ever, the rest is of this moment."""
+        now = _Sum()
+        now.count, now.failed, now.seconds = self.count + running + queued, self.failed, self.seconds
+        now.running, now.queued, now.tasks = running, queued, [*tasks, *self.tasks]
+        return now
 
 
 class Lineage:
@@ -103,20 +130,28 @@ class Lineage:
         self.edges: Counter[tuple[Group, Group]] = Counter()
         self.children: Counter[tuple[Group, Group]] = Counter()  #: whose tasks submitted whose
         self.puts: dict[Group, dict[bytes, None]] = {}  #: values of the notebook that a group took
+        self._names: Counter[str] = Counter()  # different ones, by cell
         self._maker: dict[bytes, Group] = {}
         self._early: dict[bytes, Group] = {}  # children whose parent has not ended
         self.lock = threading.Lock()
 
     def add(self, title: str, records: list[TraceRecord], tag: str = "") -> None:
-        """Tasks of a cell that have ended."""
+        """Tasks of a cell that have ended. Tasks may be named one by one: names beyond NAMES_PER_CELL are one group."""
         groups: dict[str, tuple[Group, _Sum]] = {}
         with self.lock:
             for record in records:
                 found = groups.get(record.name)
                 if found is None:
-                    group = Group(tag or title, title, record.name)
+                    group = self._group(Group(tag or title, title, record.name))
                     found = groups[record.name] = group, self.groups.setdefault(group, _Sum())
                 self._add(*found, record)
+
+    def _group(self, group: Group) -> Group:
+        if group not in self.groups:
+            self._names[group.tag] += 1
+            if self._names[group.tag] > NAMES_PER_CELL:
+                return group._replace(name=OTHERS)
+        return group
 
     def _add(self, group: Group, total: _Sum, record: TraceRecord) -> None:
         seconds = max(0, record.ended_ns - record.started_ns) / 1e9 if record.started_ns else 0.0
@@ -149,18 +184,58 @@ class Lineage:
         """The group that made an object, by the id of its task."""
         return self._maker.get(task)
 
-    def graph(self, notes: Notes = NOTHING, view: View = EVERYTHING) -> dict[str, Any]:
+    def graph(self, notes: Notes = NOTHING, view: View = EVERYTHING, unfinished: Unfinished = ALL_ENDED) -> dict[str, Any]:
         """Nodes and edges, for a page; by cells where groups would be too many."""
         with self.lock:
-            fine = _Drawing(self, notes, view, coarse=False).graph()
+            now = _Now(self, unfinished)
+            fine = _Drawing(now, notes, view, coarse=False).graph()
             chosen = sum(node["key"].startswith(("t:", "m:")) for node in fine["nodes"])
-            return fine if len(fine["nodes"]) - chosen <= MOST_NODES else _Drawing(self, notes, view, coarse=True).graph()
+            return fine if len(fine["nodes"]) - chosen <= MOST_NODES else _Drawing(now, notes, view, coarse=True).graph()
+
+
+class _Now:
+    """What has ended and what has not, together, at one moment."""
+
+    def __init__(self, lineage: Lineage, unfinished: Unfinished) -> None:
+        self.groups, self.puts = dict(lineage.groups), dict(lineage.puts)
+        self.edges, self.children = set(lineage.edges), set(lineage.children)
+        self._ended = lineage._maker
+        self._maker: dict[bytes, Group] = {}
+        self._add(unfinished)
+
+    def group_of(self, task: bytes) -> Group | None:
+        return self._ended.get(task) or self._maker.get(task)
+
+    def _add(self, unfinished: Unfinished) -> None:
+        tasks = {group: [t for t in some if t.id not in self._ended] for group, some in unfinished.tasks.items()}
+        for group, some in tasks.items():
+            self._maker.update(dict.fromkeys((task.id for task in some), group))
+        for group, (running, queued) in unfinished.counts.items():
+            order = sorted(tasks.get(group, ()), key=lambda task: ORDER.index(task.state))
+            made = [_Task(task.id, task.needs, task.parent, task.state, 0.0) for task in order]
+            self.groups[group] = self.groups.get(group, _Sum()).with_unfinished(running, queued, made)
+            self._connect(group, made)
+
+    def _connect(self, group: Group, tasks: list[_Task]) -> None:
+        taken = dict(self.puts.get(group, {}))
+        for task in tasks:
+            for need in task.needs:
+                source = self.group_of(need)
+                if source is None and len(taken) < MOST_OPEN:
+                    taken[need] = None
+                elif source is not None and source != group:
+                    self.edges.add((source, group))
+            parent = self.group_of(task.parent) if task.parent else None
+            if parent is not None and parent != group:
+                self.children.add((parent, group))
+        if taken:
+            self.puts[group] = taken
 
 
 class _Drawing:
     """One graph, at one moment."""
 
-    def __init__(self, lineage: Lineage, notes: Notes, view: View, *, coarse: bool) -> None:
+    def __init__(self, lineage: _Now, notes: Notes, view: View, *, coarse: bool) -> None:
         self.lineage, self.view, self.coarse = lineage, view, coarse
         self.cells = {note.tag: note for note in notes.cells}
         self.by_number = {note.number: note for note in notes.cells}
@@ -176,17 +251,18 @@ class _Drawing:
 
     def _matters(self, note: VariableNote, every: Collection[VariableNote]) -> bool:
         """Variables that hold results, that cells with tasks made, or that such cells read."""
-        if note.tasks or (note.maker in self.by_number and self.by_number[note.maker].tag in self.groups):
+        if note.tasks or note.got or (note.maker in self.by_number and self.by_number[note.maker].tag in self.groups):
             return True
         return any(note.name in cell.reads for cell in self.cells.values() if cell.tag in self.groups)
 
     def _drop_superseded(self) -> None:
         """Earlier runs of cells that ran again, where nothing that is there now came of them."""
         alive = {each.maker for each in self.variables}
-        held = {group.tag for each in self.variables for task in each.tasks if (group := self.lineage.group_of(task))}
+        held = {group.tag for each in self.variables for task in (*each.tasks, *each.got) if (group := self.lineage.group_of(task))}
         used = {a.tag for (a, b) in self.lineage.edges if a.tag != b.tag}
         for tag in [tag for tag in self.groups if tag in self.cells and self.cells[tag].again]:
-            if self.cells[tag].number not in alive and tag not in held and tag not in used and tag != self.view.focus:
+            under_way = any(self.lineage.groups[group].running + self.lineage.groups[group].queued for group in self.groups[tag])
+            if self.cells[tag].number not in alive and not under_way and tag not in held | used | {self.view.focus}:
                 del self.groups[tag]
 
     def _shown_cells(self) -> list[CellNote]:
@@ -230,13 +306,18 @@ class _Drawing:
 
     def _cell(self, note: CellNote) -> None:
         key, groups = f"c:{note.tag}", self.groups.get(note.tag, [])
-        total = sum(self.lineage.groups[group].count for group in groups)
-        failed = sum(self.lineage.groups[group].failed for group in groups)
-        parts = [f"ran again as {note.again}" if note.again else "", words.count_text(total, "task") if total else ""]
+        sums = [self.lineage.groups[group] for group in groups]
+        total, failed = sum(each.count for each in sums), sum(each.failed for each in sums)
+        state = _under_way(sum(each.running for each in sums), sum(each.queued for each in sums), total)
+        parts = [
+            state["state"],
+            f"ran again as {note.again}" if note.again else "",
+            words.count_text(total, "task") if total else "",
+        ]
         parts += [f"{failed:,} failed" if failed else "", note.heading]
         self._node(
-            key, "cell", note.title, " · ".join(part for part in parts if part), tag=note.tag, title=note.title, tasks=total,
-            stale=note.stale, expands=bool(groups), open=self._open(key, otherwise=not self.coarse),
+            key, "cell", note.title, _joined(*parts), tag=note.tag, title=note.title, tasks=total,
+            stale=note.stale, expands=bool(groups), open=self._open(key, otherwise=not self.coarse), **state,
         )  # fmt: skip
 
     def _tasks(self) -> None:
@@ -260,27 +341,36 @@ class _Drawing:
 
     def _group(self, group: Group, total: _Sum) -> None:
         label = group.name if total.count == 1 else f"{group.name} ×{total.count:,}"
-        failed = f", {total.failed:,} failed" if total.failed else ""
+        state = _under_way(total.running, total.queued, total.count)
+        took = words.seconds_text(total.seconds) if total.count > total.running + total.queued else ""
+        failed = f"{total.failed:,} failed" if total.failed else ""
         self._node(
-            group.key, "task", label, f"{group.title} · {words.seconds_text(total.seconds)}{failed}", tag=group.tag,
-            title=group.title, tasks=total.count, expands=bool(total.tasks) and total.count > 1, name=group.name,
+            group.key, "task", label, _joined(state["state"], group.title, took, failed), tag=group.tag, title=group.title,
+            tasks=total.count, expands=bool(total.tasks) and total.count > 1, name=group.name, **state,
         )  # fmt: skip
 
     def _singles(self, group: Group) -> None:
         total = self.lineage.groups[group]
         several = total.count > 1
-        for number, task in enumerate(total.tasks[:MOST_OPEN]):
+        shown = sorted(total.tasks[:MOST_OPEN], key=lambda task: task.id)  # as they were submitted, whatever ends first
+        for number, task in enumerate(shown):
             label = f"{group.name} #{number}" if several else group.name
-            state = "" if task.state == "FINISHED" else f", {task.state.lower()}"
+            state = _under_way(task.state == "RUNNING", task.state in {"QUEUED", "WAITING"}, 1)
+            if task.state == "WAITING":
+                state["state"] = words.WAITS
+            took = "" if state["state"] else words.seconds_text(task.seconds)
+            ended = "" if state["state"] or task.state == "FINISHED" else task.state.lower()
             self._node(
-                f"t:{task.id.hex()}", "task", label, f"{group.title} · {words.seconds_text(task.seconds)}{state}", tag=group.tag,
-                title=group.title, tasks=1, open=several, expands=several, group=group.key, name=group.name,
+                f"t:{task.id.hex()}", "task", label, _joined(state["state"], ended, group.title, took), tag=group.tag,
+                title=group.title, tasks=1, open=several, expands=several, group=group.key, name=group.name, **state,
             )  # fmt: skip
-        rest = total.count - MOST_OPEN
+        rest = total.count - len(shown)
         if rest > 0:
+            going = sum(task.state == "RUNNING" for task in shown), sum(task.state in {"QUEUED", "WAITING"} for task in shown)
+            state = _under_way(max(0, total.running - going[0]), max(0, total.queued - going[1]), rest)
             self._node(
-                f"m:{group.key}", "task", f"{group.name}: {rest:,} more", group.title, tag=group.tag, title=group.title, tasks=rest,
-                open=True, expands=True, group=group.key, name=group.name,
+                f"m:{group.key}", "task", f"{group.name}: {rest:,} more", _joined(state["state"], group.title), tag=group.tag,
+                title=group.title, tasks=rest, open=True, expands=True, group=group.key, name=group.name, **state,
             )  # fmt: skip
 
     def _between(self, single: set[Group]) -> None:
@@ -313,18 +403,28 @@ class _Drawing:
             return ""
         return f"m:{group.key}" if f"m:{group.key}" in self.nodes else self.place[group]
 
+    def _places(self, group: Group) -> list[str]:
+        """The nodes that a group's tasks are in."""
+        place = self.place.get(group, "")
+        if place in self.nodes:
+            return [place]
+        return [key for task in self.lineage.groups[group].tasks[:MOST_OPEN] if (key := self._where(task.id))]
+
     def _variable(self, note: VariableNote) -> None:
         key = f"v:{note.name}"
         made = self.by_number.get(note.maker)
         parts = [note.said, f"from {made.title}" if made else ""]
         self._node(
-            key, "object", note.name, " · ".join(part for part in parts if part), tag=made.tag if made else "",
+            key, "object", note.name, _joined(*parts), tag=made.tag if made else "",
             title=made.title if made else "", stale=note.stale,
         )  # fmt: skip
         sources = {self._where(task) for task in note.tasks} - {""}
-        for source in sorted(sources)[:MOST_OPEN]:
+        fetched = {self._where(task) for task in note.got} - {""}
+        own = [group for group in self.groups.get(made.tag, ()) if group.name.rpartition(".")[2] in note.called] if made else []
+        fetched.update(place for group in own for place in self._places(group))
+        for source in sorted(sources | fetched)[:MOST_OPEN]:
             self._edge(source, key, "data")
-        if made is not None and not sources:
+        if made is not None and not sources and not any(self.nodes[source]["tag"] == made.tag for source in fetched):
             self._edge(f"c:{made.tag}", key, "data")
         puts = set(note.tasks)
         for group, taken in self.lineage.puts.items():
@@ -367,11 +467,16 @@ def reached(start: Iterable[str], edges: Iterable[tuple[str, str]]) -> set[str]:
     return seen
 
 
-def kept(graph: dict[str, Any], most: int, shorten: Callable[[str], str]) -> dict[str, Any]:
-    """The graph as a saved notebook keeps it: at most `most` nodes, short texts, nothing to open."""
-    nodes = [
-        {**{name: node[name] for name in ("kind", "cell", "stale", "tasks", "colour") if node.get(name) not in (None, "")}}
-        | {name: shorten(node[name]) for name in ("label", "detail", "title")}
-        for node in graph["nodes"][:most]
-    ]
-    return {"nodes": nodes, "edges": [edge for edge in graph["edges"] if edge[0] < len(nodes) and edge[1] < len(nodes)]}
+def _joined(*parts: str) -> str:
+    return " · ".join(part for part in parts if part)
+
+
+def _under_way(running: int, queued: int, total: int) -> dict[str, Any]:
+    """How many of a node's tasks run and wait, in words and as numbers for its mark; nothing of what has ended."""
+    if not running and not queued:
+        return {"state": ""}
+    if total == 1:
+        return {"state": words.RUNNING if running else words.QUEUED, "running": int(running), "queued": int(queued)}
+    parts = [f"{words.RUNNING[0]} {running:,} running" if running else "", f"{queued:,} queued" if queued else ""]
+    said = ", ".join(part for part in parts if part)
+    return {"state": said if running else f"{words.QUEUED[0]} {said}", "running": running, "queued": queued}

@@ -157,6 +157,11 @@ class Run:
         waited = sum(covered for _, covered in self._children.values()) / S
         return max(0.0, sum(total.seconds for total in self.totals.values()) - waited)
 
+    @property
+    def ran(self) -> int:
+        """Tasks that have begun and ended: as many as have a span, and those beyond the spans that are kept."""
+        return sum(total.count for total in self.totals.values())
+
     def verdict(self) -> str:
         if self.state == "running":
             return ""

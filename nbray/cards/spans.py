@@ -29,6 +29,9 @@ COLUMNS = (
     ("state", "B"),
     ("fetch", "f"),
 )
+SPAN_BYTES = 23
+MOST_NAMES = 500  #: told apart; the last stands for all others
+OTHERS = "(other names)"
 MS = 1e6  #: nanoseconds in one
 
 
@@ -53,11 +56,15 @@ class Spans:
         columns["start"].extend([(record.started_ns - begun_ns) / MS for record in ran])
         columns["end"].extend([(record.ended_ns - begun_ns) / MS for record in ran])
         columns["row"].extend([min(rows.setdefault((record.node, record.worker), len(rows)), 65_535) for record in ran])
-        columns["name"].extend([min(names.setdefault(record.name, len(names)), 65_535) for record in ran])
+        columns["name"].extend([at if (at := names.get(record.name)) is not None else self._name(record.name) for record in ran])
         columns["attempt"].extend([min(record.attempt, 65_535) for record in ran])
         columns["state"].extend([STATES[record.state] for record in ran])
         columns["fetch"].extend([record.fetch_ns / MS for record in ran])
         self.ids += [record.id for record in ran]  # last: whoever reads meanwhile goes by their number
+
+    def _name(self, name: str) -> int:
+        """The number of a new one."""
+        return self.names.setdefault(name if len(self.names) < MOST_NAMES - 1 else OTHERS, len(self.names))
 
     def packed(self, first: int, last: int) -> bytes:
         """Spans `first` to `last` (not included), column after column."""
@@ -68,12 +75,14 @@ class Spans:
         size = len(self.ids)
         return {name: np.array(column[:size]) for name, column in self.columns.items()}
 
-    def chosen(self, most: int) -> str:
-        """At most `most` spans in base64: all, or the longest and every failed one, in their order. For a page without a kernel."""
+    def chosen(self, most: int, names: int = MOST_NAMES) -> str:
+        """At most `most` spans in base64: all, or the longest and every failed one, in their order. For a page without a kernel; it
+        knows `names` names, the last of which is everybody else's."""
         table = self.table()
         if len(self.ids) > most:
             duration = table["end"] - table["start"]
             duration[table["state"] == 1] = np.inf
-            keep = np.sort(np.argpartition(duration, -most)[-most:])
+            keep = np.sort(np.argpartition(duration, -most)[-most:]) if most else slice(0)
             table = {name: column[keep] for name, column in table.items()}
+        table["name"] = np.minimum(table["name"], max(0, names - 1))
         return base64.b64encode(b"".join(column.tobytes() for column in table.values())).decode("ascii")

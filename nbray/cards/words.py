@@ -13,7 +13,8 @@ from nbray import shown
 
 #: Never colour alone: each state has its sign.
 SIGNS = {"done": "✓", "failed": "✗", "cancelled": "■", "timed out": "■", "running": "▸", "detached": "▸"}
-
+#: Of a task that has not ended.
+RUNNING, QUEUED, WAITS = "▸ running", "○ queued", "○ waits for its arguments"
 
 MOST_CHARACTERS = 160  #: of a name that somebody gave
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]")

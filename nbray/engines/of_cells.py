@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextvars
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from nbray.engines.cells import Cells, Standing
 from nbray.engines.nested import Nested, Tally, total
-from nbray.engines.port import CellProgress
+from nbray.engines.port import CellProgress, UnfinishedTask
+from nbray.engines.unfinished import some_unfinished
 from nbray.ids import Address
 from nbray.owner import records as r
 from nbray.owner.leaving import Leaving
@@ -94,6 +95,10 @@ class OfCells:
 
     def cell_progress(self, tag: str) -> CellProgress:
         return self.nested.together(tag, self.cells.progress(tag, self._standing(tag)))
+
+    def unfinished(self, tasks: Iterable[bytes] = ()) -> list[UnfinishedTask]:
+        with self.runtime.locked() as state:
+            return some_unfinished(state, tasks)
 
     def forget_cell(self, tag: str) -> None:
         self.cells.forget(tag)

@@ -5,7 +5,7 @@ Task and actor options arrive checked (`options.py`), functions and classes pick
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -187,6 +187,17 @@ class CellProgress(msgspec.Struct, frozen=True):
     packing_s: float = 0.0  #: time in which the notebook pickled large values and wrote them into the store
 
 
+class UnfinishedTask(msgspec.Struct, frozen=True, gc=False):
+    """A task that this process submitted and that has not ended."""
+
+    id: bytes
+    name: str
+    cell: str
+    state: str  #: RUNNING, QUEUED, or WAITING for its arguments
+    needs: tuple[bytes, ...] = ()  #: the tasks (or puts) whose results it takes; of very many the first
+    parent: bytes = b""
+
+
 class GroupEngine(Protocol):
     """The part of an engine that is about placement groups."""
 
@@ -223,7 +234,7 @@ class Looks(Protocol):
         ...
 
     def group(self, group: bytes) -> dict[str, Any]:
-        """`state`, empty where it is not known here, and `why` it waits."""
+        """`state`, empty where nobody says it, and `why` it waits; `bundles` where the head was asked, for a moment at most."""
         ...
 
 
@@ -392,6 +403,11 @@ class Engine(Protocol):
 
     def cell_progress(self, tag: str) -> CellProgress:
         """Counts by name, and records of tasks that ended since the last question. Costs what is new, not what is queued."""
+        ...
+
+    def unfinished(self, tasks: Iterable[bytes] = ()) -> list[UnfinishedTask]:
+        """Tasks that have not ended, all where they are few: of very many those that run, those of `tasks`, the first, the last,
+        some between, and what these need, as far as it has not ended. A bounded number, whatever is queued."""
         ...
 
     def forget_cell(self, tag: str) -> None:

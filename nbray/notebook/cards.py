@@ -15,12 +15,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nbray.cards import page, words
-from nbray.cards.flame import SAVED_NODES, Flame
+from nbray.cards.flame import Flame
 from nbray.cards.lanes import lanes
-from nbray.cards.lineage import Lineage, kept
+from nbray.cards.lineage import Group, Lineage, Unfinished
 from nbray.cards.printed import Printed
 from nbray.cards.run import Run
-from nbray.engines.port import Engine, OutputEvent
+from nbray.cards.saved import MIME, Extras, bundle, kept_lineage
+from nbray.engines.cells import OTHERS
+from nbray.engines.port import Engine, OutputEvent, UnfinishedTask
 from nbray.notebook.output import SEPARATOR
 from nbray.notebook.profiles import Profiles
 from nbray.notebook.stream import Message
@@ -31,13 +33,8 @@ if TYPE_CHECKING:
 
 APPEARS_AFTER_S = 0.3
 PERIOD_S = 0.25
-SAVED_SPANS = 2000  #: in the JSON of a static card: 61 kB
-SAVED_TASKS = 50
-SAVED_OUTPUT = 4000  #: characters
-SAVED_LINEAGE = 60  #: nodes
 SENT_SPANS = 20_000  #: in one message
 PLANNABLE = 20  #: cells whose graphs are kept for %nbray plan
-MIME = "application/vnd.nbray.run.v1+json"
 
 Show = Callable[[str, Message], None]
 
@@ -49,7 +46,7 @@ class Card:
         """`silent`: it takes in what its cell does, for the lineage and for plans, and is not shown."""
         self.tag, self.run, self.engine, self.silent = tag, run, engine, silent
         self._desk_lineage = lineage
-        self._lineage: dict[str, Any] = {"nodes": [], "edges": []}  # what is kept in the page
+        self._extras = Extras()
         self.printed = Printed()
         self.shown = False  #: a display with our id is in the page
         self.seen = False  #: a page draws it live
@@ -69,7 +66,6 @@ class Card:
         self._sent = 0
         self._last: dict[str, Any] = {}
         self._graph: Graph | None = None
-        self._plan: dict[str, Any] | None = None
 
     @property
     def display_id(self) -> str:
@@ -96,14 +92,15 @@ class Card:
                 return
             self.shown = True
             self._view = make_view(self)  # before the page can ask it anything
-            data = self._static(time.time_ns())
-            if self._view is not None:
-                data["application/vnd.jupyter.widget-view+json"] = {
-                    "version_major": 2,
-                    "version_minor": 0,
-                    "model_id": self._view.model_id,
-                }
-                del data[MIME]
+            if self._view is None:
+                self._display("display_data", self._static(time.time_ns()))
+                return
+            data = self._still(self.run.snapshot(time.time_ns()))
+            data["application/vnd.jupyter.widget-view+json"] = {
+                "version_major": 2,
+                "version_minor": 0,
+                "model_id": self._view.model_id,
+            }
             self._display("display_data", data)
 
     def draw(self, now_ns: int) -> None:
@@ -167,7 +164,7 @@ class Card:
         """What the cell would take elsewhere. Raises ValueError while no task has ended."""
         from nbray.planning import grid
 
-        return self._plan or grid(self.graph())
+        return self._extras.plan or grid(self.graph())
 
     def forecast(self, cores: Sequence[int] | None, nodes: int) -> Forecast:
         """The same for any cluster. Raises ValueError where `plan` does, and for numbers that no cluster has."""
@@ -175,13 +172,14 @@ class Card:
 
         return forecast(self.graph(), cores or CORES, nodes)
 
-    def keep_rest(self, lineage: dict[str, Any]) -> None:
-        """The run is over: its lineage and its forecast join what stays in the page."""
+    def keep_rest(self, lineage: dict[str, Any], objects: dict[str, Any] | None) -> None:
+        """The run is over: its lineage, what the notebook's names hold now, and its forecast join what stays in the page."""
         if not self.shown:
             return
-        self._lineage = kept(lineage, SAVED_LINEAGE, _short)
-        if self.graph().tasks:
-            self._plan = self.plan()
+        around = self.tag.partition(SEPARATOR)[0]
+        self._extras = Extras(
+            lambda most: kept_lineage(lineage, most, around), objects, self.plan() if self.graph().tasks else None
+        )
         self._display("update_display_data", self._static(time.time_ns()))
 
     def _send(self, snapshot: dict[str, Any], first: int, last: int) -> None:
@@ -219,25 +217,19 @@ class Card:
             "profiled": 0 if self.profiles is None else self.profiles.count(self.tag),
         }
 
+    def _still(self, snapshot: dict[str, Any]) -> dict[str, Any]:
+        plan = self._extras.plan
+        return {
+            "text/plain": words.text(snapshot, plan, self.profile),
+            "text/html": page.page(snapshot, self.run.spans, plan, self.profile),
+        }
+
     def _static(self, now_ns: int) -> dict[str, Any]:
         snapshot = self.run.snapshot(now_ns)
-        spans, tasks = self.run.spans.chosen(SAVED_SPANS), self.run.latest()[:SAVED_TASKS]
-        saved = {**snapshot, "span_data": spans, "tasks": tasks, "lineage": self._lineage, "plan": self._plan}
-        saved |= {"output": self.printed.told(SAVED_OUTPUT), "printed": self.printed.lines}
-        if self.profile is not None:
-            saved["profile"] = self.profile.to_data(SAVED_NODES)
-        return {
-            "text/plain": words.text(snapshot, self._plan, self.profile),
-            "text/html": page.page(snapshot, self.run.spans, self._plan, self.profile),
-            MIME: saved,
-        }
+        return {**self._still(snapshot), MIME: bundle(self.run, snapshot, self.printed, self.profile, self._extras)}
 
     def _display(self, kind: str, data: dict[str, Any]) -> None:
         self._show(self.tag, Message(kind, {"data": data, "metadata": {}, "transient": {"display_id": self.display_id}}))
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
@@ -259,6 +251,8 @@ class Desk:
         self.delay: Callable[[str], float] = lambda _tag: APPEARS_AFTER_S  #: seconds before a cell's card appears
         self.profiles: Profiles | None = None
         self.lineage_of: Callable[[str], dict[str, Any]] = lambda _tag: {"nodes": [], "edges": []}  #: around a cell or job
+        self.objects_of: Callable[[Card], dict[str, Any] | None] = lambda _card: None  #: what the notebook's names hold
+        self.running: Callable[[], str] = str  #: the tag of the cell whose code runs
         self.cards: dict[str, Card] = {}  #: live ones, by tag
         self.lineage = Lineage()
         self.ended: dict[str, Card] = {}  #: the latest PLANNABLE, by title
@@ -313,13 +307,11 @@ class Desk:
     def end_cell(self, tag: str) -> None:
         """The cell's code has ended: before its prompt returns, what is finished becomes static."""
         card = self.cards.get(tag)
-        if card is None:
-            return
-        card.holds = False
-        now = time.time_ns()
-        card.refresh(now)
-        if card.settled:
-            self.finish(tag)
+        if card is not None:
+            card.holds = False
+            card.refresh(time.time_ns())
+            if card.settled:
+                self.finish(tag)
         with self._wake:
             self._wake.notify()
 
@@ -365,6 +357,28 @@ class Desk:
         ended = self.ended.get(title) if title else next(reversed(self.ended.values()), None)
         return running or ended
 
+    def unfinished(self, tasks: Sequence[bytes]) -> Unfinished:
+        """What has not ended, for the lineage: counts of all, and of some tasks, `tasks` among them, what they need."""
+        engine = self._engine
+        counts: dict[Group, tuple[int, int]] = {}
+        titles: dict[str, str] = {}
+        for tag, card in list(self.cards.items()):
+            titles[tag] = card.run.title
+            for name, count in card.run.names.items():
+                if count.running or count.queued:
+                    group = Group(tag.partition(SEPARATOR)[0], card.run.title, name)
+                    counts[group] = (count.running, count.queued)
+        if engine is None or not counts:
+            return Unfinished()
+        known: dict[Group, list[UnfinishedTask]] = {}
+        for task in engine.unfinished(tasks):
+            group = Group(task.cell.partition(SEPARATOR)[0], titles.get(task.cell, ""), task.name)
+            if group not in counts:
+                group = group._replace(name=OTHERS)
+            if group in counts:
+                known.setdefault(group, []).append(task)
+        return Unfinished(counts, known)
+
     def close(self) -> None:
         """Every card becomes static, and the thread ends."""
         with self._wake:
@@ -384,21 +398,31 @@ class Desk:
                 if self.cards:
                     # From one turn's begin to the next, but never more than half of the time: the cell needs the interpreter.
                     self._wake.wait(max(PERIOD_S - took, took))
-                elif self._planning or not self._unplanned:
+                elif self._next_unplanned() is None:
                     self._wake.wait()
             began = time.perf_counter()
             for card in list(self.cards.values()):
                 self._turn(card, time.time_ns())
             took = time.perf_counter() - began
-            if self._unplanned and not self._planning and not self._closed:
-                self._planning = True
-                ended = self._unplanned.popleft()
+            with self._wake:
+                ended = None if self._closed else self._next_unplanned()
+                if ended is not None:
+                    self._planning = True
+                    self._unplanned.remove(ended)
+            if ended is not None:
                 threading.Thread(target=self._plan, args=(ended,), name="nbray-plan", daemon=True).start()
+
+    def _next_unplanned(self) -> Card | None:
+        """The next card to be completed. What a cell has made is known once its code has ended."""
+        running = self.running()
+        return None if self._planning else next((c for c in self._unplanned if c.tag.partition(SEPARATOR)[0] != running), None)
 
     def _plan(self, card: Card) -> None:
         """In a thread of its own: a rehearsal may take a second, and cards of other cells are to appear meanwhile."""
         try:
-            card.keep_rest(self.lineage_of(card.tag) if card.shown else {})
+            if card.shown:
+                objects, now_ms = self.objects_of(card), time.time_ns() / 1e6
+                card.keep_rest(self.lineage_of(card.tag), objects and {**objects, "at_ms": now_ms})
         finally:
             with self._wake:
                 self._planning = False

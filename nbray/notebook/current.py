@@ -23,7 +23,7 @@ from nbray.notebook.background import Left
 from nbray.notebook.captured import Captures
 from nbray.notebook.cards import APPEARS_AFTER_S, Card, Desk
 from nbray.notebook.history import History
-from nbray.notebook.holders import held_objects, release
+from nbray.notebook.holders import first_rows, held_objects, release
 from nbray.notebook.inputs import InputStore
 from nbray.notebook.interrupt import Heartbeat, Interrupts
 from nbray.notebook.job import Job
@@ -33,6 +33,7 @@ from nbray.notebook.prompting import Prompts
 from nbray.notebook.sampling import MIME as PROFILE
 from nbray.notebook.stream import Message
 
+MOST_ROWS = 200  #: of objects on a card
 JOBS_KEPT = 20  #: handles, and with them the outputs that nobody else holds
 
 
@@ -74,7 +75,10 @@ class Notebook:
             self.desk.delay = lambda tag: self.delays.get(tag, float(self.configured.get("progress_after", APPEARS_AFTER_S)))
         self.history = History(lambda: self.namespace, Lineage() if self.desk is None else self.desk.lineage)
         if self.desk is not None:  # which cards' pages ask for it too
+            self.history.unfinished = self.desk.unfinished
             self.desk.lineage_of = self.history.graph
+            self.desk.objects_of = self._objects
+            self.desk.running = lambda: self.tag if self.running else ""
         self._numbers = itertools.count(1)
         self._engine: Engine | None = None
 
@@ -181,7 +185,7 @@ class Notebook:
             "cancel": lambda force=False: self._cancel_card(card, force=force),
             "tasks": card.run.latest,
             "lineage": lambda whole=False, opened=(), shut=(): self.history.graph("" if whole else card.tag, opened, shut),
-            "objects": lambda: held_objects(self.namespace, card.engine, self.history.stale),
+            "objects": lambda: self._objects(card),
             "release": lambda names: release(self.namespace, names, card.engine),
             "output": card.printed.told,
             "perfetto": card.chrome_trace,
@@ -195,6 +199,9 @@ class Notebook:
             card.can_background = True
             commands["background"] = lambda: self._send_to_background(card)
         return View(commands, card.snapshot(time.time_ns()))
+
+    def _objects(self, card: Card) -> dict[str, Any]:
+        return first_rows(held_objects(self.namespace, card.engine, self.history.stale), MOST_ROWS)
 
     def _cancel_card(self, card: Card, *, force: bool) -> int:
         return card.engine.cancel_cell(card.tag, force) if force else self.interrupts.stopped(card.engine, [card.tag]).tasks

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from nbray.cards import lineage_text
-from nbray.cards.lineage import CellNote, Lineage, Notes, VariableNote, View
+from nbray.cards.lineage import ALL_ENDED, CellNote, Lineage, Notes, Unfinished, VariableNote, View
 from nbray.describing import describe
+from nbray.notebook.fetched import SHOWN
 from nbray.notebook.holders import held_by_names, shown_results
 from nbray.notebook.output import SEPARATOR
-from nbray.notebook.provenance import Provenance, Run
+from nbray.notebook.provenance import Provenance, Run, is_shown
 from nbray.notebook.versions import Versions, is_users
+
+SHOWN_LATEST = 200  #: entries of `Out` that are looked at, the latest
+RESULTS = 2_000  #: tasks whose results one variable was made of, as far as the lineage looks
 
 
 class History:
@@ -20,6 +24,8 @@ class History:
 
     def __init__(self, namespace: Callable[[], dict[str, Any]], lineage: Lineage) -> None:
         self.lineage = lineage
+        #: What has not ended; the ids of tasks are those to say something of if they are among it.
+        self.unfinished: Callable[[list[bytes]], Unfinished] = lambda _tasks: ALL_ENDED
         self._namespace = namespace
         self._known = Provenance()
         self._versions = Versions()
@@ -44,10 +50,12 @@ class History:
                 self._run.title = title
                 self._known.end(self._run, *self._versions.changes(self._namespace()))
 
-    def delivered(self, tag: str, names: Iterable[str]) -> None:
-        """A job bound `names`; `tag` is the job's."""
+    def delivered(self, tag: str, names: Sequence[str], tasks: Sequence[bytes]) -> None:
+        """A job bound `names`, results of its `tasks`; `tag` is the job's."""
         with self._lock:
             run = self._by_tag.get(tag.partition(SEPARATOR)[0])
+            if run is not None:
+                run.results |= dict.fromkeys([*names, SHOWN], tasks)
             if run is not None and run is not self._run:
                 self._known.delivered(run, names)
                 self._versions.learn(self._namespace(), names)
@@ -63,18 +71,29 @@ class History:
                 for name in names:
                     held.setdefault(name, []).append(task)
             values = {**namespace, **shown_results(namespace)}
-            variables = [self._variable(name, values.get(name), held.get(name, [])) for name in self._names(namespace, held)]
+            variables = [self._variable(name, values.get(name), held.get(name, []), held) for name in self._names(namespace, held)]
             cells = [self._cell(run) for run in list(self._known.runs.values())]
             return Notes(cells, variables)
 
     def _names(self, namespace: dict[str, Any], held: dict[str, list[bytes]]) -> list[str]:
         seen = self._versions.seen
         values = [name for name in namespace if is_users(name) and (name not in seen or seen[name].kind == "value")]
-        return list(dict.fromkeys([*values, *held]))
+        shown = [name for name in list(shown_results(namespace))[-SHOWN_LATEST:] if self._is_latest(name)]
+        return list(dict.fromkeys([*values, *held, *shown]))
 
-    def _variable(self, name: str, value: Any, tasks: list[bytes]) -> VariableNote:
-        run = self._known.shown_by(name) if name.startswith("Out[") else self._known.maker(name)
-        return VariableNote(name, run.number if run else 0, describe(value), self._known.stale(name), tasks)
+    def _is_latest(self, name: str) -> bool:
+        """Whether `Out[n]` is of a cell that has not run again: its later one stands for it then."""
+        run = self._known.shown_by(name)
+        return run is not None and self._known.superseded(run) is None
+
+    def _variable(self, name: str, value: Any, tasks: list[bytes], held: dict[str, list[bytes]]) -> VariableNote:
+        run, flow = self._known.source(name), self._known.fetched(name)
+        got = [task for each in sorted(flow.names) for task in held.get(each, ()) if each != name]
+        if run is not None:
+            got += run.results.get(SHOWN if is_shown(name) else name, ())
+        return VariableNote(
+            name, run.number if run else 0, describe(value), self._known.stale(name), tasks, got[:RESULTS], flow.functions
+        )
 
     def _cell(self, run: Run) -> CellNote:
         again = self._known.superseded(run)
@@ -91,7 +110,9 @@ class History:
     def graph(self, focus: str = "", opened: Iterable[str] = (), shut: Iterable[str] = ()) -> dict[str, Any]:
         """The lineage for a page; `focus` is the tag of a cell or job, or empty for the whole notebook."""
         view = View(focus.partition(SEPARATOR)[0], frozenset(opened), frozenset(shut))
-        return self.lineage.graph(self.notes(), view)
+        notes = self.notes()
+        held = [task for variable in notes.variables for task in variable.tasks]
+        return self.lineage.graph(notes, view, self.unfinished(held))
 
     def text(self, name: str) -> list[str]:
         """The lineage of a variable, a cell or a function in words. Raises LookupError with what there is."""

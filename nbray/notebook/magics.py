@@ -159,7 +159,7 @@ class NbrayMagics(Magics):  # type: ignore[misc]
         try:
             return deliver(job, notebook.namespace, notebook.inputs)
         finally:
-            notebook.history.delivered(job.tag, job.plan.outputs)
+            notebook.history.delivered(job.tag, job.plan.outputs, [chunk.report.task_id().binary() for chunk in job.chunks])
             if job.told:  # of a cell in the background, whose end is on the page already
                 self._say_notes(job)
 

@@ -16,10 +16,11 @@ from __future__ import annotations
 import ast
 import re
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from nbray.notebook.capture import PRIVATE_TO_IPYTHON, to_python
+from nbray.notebook.fetched import SHOWN, Flow, fetched
 from nbray.notebook.scopes import reach
 from nbray.notebook.walk import Walker
 
@@ -30,6 +31,11 @@ TRANSPARENT = frozenset({"remote", "time", "timeit", "capture", "prun"})
 WORD = re.compile(r"[^\W\d]\w*")
 
 
+def is_shown(name: str) -> bool:
+    """Whether it is an entry of `Out` rather than a variable."""
+    return name.startswith("Out[")
+
+
 class Parsed(NamedTuple):
     """What the source of a run says."""
 
@@ -37,18 +43,20 @@ class Parsed(NamedTuple):
     used: frozenset[str] = frozenset()  #: read at all, also what the run itself has bound
     changed: frozenset[str] = frozenset()  #: bound, or changed in place
     bodies: dict[str, frozenset[str]] = {}  #: what functions and classes of the run read when they are called
+    fetched: dict[str, Flow] = {}  #: what was made of results that it fetched, and what that leads back to
 
 
 class Run:
     """One execution of a cell. `tag` is the id of its request, `cell` the front end's id of the cell, where there is one."""
 
-    __slots__ = ("binds", "cell", "number", "parsed", "source", "suspects", "tag", "title")
+    __slots__ = ("binds", "cell", "number", "parsed", "results", "source", "suspects", "tag", "title")
 
     def __init__(self, number: int, title: str, tag: str, cell: str, source: str) -> None:
         self.number, self.title, self.tag, self.cell, self.source = number, title, tag, cell, source
         self.binds: tuple[str, ...] = ()  #: names whose value changed
         self.suspects: tuple[str, ...] = ()  #: names that hold the same object, which the source may have changed in place
         self.parsed: Parsed | None = None
+        self.results: dict[str, Sequence[bytes]] = {}  #: the tasks of a job, by the names that it bound; SHOWN: what it showed
 
     @property
     def heading(self) -> str:
@@ -67,6 +75,8 @@ class Provenance:
         self._resolved = 0
         self._last = 0
         self._inputs: dict[int, dict[str, int]] = {}
+        self._of_cell: dict[str, Run] = {}  # the latest, by the front end's id of the cell
+        self._ended: dict[str, Run] = {}  # by title
 
     # -- facts in
 
@@ -74,20 +84,29 @@ class Provenance:
         """A cell starts."""
         self._last += 1
         run = self.runs[self._last] = Run(self._last, title, tag, cell, source)
+        if cell:
+            self._of_cell[cell] = run
         if len(self.runs) > RUNS_KEPT:
-            gone = next(iter(self.runs))
-            del self.runs[gone]
-            self._inputs.pop(gone, None)
+            self._forget(next(iter(self.runs.values())))
         return run
+
+    def _forget(self, run: Run) -> None:
+        del self.runs[run.number]
+        self._inputs.pop(run.number, None)
+        for index, key in ((self._of_cell, run.cell), (self._ended, run.title)):
+            if index.get(key) is run:
+                del index[key]
 
     def end(self, run: Run, binds: Iterable[str], suspects: Iterable[str] = ()) -> None:
         """It has ended; `binds` are names that have another value now, `suspects` those that may have changed in place."""
         run.binds = tuple(binds)
         run.suspects = tuple(suspects)
+        self._ended[run.title] = run
+        self._resolved = min(self._resolved, run.number - 1)  # whoever asked while it ran was told what it had not done yet
         for name in run.binds:
             self._bind(name, run.number)
 
-    def delivered(self, run: Run, names: Iterable[str]) -> None:
+    def delivered(self, run: Run, names: Sequence[str]) -> None:
         """An earlier run's job has bound `names` just now."""
         for name in names:
             self._bind(name, self._last)
@@ -109,8 +128,21 @@ class Provenance:
 
     def shown_by(self, name: str) -> Run | None:
         """The run whose last value is `Out[n]`."""
-        title = f"In{name.removeprefix('Out')}"
-        return next((run for run in reversed(self.runs.values()) if run.title == title), None)
+        return self._ended.get(f"In{name.removeprefix('Out')}")
+
+    def source(self, name: str) -> Run | None:
+        """The run that bound the variable `name` last, or that showed what `Out[n]` is."""
+        return self.shown_by(name) if is_shown(name) else self.maker(name)
+
+    def fetched(self, name: str) -> Flow:
+        """What the value of `name` was made of, where its run fetched results of tasks: names that hold the same still, and
+        functions whose tasks it submitted itself."""
+        run = self.source(name)
+        self._resolve()
+        if run is None or run.parsed is None:
+            return Flow()
+        flow = run.parsed.fetched.get(SHOWN if is_shown(name) else name, Flow())
+        return flow._replace(names=frozenset(each for each in flow.names if self._changed.get(each, [0])[-1] <= run.number))
 
     def inputs(self, run: Run) -> dict[str, int]:
         """What the run read: names, and the number of the run that had bound each; names from before the first run are left out."""
@@ -122,7 +154,8 @@ class Provenance:
 
     def stale(self, name: str) -> str:
         """Why the value of `name` is not what its cell would make now; empty when it is."""
-        run = self.maker(name)
+        run = self.source(name)
+        self._resolve()
         return "" if run is None else self._why(run, frozenset({name}))
 
     def stale_run(self, run: Run) -> str:
@@ -150,7 +183,7 @@ class Provenance:
         """The latest run of the same cell, if that is another."""
         if not run.cell:
             return None
-        latest = next((other for other in reversed(self.runs.values()) if other.cell == run.cell), run)
+        latest = self._of_cell.get(run.cell, run)
         return None if latest is run else latest
 
     # -- how
@@ -226,11 +259,12 @@ class _Direct(Walker):
 def parsed(source: str) -> Parsed:
     """Nothing for what is no Python: the cell has failed, or belongs to somebody else's magic."""
     extra: set[str] = set()
+    away = False  # in a worker: what came back is known by its tasks
     if source.lstrip().startswith("%%"):
         first, _, body = source.lstrip().partition("\n")
         if first[2:].split(None, 1)[0:1] and first[2:].split(None, 1)[0] not in TRANSPARENT:
             return Parsed()
-        extra, source = set(WORD.findall(first)), body
+        extra, source, away = set(WORD.findall(first)), body, first.startswith("%%remote")
     try:
         tree = ast.parse(to_python(source, 1))
     except (SyntaxError, ValueError, RecursionError):
@@ -239,4 +273,5 @@ def parsed(source: str) -> Parsed:
     walker.block(tree.body)
     reads = frozenset(walker.reads.keys() | extra) - PRIVATE_TO_IPYTHON
     changed = frozenset(walker.binds.keys() | walker.mutated)
-    return Parsed(reads, frozenset(walker.used), changed, {name: frozenset(body) for name, body in walker.bodies.items()})
+    bodies = {name: frozenset(body) for name, body in walker.bodies.items()}
+    return Parsed(reads, frozenset(walker.used), changed, bodies, {} if away else fetched(tree.body))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
 
 from nbray.cards.flame import Flame
 from nbray.cards.page import page as static_page
+from nbray.cards.printed import Printed
 from nbray.cards.run import Run
+from nbray.cards.saved import MIME, Extras, bundle
 from nbray.cards.words import text
 from nbray.engines.port import CellProgress, NameCount
-from nbray.notebook.cards import MIME
 from nbray.trace import TraceRecord
 
 from .conftest import PAGE_WITHIN_MS, TOKEN, Lab
@@ -35,7 +38,19 @@ def kept_card() -> nbformat.NotebookNode:
     run.take(CellProgress({EVIL: NameCount(4, 4)}, records))
     run.end(6 * S)
     shot = run.snapshot(0)
-    saved = {**shot, "span_data": run.spans.chosen(10), "tasks": run.latest(), "lineage": {"nodes": [], "edges": []}}
+    row = {
+        "names": "df",
+        "release": ["df"],
+        "type": EVIL,
+        "size": 5e6,
+        "state": "ready",
+        "where": "b71e",
+        "line": "",
+        "holders": "",
+        "stale": "",
+    }
+    objects = {"rows": [row], "objects": 3, "size": 5e6, "only_shown": 0, "more": 2, "at_ms": 6000.0}
+    saved = bundle(run, shot, Printed(), None, Extras(objects=objects))
     data = {"text/plain": text(shot), "text/html": static_page(shot, run.spans), MIME: saved}
     return nbformat.v4.new_output("display_data", data=data)
 
@@ -48,6 +63,30 @@ def test_a_kept_card_is_drawn_without_a_kernel_and_by_keyboard(lab: Lab) -> None
     card.get_by_role("tab", name="Timeline").press("ArrowLeft")
     card.get_by_role("tabpanel").get_by_text(EVIL).first.wait_for()
     assert notebook.page.evaluate("window.pwned") is None
+
+
+def test_a_kept_card_has_its_objects_and_a_trace_for_perfetto_without_a_kernel(lab: Lab) -> None:
+    notebook = lab.open("held.ipynb", ["1"], kept=[kept_card()])
+    card = notebook.output(0).locator(".nbray-card")
+    card.get_by_role("tab", name="Objects").click()
+    panel = card.get_by_role("tabpanel")
+    panel.get_by_text("3 values of 3 objects, 5.0 MB").wait_for()
+    panel.get_by_text("as it was when the run had ended").wait_for()
+    panel.get_by_text(EVIL).wait_for()
+    assert panel.get_by_role("button").count() == 0, "nobody is there to release anything"
+    card.get_by_role("tab", name="Timeline").click()
+    panel.get_by_text("4 tasks saved").wait_for()
+    with notebook.page.expect_download() as download:
+        panel.get_by_role("button", name="Save for Perfetto").press("Enter")
+    events = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+    ran = [event for event in events if event["ph"] == "X"]
+    assert [(event["name"], event["ts"], event["dur"], event["tid"]) for event in ran] == [
+        (EVIL, (1 + i) * 1e6, 1e6, 1 + i % 2) for i in range(4)
+    ]
+    assert {event["args"]["name"] for event in events if event["name"] == "thread_name"} == {
+        "worker 0000 on node 6e6e",
+        "worker 0101 on node 6e6e",
+    }
 
 
 def test_a_kept_flame_graph_is_walked_by_keyboard_and_widens(lab: Lab) -> None:

@@ -9,7 +9,19 @@ from typing import Any
 import msgspec
 
 from nbray.cards import lineage_text
-from nbray.cards.lineage import MOST_NODES, MOST_OPEN, CellNote, Lineage, Notes, VariableNote, View, kept
+from nbray.cards.lineage import (
+    MOST_NODES,
+    MOST_OPEN,
+    CellNote,
+    Group,
+    Lineage,
+    Notes,
+    Unfinished,
+    VariableNote,
+    View,
+)
+from nbray.cards.saved import kept_lineage
+from nbray.engines.port import UnfinishedTask
 from nbray.trace import TraceRecord
 
 S = 10**9
@@ -174,6 +186,73 @@ def test_the_words_say_what_the_graph_says() -> None:
 def test_what_a_saved_notebook_keeps_is_small() -> None:
     lineage = Lineage()
     lineage.add("In[1]", [record(i, EVIL * 20, [i - 1]) for i in range(1, 2000)], "x")
-    small = kept(lineage.graph(view=View(opened=frozenset({f"g:x:In[1]:{EVIL * 20}"}))), 60, lambda text: text[:80])
+    small = kept_lineage(lineage.graph(view=View(opened=frozenset({f"g:x:In[1]:{EVIL * 20}"}))), 60, "x")
     assert len(small["nodes"]) == 60
     assert len(msgspec.json.encode(small)) < 40_000
+
+
+def unfinished(number: int, name: str, state: str, needs: Iterable[int] = (), tag: str = "x") -> UnfinishedTask:
+    return UnfinishedTask(task(number), name, tag, state, tuple(task(n) for n in needs))
+
+
+def node(graph: dict[str, Any], label: str) -> dict[str, Any]:
+    return next(each for each in graph["nodes"] if each["label"] == label)
+
+
+def test_what_runs_and_what_waits_is_in_the_graph_with_its_state_and_what_it_needs() -> None:
+    lineage = Lineage()
+    lineage.add("In[1]", [record(i, "load") for i in range(1, 11)], "x")
+    load, fit = Group("x", "In[1]", "load"), Group("x", "In[1]", "fit")
+    tasks = {
+        load: [unfinished(11, "load", "RUNNING"), unfinished(12, "load", "QUEUED")],
+        fit: [unfinished(20, "fit", "WAITING", [12]), unfinished(21, "fit", "RUNNING", [3])],
+    }
+    now = Unfinished({load: (2, 88), fit: (1, 1)}, tasks)
+    graph = lineage.graph(Notes(variables=[VariableNote("parts", tasks=[task(12)])]), unfinished=now)
+    assert {"In[1]", "load ×100", "fit #0", "fit #1", "parts"} == set(labels(graph))
+    assert node(graph, "load ×100")["detail"].startswith("▸ 2 running, 88 queued · In[1]")
+    assert (node(graph, "load ×100")["running"], node(graph, "load ×100")["queued"]) == (2, 88)
+    assert node(graph, "fit #0")["detail"].startswith("○ waits for its arguments")
+    assert node(graph, "fit #1")["detail"].startswith("▸ running")
+    assert node(graph, "In[1]")["detail"].startswith("▸ 3 running, 89 queued")
+    assert edges(graph) >= {("load ×100", "fit #0", "data"), ("load ×100", "fit #1", "data"), ("load ×100", "parts", "data")}
+
+
+def test_tasks_that_have_ended_are_no_part_of_what_has_not() -> None:
+    lineage = Lineage()
+    load = Group("x", "In[1]", "load")
+    now = Unfinished({load: (1, 1)}, {load: [unfinished(1, "load", "RUNNING"), unfinished(2, "load", "QUEUED")]})
+    before = lineage.graph(unfinished=now)
+    assert {"load #0", "load #1"} <= set(labels(before))
+    lineage.add("In[1]", [record(1, "load"), record(2, "load")], "x")
+    after = lineage.graph()
+    assert {"load #0", "load #1"} <= set(labels(after))
+    assert "running" not in str(after)
+
+
+def test_an_open_group_shows_what_runs_before_what_waits() -> None:
+    lineage = Lineage()
+    group = Group("x", "In[1]", "f")
+    some = [*(unfinished(i, "f", "QUEUED") for i in range(500)), unfinished(900, "f", "RUNNING")]
+    now = Unfinished({group: (1, 9_999)}, {group: some})
+    opened = lineage.graph(view=View(opened=frozenset({group.key})), unfinished=now)
+    assert sum(each["detail"].startswith("▸ running") for each in opened["nodes"]) == 1
+    rest = node(opened, "f: 9,800 more")
+    assert rest["queued"] == 9_800
+
+
+def test_tasks_with_a_name_each_are_one_group_beyond_a_bound() -> None:
+    lineage = Lineage()
+    lineage.add("In[1]", [record(i, f"f{i}") for i in range(1, 2001)], "x")
+    assert len(lineage.groups) == 501
+    assert lineage.groups[Group("x", "In[1]", "(other names)")].count == 1500
+
+
+def test_a_value_that_was_fetched_leads_to_the_tasks_it_came_from() -> None:
+    lineage, notes = notebook()
+    best = VariableNote("best", 4, "list", got=[task(2000), task(2001)])
+    made = VariableNote("made", 3, "int", called={"fit"})
+    graph = lineage.graph(notes._replace(variables=[*notes.variables[:2], best, made]))
+    assert edges(graph) >= {("fit #0", "best", "data"), ("fit #1", "best", "data"), ("In[4]", "best", "data")}
+    assert {("fit #0", "made", "data"), ("fit #2", "made", "data")} <= edges(graph)
+    assert ("In[3]", "made", "data") not in edges(graph), "its tasks are between"

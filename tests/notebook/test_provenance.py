@@ -42,6 +42,28 @@ def test_a_variable_is_stale_once_its_input_is_bound_again(notebook: Notebook) -
     assert notebook.known.stale("total") == ""
 
 
+def test_a_result_that_was_shown_is_stale_as_a_variable_is(notebook: Notebook) -> None:
+    notebook.run("data = [1, 2]")
+    notebook.run("sum(data)")
+    assert notebook.known.stale("Out[2]") == ""
+    notebook.run("data = [3]")
+    assert notebook.known.stale("Out[2]") == "data was changed by In[3] after In[2] had read it"
+    notebook.run("sum(data)")
+    assert notebook.known.stale("Out[4]") == ""
+    assert notebook.known.stale("Out[9]") == "", "nothing was shown there"
+
+
+def test_what_was_fetched_leads_back_until_its_source_is_bound_again(notebook: Notebook) -> None:
+    notebook.run("class nbray:\n    get = list")
+    notebook.run("refs = [1, 2]")
+    notebook.run("values = nbray.get(refs)")
+    assert notebook.known.fetched("values").names == {"refs"}
+    notebook.run("nbray.get(refs)")
+    assert notebook.known.fetched("Out[4]").names == {"refs"}
+    notebook.run("refs = [3]")
+    assert notebook.known.fetched("values").names == frozenset()
+
+
 def test_what_is_made_from_something_stale_is_stale_too(notebook: Notebook) -> None:
     for source in ("a = [1]", "b = a + [2]", "c = b + [3]", "a = [9]"):
         notebook.run(source)
@@ -81,6 +103,17 @@ def test_a_change_in_place_that_the_source_shows_is_a_change(notebook: Notebook)
     assert notebook.known.stale("total") == ""
     notebook.run("a[0] = 7")
     assert notebook.known.stale("total") == "a was changed by In[4] after In[2] had read it"
+
+
+def test_a_question_while_a_cell_runs_does_not_hide_what_it_changes(notebook: Notebook) -> None:
+    notebook.run("xs = [object()]")
+    notebook.run("size = len(xs)")
+    source = "xs[0] = object()"
+    run = notebook.known.begin("In[3]", "tag-3", "", source)
+    assert notebook.known.stale("size") == ""
+    exec(source, notebook.namespace)
+    notebook.known.end(run, *notebook.versions.changes(notebook.namespace))
+    assert notebook.known.stale("size") == "xs was changed by In[3] after In[2] had read it"
 
 
 def test_a_cell_that_binds_its_own_input_is_not_stale_for_that(notebook: Notebook) -> None:

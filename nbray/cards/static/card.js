@@ -5,6 +5,7 @@ import { Spans, createTimeline } from "./timeline.js";
 import { createLineage } from "./lineage.js";
 import { createObjectsTab } from "./objects.js";
 import { createOutput } from "./output.js";
+import { saveTrace, traceOf } from "./perfetto.js";
 import { createPlan } from "./plan.js";
 import { createFlame } from "./flame.js";
 
@@ -30,13 +31,13 @@ export function createCard(el, host) {
   const notice = element("div", { class: "nbray-notice", hidden: true });
 
   // ---- the tabs
-  const timeline = createTimeline(spans, { exportTrace: host.live ? save : null });
+  const timeline = createTimeline(spans, { exportTrace: () => save().catch(complain) });
   const lineage = createLineage({ change: host.live ? (view) => { wanted.lineage = view; answers.delete("lineage"); drawLineage(); } : null });
   const plan = createPlan();
   const output = createOutput();
-  const objects = createObjectsTab({
+  const objects = createObjectsTab(host.live ? {
     release: (names) => host.command("release", { names }), changed: () => { answers.delete("objects"); drawObjects(); },
-  });
+  } : null);
   const flame = createFlame();
   const panels = {
     tasks: { title: "Tasks", body: element("div", { class: "nbray-tasks" }), draw: drawTasks },
@@ -44,11 +45,11 @@ export function createCard(el, host) {
     plan: { title: "Plan", body: plan.root, draw: drawPlan },
     profile: { title: "Profile", body: flame.root, draw: drawProfile },
     lineage: { title: "Lineage", body: lineage.root, draw: drawLineage },
-    objects: { title: "Objects", body: objects.root, draw: drawObjects, liveOnly: true },
+    objects: { title: "Objects", body: objects.root, draw: drawObjects },
     output: { title: "Output", body: output.root, draw: drawOutput },
     errors: { title: "Errors", body: element("div", {}), draw: drawErrors },
   };
-  const shown = Object.keys(panels).filter((name) => host.live || !panels[name].liveOnly);
+  const shown = Object.keys(panels);
   const tabs = shown.map((name) => element("button", {
     type: "button", role: "tab", id: `${id}-${name}`, class: "nbray-tab", "aria-controls": `${id}-panel`, "aria-selected": "false",
     onclick: () => choose(open === name && host.live ? null : name), onkeydown: (event) => walk(event, name),
@@ -153,7 +154,8 @@ export function createCard(el, host) {
     const nested = snapshot.nested ? ` (${count(snapshot.nested)} submitted by tasks)` : "";
     const parts = [snapshot.title, (snapshot.items ? `${plural(snapshot.items, "item")} in ` : "") + countsText(snapshot.counts) + nested, seconds(snapshot.elapsed_s + ago) + leftText(left)];
     if (snapshot.state === "running" && snapshot.speed_up >= 1.05) parts.push(`${snapshot.speed_up.toFixed(1)}x one core`);
-    if (snapshot.workers.length) parts.push(plural(snapshot.workers.length, "worker"));
+    const workers = snapshot.worker_count ?? snapshot.workers.length; // a kept card lists the first
+    if (workers) parts.push(plural(workers, "worker"));
     if (snapshot.sent || snapshot.received) parts.push(`in ${bytes(snapshot.sent)}, out ${bytes(snapshot.received)}`);
     if (snapshot.verdict) parts.push(snapshot.verdict);
     facts.textContent = parts.join(" · ");
@@ -244,7 +246,7 @@ export function createCard(el, host) {
   }
 
   function drawObjects() {
-    ask("objects", null).then((found) => { if (found && open === "objects") objects.draw(found); });
+    ask("objects", snapshot.objects ?? { rows: [], missing: true }).then((found) => { if (found && open === "objects") objects.draw(found); });
   }
 
   function drawOutput() {
@@ -266,13 +268,9 @@ export function createCard(el, host) {
     return answer;
   }
 
+  // The kernel knows every task; without one it is those that were kept.
   async function save() {
-    try {
-      const trace = await host.command("perfetto");
-      const link = element("a", { href: URL.createObjectURL(new Blob([JSON.stringify(trace)], { type: "application/json" })), download: "nbray-trace.json" });
-      link.click();
-      URL.revokeObjectURL(link.href);
-    } catch (error) { complain(error); }
+    saveTrace(host.live ? await host.command("perfetto") : traceOf(spans, snapshot));
   }
 
   // ---- tabs, as the ARIA pattern has them

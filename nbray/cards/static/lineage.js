@@ -1,7 +1,7 @@
 // Lineage: cells, tasks and variables, and what was made from what, as a layered graph. Groups come from the kernel; a click lights
-// up ancestors and descendants and says how many they are. `host.change(view)`: another view is wanted (whole, opened, shut).
+// up ancestors and descendants and says how many they are. What has not ended says so in words and by its mark. `host.change(view)`: another view is wanted (whole, opened, shut).
 
-import { STALE, colour, element, plural, vector } from "./format.js";
+import { STALE, colour, count, element, plural, vector } from "./format.js";
 import { jumpTo } from "./jump.js";
 
 const BOX = { width: 158, height: 36, dx: 44, dy: 12 };
@@ -95,7 +95,7 @@ export function createLineage(host) {
     drawn = shape;
     if (!nodes.length) {
       note.textContent = "";
-      said.textContent = "Nothing has finished yet.";
+      said.textContent = "No task has been submitted yet.";
       scroll.hidden = true;
       return;
     }
@@ -140,8 +140,8 @@ export function createLineage(host) {
 
   function describe() {
     const stale = graph.nodes.filter((node) => node.stale).length;
-    note.textContent = [amounts(graph.nodes), stale ? `${stale} ${STALE}` : "", graph.hidden ? `${graph.hidden} earlier ones are not shown` : "",
-      "lines: data; dotted: submitted", host.change ? "tasks show once they have ended" : ""].filter(Boolean).join(" · ");
+    note.textContent = [amounts(graph.nodes), stale ? `${stale} ${STALE}` : "", graph.hidden ? `${count(graph.hidden)} more are not shown` : "",
+      "lines: data; dotted: submitted"].filter(Boolean).join(" · ");
   }
 
   function tell(i, above, below) {
@@ -161,13 +161,31 @@ export function createLineage(host) {
     if (!jumpTo(root, node)) said.append(` ${node.title} is not on this page.`);
   }
 
+  // How far its tasks are, as a bar that fills from below: full where all have ended, striped above where some run, hollow where the
+  // rest is queued. The words say the same.
+  function mark(x, y, fill) {
+    const ended = vector("rect", { x, width: 5, fill }), runs = vector("path", { stroke: fill, "stroke-width": 5, "stroke-dasharray": "2 2" });
+    const outline = vector("rect", { x: x + 0.5, y: y + 0.5, width: 4, height: BOX.height - 1, fill: "none", stroke: fill });
+    return {
+      root: vector("g", { "aria-hidden": "true" }, outline, ended, runs),
+      say(now) {
+        const all = Math.max(1, now.tasks ?? 1), running = now.running ?? 0, done = all - running - (now.queued ?? 0);
+        const high = BOX.height * Math.max(0, done) / all, middle = running ? Math.max(8, BOX.height * running / all) : 0;
+        const top = Math.min(high, BOX.height - middle);
+        ended.setAttribute("y", y + BOX.height - top);
+        ended.setAttribute("height", top);
+        runs.setAttribute("d", middle ? `M${x + 2.5},${y + BOX.height - top} v${-middle}` : "");
+      },
+    };
+  }
+
   function box(node, i, x, y) {
     const cut = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
     const first = vector("text", { x: x + 10, y: y + 15, class: node.kind === "cell" ? "nbray-label nbray-strong" : "nbray-label" });
     const second = vector("text", { x: x + 10, y: y + 29 });
     const told = vector("title");
     const shape = { cell: "nbray-cell", task: "nbray-task", object: "nbray-object" }[node.kind];
-    const side = node.kind === "task" ? vector("rect", { x, y, width: 4, height: BOX.height, fill: colour(node.colour ?? 7) }) : null;
+    const side = node.kind === "task" ? mark(x, y, colour(node.colour ?? 7)) : null;
     const more = host?.change && node.expands ? vector("text", { x: x + BOX.width - 16, y: y + 15, class: "nbray-label nbray-strong", onclick: (event) => { event.stopPropagation(); toggle(graph.nodes[i]); } }) : null;
     if (more) more.textContent = node.open ? "−" : "+";
     const root = vector("g", {
@@ -180,12 +198,14 @@ export function createLineage(host) {
         if (!opens) choose(i);
         else if (host?.change && node.expands) toggle(graph.nodes[i]);
       },
-    }, ...[told, vector("rect", { x, y, width: BOX.width, height: BOX.height, rx: node.kind === "cell" ? 9 : 3, class: shape }), side, first, second, more].filter(Boolean));
+    }, ...[told, vector("rect", { x, y, width: BOX.width, height: BOX.height, rx: node.kind === "cell" ? 9 : 3, class: shape }), side?.root, first, second, more].filter(Boolean));
 
     function say(now) {
       first.textContent = cut(now.label, now.expands ? 20 : 22);
       second.textContent = cut(now.stale ? `${STALE} · ${now.detail}` : now.detail, 27);
       second.setAttribute("class", now.stale ? "nbray-sublabel nbray-stale" : "nbray-sublabel");
+      side?.say(now);
+      root.dataset.state = now.running ? "running" : now.queued ? "queued" : "ended";
       told.textContent = [now.label, now.detail, now.stale ? `${STALE}: ${now.stale}` : ""].filter(Boolean).join(" · ");
       root.setAttribute("aria-label", [`${now.label}, ${KINDS[now.kind]}`, now.detail, now.stale ? `stale: ${now.stale}` : ""].filter(Boolean).join(", "));
     }

@@ -1,6 +1,6 @@
 // The timeline: what ran where and when, on a canvas. 100,000 spans redraw in a frame or two; columns come as bytes.
 
-import { FAILED, PALETTE, colour, element, plural, seconds } from "./format.js";
+import { FAILED, PALETTE, colour, count, element, plural, seconds } from "./format.js";
 
 const SPAN_BYTES = 23, OLD_SPAN_BYTES = 19; // cards kept by version 1 say nothing of transfers
 const ROW = 14, GAP = 2, AXIS = 16, FLAW = 4, MOST_ROWS = 64;
@@ -156,7 +156,7 @@ export function createTimeline(spans, host) {
     canvas.setAttribute("aria-label", `Timeline: ${plural(spans.size, "task")} on ${plural(spans.rows, "worker")}, ${seconds(spans.end / 1000)}. ` +
       "Arrow keys move, plus and minus zoom, Home shows all; the Tasks tab has the same as a table.");
     const hidden = (byName ? names.length : spans.rows) - MOST_ROWS;
-    note.textContent = [hidden > 0 ? `${hidden} more rows share the last one` : "", spans.hasTransfers ? "pale: waiting to start; line below: arguments on their way" : "pale: waiting to start"].filter(Boolean).join(" · ");
+    note.textContent = [kept(), hidden > 0 ? `${hidden} more rows share the last one` : "", spans.hasTransfers ? "pale: waiting to start; line below: arguments on their way" : "pale: waiting to start"].filter(Boolean).join(" · ");
     if (legend.childElementCount !== Math.min(names.length, 8)) {
       legend.replaceChildren(...names.slice(0, 8).map((name, i) => {
         const mark = element("span", { class: "nbray-mark", "aria-hidden": "true" });
@@ -164,6 +164,12 @@ export function createTimeline(spans, host) {
         return element("span", {}, mark, name);
       }));
     }
+  }
+
+  // A saved notebook has so many of the spans.
+  function kept() {
+    if (snapshot?.ran === undefined) return "";
+    return spans.size < snapshot.ran ? `${count(spans.size)} of ${plural(snapshot.ran, "task")} are saved here: the longest, and those that failed` : `${plural(spans.size, "task")} saved`;
   }
 
   function zoom(at, factor) {

@@ -173,7 +173,7 @@ def test_a_page_can_ask_for_everything_again_and_for_what_is_held(cards: Kernel,
     cards.until(lambda: len(drawn(cards, model)) > before, "another snapshot")
     assert drawn(cards, model)[-1]["first"] == 0
     held = cards.command(model, cards.subshell, "objects")["result"]
-    assert {row["names"] for row in held} >= {"first", "second"}
+    assert {row["names"] for row in held["rows"]} >= {"first", "second"}
     released = cards.command(model, cards.subshell, "release", names=["second"])["result"]
     assert released == "second released; nothing holds it any more"
     assert "ValueError" not in cards.command(model, cards.subshell, "lineage").get("error", "")
@@ -182,6 +182,37 @@ def test_a_page_can_ask_for_everything_again_and_for_what_is_held(cards: Kernel,
     open_gate(cards, "again", gates)
     cards.until(lambda: cell.idle and cell.reply is not None, "the end of the cell")
     assert cards.eval("'second' in globals()") is False
+
+
+def test_the_lineage_of_a_running_cell_has_what_runs_and_what_waits(cards: Kernel, gates: Any) -> None:
+    named = "gated.options(name='runs').remote('lineage')"
+    cell = cards.start(
+        f"held = {named}\nmore = [gated.options(name='waits').remote(held) for _ in range(8)]\nnbray.get(held); nbray.get(more)"
+    )
+    model = shown_live(cards, cell)
+    cards.until(lambda: any(m["snapshot"]["counts"]["running"] for m in drawn(cards, model)), "a task that runs")
+    graph = cards.command(model, cards.subshell, "lineage")["result"]
+    found = {node["label"]: node for node in graph["nodes"]}
+    assert found["runs"]["detail"].startswith("▸ running")
+    assert found["waits ×8"]["detail"].startswith("○ 8 queued")
+    pairs = {(graph["nodes"][a]["label"], graph["nodes"][b]["label"]) for a, b, _ in graph["edges"]}
+    assert {("runs", "waits ×8"), ("runs", "held"), ("waits ×8", "more")} <= pairs
+    open_gate(cards, "lineage", gates)
+    cards.until(lambda: cell.idle and cell.reply is not None, "the end of the cell")
+
+
+def test_what_the_names_held_at_the_end_stays_with_the_card(cards: Kernel, gates: Any) -> None:
+    cell = cards.start("kept_ref = nbray.put('x' * 300_000); end = gated.remote('objects'); nbray.get(end)")
+    shown_live(cards, cell)
+    open_gate(cards, "objects", gates)
+    cards.until(lambda: any((data.get(KEPT) or {}).get("objects") for data in cell.updates), "the objects on the card that stays")
+    kept = cell.updates[-1][KEPT]
+    (row,) = [row for row in kept["objects"]["rows"] if row["names"] == "kept_ref"]
+    assert row["type"] == "str of 300,000"
+    assert "release" not in row
+    assert kept["objects"]["size"] >= 300_000
+    assert kept["objects"]["at_ms"] >= kept["begun_ms"]
+    assert kept["ran"] == 1
 
 
 def test_a_failure_heads_its_card_and_the_error_follows(cards: Kernel) -> None:

@@ -69,3 +69,31 @@ def test_a_result_that_was_shown_comes_from_its_cell_and_has_its_own_type(kernel
     number = max(int(each) for each in kernel.eval("[n for n in Out if Out[n] is parts[0]]"))
     text = told(kernel, f"Out[{number}]")
     assert text.splitlines()[0].startswith(f"Out[{number}] · ObjectRef · from In[{number}]")
+
+
+def test_a_value_that_was_fetched_leads_to_its_tasks(kernel: Kernel) -> None:
+    kernel.ok("triple = nbray.remote(lambda x: 3 * x).options(name='triple')\nlater = [triple.remote(i) for i in range(9)]")
+    kernel.ok("fetched = nbray.get(later)")
+    kernel.ok("once = nbray.get(double.remote(4))")
+    text = told(kernel, "fetched")
+    assert "triple ×9" in text
+    assert "later" in text
+    assert "double" in told(kernel, "once")
+
+
+def test_the_output_of_a_remote_cell_leads_to_its_task_and_is_in_the_card_that_stays(kernel: Kernel) -> None:
+    cell = kernel.ok("%%remote\nimport time\ntime.sleep(0.5)\nfar = 7")
+    assert "1 task" in told(kernel, "far").split("comes from", 1)[1].splitlines()[0]
+    kernel.until(lambda: any((data.get(KEPT) or {}).get("objects") for data in cell.updates), "what stays of the card")
+    assert "far" in {node["label"] for node in cell.updates[-1][KEPT]["lineage"]["nodes"]}
+
+
+def test_a_result_that_was_shown_is_stale_once_its_input_changed(kernel: Kernel) -> None:
+    kernel.ok("base = 5")
+    kernel.ok("@nbray.remote\ndef add(x):\n    return x + base")
+    cell = kernel.ok("nbray.get(add.remote(1))")
+    assert cell.value == "6"
+    number = kernel.eval("max(n for n in Out if Out[n] == 6)")
+    assert "↻" not in told(kernel, f"Out[{number}]")
+    kernel.ok("base = 6")
+    assert "↻ stale: " in told(kernel, f"Out[{number}]")
