@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from nbray.engines.port import GroupChoice, GroupOptions
 from nbray.ids import object_id
+from nbray.owner.groups import PLACED
 from nbray.owner.records import GroupAwaited, GroupGivenUp, GroupMade
 from nbray.refs import ObjectRef
 from nbray.sched.resources import fits, to_floats
-from nbray.wire.messages import Amounts, CreateGroup, GroupSpec, RemoveGroup, Shape
+from nbray.wire.messages import Amounts, CreateGroup, GroupSpec, GroupUpdate, Shape
 
 if TYPE_CHECKING:
     from nbray.engines.native import NativeEngine
@@ -23,6 +24,7 @@ class GroupDesk:
         self.here: tuple[bytes, bool] | None = None
         self._engine = engine
         self._bundles: dict[bytes, list[Amounts]] = {}  #: of groups that children were captured by
+        self._unconfirmed: set[bytes] = set()  #: the head was sent these, and may not have read it yet
 
     def enter(self, group: tuple[bytes, bool] | None) -> None:
         """What runs in this process from now on is in that group, or in none; whether it captures what it submits."""
@@ -42,19 +44,33 @@ class GroupDesk:
             group, options.bundles, options.strategy, runtime.me, engine.job, options.name, engine.facts_here().namespace,
             options.detached, options.selectors, options.target,
         )  # fmt: skip
+        if not options.name:  # nothing can be wrong with it: who makes many need not wait for a word about each
+            self._unconfirmed.add(group)
+            runtime.step(GroupMade(CreateGroup(spec)))
+            return group
         question = engine.questions.open()
-        runtime.post(runtime.state.calls.head, CreateGroup(spec, question.request))
+        runtime.step(GroupMade(CreateGroup(spec, question.request)))
         answer = engine.questions.wait(question)
         if answer.error:
+            runtime.step(GroupUpdate(group, "REMOVED"))
             raise ValueError(answer.error)
-        runtime.step(GroupMade(group))
         return group
+
+    def confirm(self, group: bytes) -> None:
+        """Return when the head knows the group. Others whom this process tells of it reach the head by other ways, and sooner."""
+        if group in self._unconfirmed:
+            if not self._engine.runtime.state.groups.state(group):
+                self._engine.questions.ask("groups", {"group": group})  # behind CreateGroup
+            self._unconfirmed.discard(group)
 
     def remove(self, group: bytes) -> None:
         runtime = self._engine.runtime
         runtime.wait_attached()
-        runtime.post(runtime.state.calls.head, RemoveGroup(group))
+        self._unconfirmed.discard(group)
         runtime.step(GroupGivenUp(group))
+
+    def is_placed(self, group: bytes) -> bool:
+        return self._engine.runtime.state.groups.state(group) in PLACED
 
     def ready(self, group: bytes, value: Any) -> ObjectRef[Any]:
         engine, runtime = self._engine, self._engine.runtime
@@ -70,6 +86,7 @@ class GroupDesk:
         inherited = self.here if self.here is not None and self.here[1] else None
         capture = inherited is not None if choice.capture is None else choice.capture
         if not choice.inherits or inherited is None:
+            self.confirm(choice.group)
             return choice.group, choice.bundle, capture and bool(choice.group)
         group = inherited[0]
         self._check_fit(group, demands, name)

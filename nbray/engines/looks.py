@@ -73,7 +73,7 @@ class Looks:
 
     def group(self, group: bytes) -> dict[str, Any]:
         with self._engine.runtime.locked() as state:
-            told, why = state.groups.made.get(group), state.groups.why_waits(group)
+            told, why = state.groups.state(group), state.groups.why(group)
         if told is not None:
             return {"state": told or "PENDING", "why": why}  # nothing is told before something has changed
         try:

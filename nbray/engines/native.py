@@ -306,7 +306,7 @@ class NativeEngine(OfCells):
             waiting = sum(not self.runtime.is_ready(o, local=True) for o in object_ids)
             tasks = [task for o in object_ids if (task := state.tasks.tasks.get(o[:16])) is not None]
             why = {(state.calls if task.shape is None else state.tasks.leases).why_queued(task) for task in tasks}
-            why = (why | {state.groups.why(o) for o in object_ids[:100]}) - {""}
+            why = (why | {state.groups.why_pending(o) for o in object_ids[:100]}) - {""}
         said = f" ({'; '.join(sorted(why))})" if why else ""
         return f"{waiting} of {len(object_ids)}{said}"
 

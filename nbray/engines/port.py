@@ -209,6 +209,14 @@ class GroupEngine(Protocol):
         """What runs in it ends. Does nothing to a group that is gone."""
         ...
 
+    def confirm(self, group: bytes) -> None:
+        """Before others are told of a group: `create` may return before the head has heard of it."""
+        ...
+
+    def is_placed(self, group: bytes) -> bool:
+        """Whether it is one that this process made, and every bundle is known to have its place. Asks nobody."""
+        ...
+
     def ready(self, group: bytes, value: Any) -> ObjectRef[Any]:
         """A reference that has `value` once the group is placed, and fails with TaskPlacementGroupRemoved when it is removed."""
         ...

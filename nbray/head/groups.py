@@ -13,7 +13,7 @@ another are late.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import msgspec
 
@@ -121,8 +121,11 @@ class Groups:
             )
             self.out.append(Send(spec.owner, Answer(event.request, error=taken)))
             return
+        if spec.name:
+            self.out.append(Send(spec.owner, Answer(event.request)))
         if spec.group not in self.live and spec.group not in self.removed:  # else it is said again, to a head that was restarted
             record = self.live[spec.group] = GroupRecord(spec)
+            record.watchers[spec.owner] = None
             record.orphan = orphan and not spec.detached
             if spec.name:
                 self.names[key] = spec.group
@@ -131,13 +134,14 @@ class Groups:
                 self._remove(record, f"The process that created it {owner_gone}.", now)
             else:
                 self._try(record, now)
-        self.out.append(Send(spec.owner, Answer(event.request)))
 
     def remove(self, event: RemoveGroup, now: float) -> None:
         record = self.live.get(event.group)
         if record is None:
             self.late["RemoveGroup"] += 1
         else:
+            if event.by == record.spec.owner.process:
+                record.watchers.pop(record.spec.owner, None)
             self._remove(record, "It was removed with remove_placement_group().", now)
 
     def watch(self, event: WatchGroup) -> None:
@@ -313,14 +317,10 @@ class Groups:
         self._publish(record)
         self.on_removed(record, now)
         self._give_up(record, record.why, now)
-        by_node: dict[NodeId, list[int]] = {}
-        for index, node in record.places.items():
-            by_node.setdefault(node, []).append(index)
-        for node, indexes in by_node.items():
+        for node in dict.fromkeys(record.places.values()):  # which were told that it is gone, and let go of it
             target = self.members.nodes[node]
-            target.drop_bundles(spec.group, indexes)
+            target.drop_group(spec.group, record.round)
             self.members.room_changed(target, now)
-            self.members.send(node, ReleaseBundles(spec.group, indexes, f"its placement group {short(spec.group)} was removed"))
         record.watchers.clear()
         while len(self.removed) > REMOVED_KEPT:
             oldest = next(iter(self.removed))
@@ -330,6 +330,7 @@ class Groups:
     def job_ended(self, driver: Address, reason: str, keeps: Callable[[ProcessId], bool], now: float) -> None:
         """A driver is gone, and with it the groups of its job that are not detached. `keeps`: whether the process that made one is
         an actor which outlives the job; such a group ends with the actor."""
+        self._owner_gone(driver.process)
         for record in [r for r in self.live.values() if r.spec.job.process == driver.process and not r.spec.detached]:
             if keeps(record.spec.owner.process):
                 record.orphan = True
@@ -339,13 +340,21 @@ class Groups:
                 self._remove(record, f"The driver of its job {reason}. {advice}", now)
 
     def process_died(self, process: ProcessId, reason: str, now: float) -> None:
+        self._owner_gone(process)
         for record in [r for r in self.live.values() if r.orphan and r.spec.owner.process == process]:
             self._remove(record, f"The actor that created it {reason}.", now)
+
+    def _owner_gone(self, process: ProcessId) -> None:
+        """There is nobody left to tell."""
+        for record in self.live.values():
+            if record.spec.owner.process == process:
+                record.watchers.pop(record.spec.owner, None)
 
     def node_died(self, node: NodeId, now: float) -> None:
         """Bundles there are lost: they are sought anew, the others of their groups stay where they are."""
         for record in self.live.values():
-            record.watchers.pop(Address(node, node), None)
+            for watcher in [watcher for watcher in record.watchers if watcher.node == node]:
+                del record.watchers[watcher]
             lost = [index for index, where in record.places.items() if where == node]
             if node in record.reserving.values() or (lost and record.reserving):
                 self._give_up(record, f"node {short(node)} died", now)  # the next try is for everything that is lost
@@ -381,11 +390,14 @@ class Groups:
 
     # -- restarts of the head
 
-    def restore(self, saved: dict[bytes, bytes]) -> None:
-        """Take back the groups of the journal. Nodes tell what they have set aside when they are heard of."""
+    def restore(self, saved: dict[bytes, bytes], ended: Container[ProcessId]) -> None:
+        """Take back the groups of the journal. Nodes tell what they have set aside when they are heard of. `ended`: drivers whose
+        jobs have ended."""
         for value in saved.values():
             life = msgspec.msgpack.decode(value, type=GroupLife)
             record = GroupRecord(life.spec)
+            if life.spec.owner.process not in ended:
+                record.watchers[life.spec.owner] = None
             record.state, record.round, record.orphan = life.state, life.round, life.orphan
             if record.state == REMOVED:
                 record.why = f"Placement group {called(life.spec)} has been removed."
@@ -411,9 +423,12 @@ class Groups:
             self.members.nodes[node].drop_bundles(group, indexes)
             self.members.send(node, ReleaseBundles(group, indexes, "the head was restarted while it was set aside"))
         for record in [*self.live.values(), *self.removed.values()]:
+            update = record.update()
             if record.state != REMOVED:
                 record.watchers[Address(node, node)] = None
-            self.members.send(node, record.update())
+            self.members.send(node, update)
+            if record.spec.owner.node == node and record.spec.owner in record.watchers:
+                self.out.append(Send(record.spec.owner, update))
 
     def check(self) -> None:
         assert not self.live.keys() & self.removed.keys(), "a group is both live and removed"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 
 from nbray.ids import ActorId, Address, NodeId
@@ -255,17 +257,30 @@ class NodeRecord:
         """The node has set these aside, and will report them, unless its last report did already."""
         hold = self.holds.get((group, round_))
         if hold is not None and not hold.counted:
+            view = self.view()
             self.info = msgspec.structs.replace(self.info, bundles=[*self.info.bundles, *bundles])
-            self.changed()
+            self._view = msgspec.structs.replace(view, bundles=[*view.bundles, *bundles])
+            self.moved()
 
     def drop_bundles(self, group: bytes, indexes: list[int]) -> None:
-        """The node is told to release these. That their amounts are free it reports once nothing runs in them any more."""
-        for key in [key for key in self.holds if key[0] == group]:
-            del self.holds[key]
-            self._open.pop(key, None)
+        """The node is told to release these, of which nothing is known here."""
         left = [b for b in self.info.bundles if b.group != group or b.index not in indexes]
         self.info = msgspec.structs.replace(self.info, bundles=left)
         self.changed()
+
+    def drop_group(self, group: bytes, rounds: int) -> None:
+        """The group, which was tried to be placed so many times, is gone. That its amounts are free the node reports once nothing
+        runs in its bundles any more, if it has reported already that they are not."""
+        view, back = self.view(), Counter[str]()
+        for key in [(group, round_) for round_ in range(1, rounds + 1)]:
+            hold = self.holds.pop(key, None)
+            if hold is not None and self._open.pop(key, None) is not None:
+                back.update(hold.amounts)
+        self.info = msgspec.structs.replace(self.info, bundles=[b for b in self.info.bundles if b.group != group])
+        # Not added up anew: on a node with very many holds that takes longer than everything else.
+        available = {name: units + back[name] for name, units in view.available.items()}
+        self._view = msgspec.structs.replace(view, available=available, bundles=[b for b in view.bundles if b.group != group])
+        self.moved()
 
 
 class JobRecord(msgspec.Struct, array_like=True):

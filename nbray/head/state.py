@@ -176,6 +176,7 @@ class HeadState:
         processes = [job.driver.process for job in self.jobs.values() if job.driver.node == node and not job.ended]
         processes += [r.worker.process for r in live if r.worker is not None and r.worker.node == node]
         processes += [r.spec.owner.process for r in live if r.spec.owner.node == node and not r.spec.detached]
+        processes += [r.spec.owner.process for r in self.groups.live.values() if r.spec.owner.node == node]
         for process in dict.fromkeys(processes):
             self._watch(Address(node, process))
 
@@ -299,6 +300,9 @@ class HeadState:
         if orphan and not owner_gone and not self.directory.keeps(spec.owner.process):
             owner_gone = f"belonged to a job whose driver {self.gone[spec.job.process]}"
         self.groups.create(event, owner_gone, orphan, now)
+        # A driver's end comes as JobEnded; of a worker that is told of its group we must be told.
+        if not owner_gone and spec.owner.process != spec.job.process:
+            self._watch(spec.owner)
 
     def _remove_group(self, event: RemoveGroup, now: float) -> None:
         self.groups.remove(event, now)
@@ -378,7 +382,7 @@ class HeadState:
             head.jobs[key] = msgspec.msgpack.decode(value, type=JobRecord)
         head.questions.kv.restore(tables.get("kv", {}))
         head.directory.endings.restore(tables.get("endings", {}))
-        head.groups.restore(tables.get("groups", {}))
+        head.groups.restore(tables.get("groups", {}), {process for process, job in head.jobs.items() if job.ended})
         lives = {key: msgspec.msgpack.decode(value, type=Life) for key, value in tables.get("lives", {}).items()}
         for key, value in tables.get("actors", {}).items():
             head.directory.restore(msgspec.msgpack.decode(value, type=ActorSpec), lives.get(key), now)

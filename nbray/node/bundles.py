@@ -1,6 +1,7 @@
 """Placement groups as one node knows them: the bundles set aside here, and where the others are. Pure.
 
-    ReserveBundles -> reserved --GroupUpdate: CREATED--> in use --ReleaseBundles--> ending --its last worker gone--> free again
+    ReserveBundles -> reserved --GroupUpdate: CREATED--> in use --GroupUpdate: REMOVED--> ending --its last worker gone--> free again
+                          `---------------ReleaseBundles----------'-----------------------^
 
 The desks ask here what a shape may draw from (`stocks`), why it waits (`why`) and whether no wait will help (`refusal`). Of a group
 that this node does not know it asks the head once, and is told of every change from then on; processes here ask their node.
@@ -8,7 +9,7 @@ that this node does not know it asks the head once, and is told of every change 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -65,9 +66,13 @@ class Bundles:
 
     def release(self, said: ReleaseBundles) -> list[Bundle]:
         """Nothing more comes out of these. Returns them, for what runs in them to be ended."""
-        found = [bundle for index in said.indexes if (bundle := self.ground.bundles.pop((said.group, index), None)) is not None]
-        self.ending += found
-        self.ground.bundles_changed()
+        return self._let_go([(said.group, index) for index in said.indexes])
+
+    def _let_go(self, keys: Iterable[tuple[bytes, int]]) -> list[Bundle]:
+        found = [bundle for key in keys if (bundle := self.ground.bundles.pop(key, None)) is not None]
+        if found:
+            self.ending += found
+            self.ground.bundles_changed()
         return found
 
     def settle(self) -> None:
@@ -77,7 +82,8 @@ class Bundles:
                 self.ending.remove(bundle)
                 self.ground.release(bundle.held)
 
-    def updated(self, said: GroupUpdate) -> None:
+    def updated(self, said: GroupUpdate) -> list[Bundle]:
+        """Returns the bundles that are no more, for what runs in them to be ended."""
         self._asked.discard(said.group)
         for watcher in self._watchers.get(said.group, ()):
             self.ground.send(watcher, said)
@@ -87,9 +93,10 @@ class Bundles:
             self.removed[said.group] = said
             while len(self.removed) > REMOVED_KEPT:
                 del self.removed[next(iter(self.removed))]
-            return
+            return self._let_go([(said.group, index) for index in range(len(said.bundles))])
         self.groups[said.group] = said
         self._place_elsewhere(said)
+        return []
 
     def view_changed(self) -> None:
         """A new ClusterView. It may be older than what the head told of a group."""

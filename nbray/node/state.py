@@ -12,7 +12,7 @@ After every event everybody settles: whoever waits may have become possible by i
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -48,7 +48,7 @@ from nbray.node.records import (
     WorkerExited,
     WorkerHello,
 )
-from nbray.node.stock import Stock
+from nbray.node.stock import Bundle, Stock
 from nbray.sched.resources import UNIT, give
 from nbray.wire import messages as m
 
@@ -262,11 +262,11 @@ class NodeState:
         return self.ground.info()
 
     def _beat(self, now: float) -> None:
-        due = self._beat_at + config.HEARTBEAT_S
-        info = self._info_said()
-        if now >= due or (now >= self._beat_at + config.HEARTBEAT_MIN_S and info != self._beat_said):
-            self._beat_at, self._beat_said = now, info
-            self.ground.send(self.ground.head, m.Heartbeat(info, now, self.ground.astray))
+        if now >= self._beat_at + config.HEARTBEAT_MIN_S:
+            info = self._info_said()
+            if now >= self._beat_at + config.HEARTBEAT_S or info != self._beat_said:
+                self._beat_at, self._beat_said = now, info
+                self.ground.send(self.ground.head, m.Heartbeat(info, now, self.ground.astray))
         if now >= self._head_heard + config.HEAD_GRACE_S and not self._is_head:
             self._stop(f"the head has not answered for {config.HEAD_GRACE_S:.0f} s")
 
@@ -295,13 +295,16 @@ class NodeState:
         self.leases.cluster_changed(now)
 
     def _release_bundles(self, said: m.ReleaseBundles, now: float) -> None:
-        for bundle in self.bundles.release(said):
-            self.leases.bundle_gone(bundle, said.reason, now)
-            self.actors.bundle_gone(bundle, said.reason, now)
+        self._end_in(self.bundles.release(said), said.reason, now)
 
     def _group_updated(self, said: m.GroupUpdate, now: float) -> None:
-        self.bundles.updated(said)
+        self._end_in(self.bundles.updated(said), f"its placement group {short(said.group)} was removed", now)
         self.leases.cluster_changed(now)
+
+    def _end_in(self, bundles: Iterable[Bundle], reason: str, now: float) -> None:
+        for bundle in bundles:
+            self.leases.bundle_gone(bundle, reason, now)
+            self.actors.bundle_gone(bundle, reason, now)
 
     def _node_died(self, said: m.NodeDied, now: float) -> None:
         if said.node == self.ground.me.node:

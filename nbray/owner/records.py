@@ -15,7 +15,19 @@ import msgspec
 
 from nbray.ids import ActorId, Address, NodeId, ObjectId, ProcessId, TaskId
 from nbray.machine import Effect, Send
-from nbray.wire.messages import Amounts, Death, Dependency, Failure, Held, Location, PushCall, PushTask, Shape, Value
+from nbray.wire.messages import (
+    Amounts,
+    CreateGroup,
+    Death,
+    Dependency,
+    Failure,
+    Held,
+    Location,
+    PushCall,
+    PushTask,
+    Shape,
+    Value,
+)
 from nbray.wire.values import checksum
 
 # -- states of a task (docs/architecture.md has the table)
@@ -224,13 +236,13 @@ class WasPut(msgspec.Struct, gc=False):
 
 
 class GroupMade(msgspec.Struct, gc=False):
-    """This process asked for a placement group: it is told how that goes, before anybody waits for it."""
+    """This process asks for a placement group: it is told how that goes, before anybody waits for it."""
 
-    group: bytes
+    create: CreateGroup
 
 
 class GroupGivenUp(msgspec.Struct, gc=False):
-    """This process removed a placement group. The news of it is on its way, and what it asks next comes after."""
+    """This process removes a placement group, one of its own or another's."""
 
     group: bytes
 

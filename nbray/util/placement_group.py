@@ -31,6 +31,7 @@ class PlacementGroup:
         """`key` is the group's id as bytes; empty for no group."""
         self.key = key
         self.bundle_cache = bundle_cache
+        self._is_confirmed = not key  #: whoever else is told of it may use it at once: the head has heard of it
 
     @staticmethod
     def empty() -> PlacementGroup:
@@ -39,7 +40,18 @@ class PlacementGroup:
 
     @property
     def id(self) -> bytes:
+        self._confirm()
         return self.key
+
+    def _confirm(self) -> None:
+        engine = session.engine
+        if engine is not None and not self._is_confirmed:
+            engine.groups.confirm(self.key)
+            self._is_confirmed = True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._confirm()
+        return PlacementGroup, (self.key, self.bundle_cache)
 
     @property
     def is_empty(self) -> bool:
@@ -49,11 +61,17 @@ class PlacementGroup:
         """A reference whose value is this handle, once every bundle has its place. Raises TaskPlacementGroupRemoved, when it is
         fetched, if the group is removed."""
         engine = connection.engine()
-        return engine.put(self) if self.is_empty else engine.groups.ready(self.key, self)
+        if self.is_empty:
+            return engine.put(self)
+        value = PlacementGroup(self.key, self.bundle_cache)
+        value._is_confirmed = True  # by the time that somebody has it
+        return engine.groups.ready(self.key, value)
 
     def wait(self, timeout_seconds: float = 30) -> bool:
         """Wait until every bundle has its place; False if that takes longer. Raises TaskPlacementGroupRemoved if it is removed."""
         engine = connection.engine()
+        if engine.groups.is_placed(self.key):
+            return True
         ref = self.ready()
         ready, _ = engine.wait([ref], 1, max(0.0, float(timeout_seconds)), True)
         if not ready:

@@ -944,16 +944,18 @@ class GroupSpec(Record, frozen=True, array_like=True):
 
 
 class CreateGroup(Message, frozen=True, array_like=True, tag=True):
-    """any process -> head. Answered by Answer to the owner: with an error when the name is taken."""
+    """any process -> head, which tells the owner of every change by GroupUpdate. Where the group has a name, `request` is answered by
+    Answer: with an error when the name is taken."""
 
     spec: GroupSpec
-    request: int
+    request: int = 0
 
 
 class RemoveGroup(Message, frozen=True, array_like=True, tag=True, gc=False):
     """any process -> head: what runs in the group ends, and its bundles are the nodes' own again."""
 
     group: Id16
+    by: bytes = b""  #: the process that asks: if the group is its own, it needs no word of it
 
 
 class WatchGroup(Message, frozen=True, array_like=True, tag=True, gc=False):
@@ -964,8 +966,9 @@ class WatchGroup(Message, frozen=True, array_like=True, tag=True, gc=False):
 
 
 class GroupUpdate(Message, frozen=True, array_like=True, tag=True):
-    """head -> watchers, and the nodes with its bundles. States: PENDING, CREATED (every bundle is set aside: use them),
-    RESCHEDULING (some are lost and sought anew, the others stay in use), REMOVED (for ever; also for a group that never was)."""
+    """head -> its owner, the nodes with its bundles, and watchers. States: PENDING, CREATED (every bundle is set aside: use them),
+    RESCHEDULING (some are lost and sought anew, the others stay in use), REMOVED (for ever; also for a group that never was: what
+    runs in its bundles ends, and then they are the node's own again)."""
 
     group: Id16
     state: Text
@@ -997,7 +1000,8 @@ class BundlesRefused(Message, frozen=True, array_like=True, tag=True, gc=False):
 
 
 class ReleaseBundles(Message, frozen=True, array_like=True, tag=True):
-    """head -> node: end what runs in these bundles of the group; then they are the node's own again. Harmless if it has none."""
+    """head -> node: end what runs in these bundles of a group that lives on; then they are the node's own again. Harmless if it has
+    none."""
 
     group: Id16
     indexes: list[int]

@@ -78,6 +78,19 @@ def test_ready_can_be_awaited_and_passed(group):
     assert ray.get(count.remote(group.ready()), timeout=30) == 2
 
 
+def test_groups_can_be_used_and_passed_on_as_soon_as_they_are_asked_for():
+    @ray.remote(num_cpus=0)
+    def inside(group):
+        strategy = within(group)
+        return ray.get(where.options(scheduling_strategy=strategy, num_cpus=0, resources={"part": 0.01}).remote())[0]
+
+    for _ in range(5):
+        made = ray.util.placement_group([{"part": 0.01}])
+        own = where.options(scheduling_strategy=within(made), num_cpus=0, resources={"part": 0.01}).remote()
+        assert ray.get(inside.remote(made), timeout=30) == ray.get(own, timeout=30)[0]
+        ray.util.remove_placement_group(made)
+
+
 def test_a_handle_says_what_its_bundles_are(group):
     assert group.bundle_specs == [{"CPU": 1}, {"CPU": 1}]
     assert group.bundle_count == 2

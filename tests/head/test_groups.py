@@ -63,6 +63,7 @@ def test_a_group_is_created_when_the_last_node_has_set_its_part_aside() -> None:
     assert {e.to for e in told if isinstance(e, Send) and isinstance(e.message, m.GroupUpdate)} == {
         address("a"),
         address("b"),
+        DRIVER,
         WATCHER,
     }
     assert state_of(story, 1) == "CREATED"
@@ -90,7 +91,8 @@ def test_what_one_group_has_set_aside_no_other_gets() -> None:
     reserve(story, create(story, 1, 2, 2))
     assert not sent(create(story, 2, 1), m.ReserveBundles)
     removed = story.take(m.RemoveGroup(group_id(1)))
-    assert {tuple(r.indexes) for r in sent(removed, m.ReleaseBundles)} == {(0,), (1,)}
+    assert {e.to for e in removed if isinstance(e, Send)} == {address("a"), address("b"), DRIVER}
+    assert {update.state for update in sent(removed, m.GroupUpdate)} == {"REMOVED"}
     story.tell("beat a placements=1")
     assert story.head.groups.live[group_id(2)].reserving
     assert state_of(story, 1) == "REMOVED"
@@ -107,8 +109,9 @@ def test_a_group_that_cannot_be_is_told_at_once_and_one_that_waits_after_a_secon
     assert update.why == ""
     assert story.head.next_deadline() is not None
     story.now += TOLD_S
-    (update,) = sent(story.take(Tick()), m.GroupUpdate)
-    assert "too much of it is in use" in update.why
+    told = [e for e in story.take(Tick()) if isinstance(e, Send) and isinstance(e.message, m.GroupUpdate)]
+    assert {e.to for e in told} == {DRIVER, WATCHER}
+    assert all("too much of it is in use" in e.message.why for e in told)
 
 
 def test_a_group_ends_with_its_job_unless_it_is_detached() -> None:
@@ -177,6 +180,29 @@ def test_actors_wait_for_their_group_and_go_where_its_bundle_is() -> None:
     late = spec(actor_id("U"), DRIVER, DRIVER, placement=where)
     (update,) = sent(story.take(m.RegisterActor(late, 0)), m.ActorUpdate)
     assert update.failure.kind == "ActorPlacementGroupRemoved"
+
+
+def test_only_a_group_with_a_name_is_answered_and_its_owner_hears_of_all_of_them() -> None:
+    story = two_nodes()
+    asked = create(story, 1, 1)
+    assert not sent(asked, m.Answer)
+    told = [e for e in reserve(story, asked) if isinstance(e, Send) and e.to == DRIVER]
+    assert [update.state for update in sent(told, m.GroupUpdate)] == ["CREATED"]
+    # Whoever removes its own group knows it.
+    removed = story.take(m.RemoveGroup(group_id(1), DRIVER.process))
+    assert {e.to for e in removed if isinstance(e, Send)} == {address("a")}
+
+
+def test_an_owner_that_is_gone_is_told_nothing_more() -> None:
+    story = two_nodes()
+    worker = address("w@a")
+    asked = create(story, 1, 1, owner=worker, detached=True)
+    (watched,) = sent(asked, m.WatchProcess)
+    assert watched.process == worker.process
+    reserve(story, asked)
+    story.take(m.ProcessDied(m.Death(worker.process, worker.node, 9, signal=9)))
+    removed = story.take(m.RemoveGroup(group_id(1)))
+    assert worker not in {e.to for e in removed if isinstance(e, Send)}
 
 
 def test_unknown_groups_are_as_removed() -> None:

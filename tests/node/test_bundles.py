@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nbray import config
+from nbray.ids import short
 from nbray.node import records as r
 from nbray.sched.resources import to_amounts
 from nbray.wire import messages as m
@@ -85,13 +86,13 @@ def test_a_blocked_worker_lends_its_cpu_to_its_bundle_alone() -> None:
 def test_a_released_bundle_is_the_nodes_again_when_its_last_worker_is_gone() -> None:
     story = with_group(1, CPU=2)
     lease = story.lease(1, inside(0))
-    story.tell(m.ReleaseBundles(GROUP, [0], "its placement group was removed"))
+    story.tell(update("REMOVED", "me"))
     assert [kill.process for kill in story.ordered(r.KillWorker)] == [lease.worker.process]
     assert story.free == {"CPU": 1}
     story.exit(lease.worker.process)
     assert story.free == {"CPU": 2}
     (lost,) = story.sent(m.LeaseLost)
-    assert lost.death.reason == "its placement group was removed"
+    assert lost.death.reason == f"its placement group {short(GROUP)} was removed"
     assert not story.state.ground.info().bundles
 
 

@@ -39,6 +39,8 @@ def update(state: str, why: str = "") -> m.GroupUpdate:
 
 
 WATCHES = Send(daemon(), m.WatchGroup(GROUP, ME))
+CREATE = m.CreateGroup(m.GroupSpec(GROUP, [{}], "PACK", ME, ME))
+MADE = r.GroupMade(CREATE)
 
 
 def test_a_reference_has_its_value_when_the_group_is_created() -> None:
@@ -57,7 +59,7 @@ def test_a_person_who_waits_is_told_why_once() -> None:
     said = [e for e in desk.tell(update("PENDING", "too large")) if isinstance(e, r.Notice)]
     assert [notice.text for notice in said] == ["too large"]
     assert not desk.tell(update("PENDING", "too large"))
-    assert desk.state.groups.why(ref) == "too large"
+    assert desk.state.groups.why_pending(ref) == "too large"
 
 
 def test_a_reference_fails_when_the_group_is_removed_and_that_is_nobodys_unhandled_error() -> None:
@@ -73,7 +75,7 @@ def test_a_reference_fails_when_the_group_is_removed_and_that_is_nobodys_unhandl
 
 def test_a_group_of_ours_that_is_known_to_be_there_is_not_asked_about() -> None:
     desk = Desk()
-    assert desk.tell(r.GroupMade(GROUP)) == [WATCHES]
+    assert desk.tell(MADE) == [Send(HEAD_ADDRESS, CREATE)]
     desk.tell(update("CREATED"))
     ref, effects = desk.wait()
     assert not [e for e in effects if isinstance(e, Send)]
@@ -82,14 +84,19 @@ def test_a_group_of_ours_that_is_known_to_be_there_is_not_asked_about() -> None:
 
 def test_after_we_removed_it_older_news_does_not_bring_it_back() -> None:
     desk = Desk()
-    desk.tell(r.GroupMade(GROUP))
-    desk.tell(r.GroupGivenUp(GROUP))
+    desk.tell(MADE)
+    waited, _ = desk.wait()
+    assert Send(HEAD_ADDRESS, m.RemoveGroup(GROUP, ME.process)) in desk.tell(r.GroupGivenUp(GROUP))
+    value = desk.value(waited)
+    assert value is not None
+    assert value.failure is not None
     desk.tell(update("CREATED"))
     ref, _ = desk.wait()
     value = desk.value(ref)
     assert value is not None
     assert value.failure is not None
     desk.tell(update("REMOVED"))
+    assert desk.state.groups.state(GROUP) == "REMOVED"
     assert not desk.state.groups.made
 
 
@@ -105,15 +112,16 @@ def test_the_end_of_the_cluster_ends_the_wait() -> None:
 
 def test_a_group_of_which_nothing_was_heard_yet_is_not_asked_for_twice() -> None:
     desk = Desk()
-    assert desk.tell(r.GroupMade(GROUP)) == [WATCHES]
+    desk.tell(MADE)
     ref, effects = desk.wait()
     assert effects == []
     desk.tell(update("CREATED"))
     assert desk.value(ref) == inline(7)
 
 
-def test_why_a_group_waits_is_asked_for_by_who_begins_to_wait_later() -> None:
+def test_why_a_group_waits_is_told_to_who_begins_to_wait_later() -> None:
     desk = Desk()
-    desk.tell(r.GroupMade(GROUP))
-    desk.tell(update("PENDING", "no room"))
-    assert desk.wait()[1] == [WATCHES]
+    desk.tell(MADE)
+    assert not desk.tell(update("PENDING", "no room"))
+    assert desk.wait()[1] == [r.Notice("", "waiting", "no room")]
+    assert desk.wait()[1] == []
