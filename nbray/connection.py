@@ -10,6 +10,7 @@ None, and no NBRAY_ADDRESS                  a local cluster of this process's ow
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import os
 import sys
@@ -21,6 +22,7 @@ from typing import Any, Self
 
 from nbray import __version__, pages, session, shown
 from nbray.config import STORE_MAX
+from nbray.driver import launch
 from nbray.driver.dashboard import Settings
 from nbray.engines.port import Engine
 from nbray.exceptions import RaySystemError
@@ -28,6 +30,7 @@ from nbray.job_config import JobConfig, combined, of_submission
 from nbray.logging_config import LoggingConfig
 from nbray.options import TASK, checked, environment, unknown_keyword
 from nbray.sched.labels import check_labels
+from nbray.wire import rundir
 
 #: Held while this process starts or leaves a cluster. A __del__ that collects in the midst of that may come here again.
 _starting = threading.RLock()
@@ -234,6 +237,10 @@ def _connect(
     log_to_driver: bool | None,
     env: str,
 ) -> Engine:
+    store = amounts.get("object_store_memory")
+    begin_local = functools.partial(launch.begin_local, **amounts, labels=dict(labels) if labels else None)
+    # It takes as long as the import below, so it is begun before: where nothing of ours runs here that might be joined instead.
+    begun = begin_local() if address == "local" or (address is None and not rundir.in_use()) else None
     # Imported when needed: it brings zmq and numpy with it, and `import nbray` is in every notebook's first cell.
     from nbray.engines import connecting
 
@@ -241,13 +248,10 @@ def _connect(
         log_to_driver = _environment("LOG_TO_DRIVER") not in ("0", "false", "False")
     engine: Engine = connecting.connect(
         address,
-        num_cpus=amounts.get("num_cpus"),
-        num_gpus=amounts.get("num_gpus"),
-        resources=amounts.get("resources"),
-        memory=amounts.get("memory"),
-        object_store_memory=amounts.get("object_store_memory"),
+        begin_local,
+        begun,
+        object_store_memory=store,
         namespace=job.ray_namespace,
-        labels=dict(labels) if labels else None,
         log_to_driver=log_to_driver,
         job_name=os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python",
         runtime_env=env,

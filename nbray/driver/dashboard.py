@@ -107,8 +107,9 @@ def _ask(found: Place, verb: str, path: str) -> dict[str, Any] | None:
 
 def start(settings: Settings) -> subprocess.Popen[bytes]:
     """Start one as a process of its own. Raises NodeStartError with its own words if it does not come up."""
-    process, _ = launch.spawned("nbray.dashboard", "dashboard", msgspec.json.encode(settings), START_S)
-    return process
+    begun = launch.Beginning("nbray.dashboard", "dashboard", msgspec.json.encode(settings))
+    begun.wait(START_S)
+    return begun.process
 
 
 def ended(process: subprocess.Popen[bytes]) -> None:

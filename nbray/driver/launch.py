@@ -39,7 +39,45 @@ class Launched(msgspec.Struct, frozen=True, dict=True):
     port: int | None = None  #: of its gateway, if it listens
 
 
-def start_local(
+class Beginning:
+    """A process of ours that has been started and has yet to say that it listens. It does that by itself; `wait` once."""
+
+    def __init__(self, module: str, noun: str, settings: bytes) -> None:
+        """Run `python -m module` with two pipes, and tell it `settings`. `noun` is what it is called in errors."""
+        self._noun = noun
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            settings_r, settings_w = os.pipe()
+            self._ready, ready_w = os.pipe()
+            for fd in (settings_r, ready_w):
+                theirs.callback(os.close, fd)
+            for fd in (settings_w, self._ready):
+                ours.callback(os.close, fd)
+            self._said = ours.enter_context(tempfile.TemporaryFile())
+            self.process = subprocess.Popen(
+                [*interpreter(), "-m", module, str(settings_r), str(ready_w)],
+                stdin=subprocess.DEVNULL,
+                stdout=self._said,
+                stderr=self._said,
+                pass_fds=(settings_r, ready_w),
+                # Ctrl-C in the driver's terminal is for the driver alone.
+                start_new_session=True,
+            )
+            ours.pop_all()
+        with open(settings_w, "wb") as file, contextlib.suppress(BrokenPipeError):
+            file.write(settings)
+            file.flush()
+
+    def wait(self, timeout_s: float) -> bytes:
+        """What it says once it listens. Raises NodeStartError."""
+        with self._said, contextlib.ExitStack() as ends:
+            ends.callback(os.close, self._ready)
+            answer = _read_until(self._ready, time.monotonic() + timeout_s)
+            if not answer:
+                raise NodeStartError(_why(self.process, self._noun, self._said, timeout_s))
+            return answer
+
+
+def begin_local(
     *,
     num_cpus: float | None = None,
     num_gpus: float | None = None,
@@ -48,60 +86,34 @@ def start_local(
     object_store_memory: int | None = None,
     labels: Mapping[str, str] | None = None,
     root: str | None = None,
-) -> Launched:
-    """Start a cluster of one node that ends with its last driver. Memory in bytes; None: find out.
-
-    Raises NodeStartError with the daemon's own words if it does not come up.
-    """
-    return start(
-        NodeSettings(
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-            resources=dict(resources or {}),
-            memory=memory,
-            object_store_memory=object_store_memory,
-            labels=dict(labels or {}),
-            root=root,
-        )
+) -> Beginning:
+    """Begin a cluster of one node that ends with its last driver, or soon when none comes. Memory in bytes; None: find out.
+    `listening` waits for it."""
+    settings = NodeSettings(
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+        resources=dict(resources or {}),
+        memory=memory,
+        object_store_memory=object_store_memory,
+        labels=dict(labels or {}),
+        root=root,
     )
+    return begin(settings)
+
+
+def begin(settings: NodeSettings) -> Beginning:
+    return Beginning("nbray.node", "node daemon", msgspec.json.encode(settings))
+
+
+def listening(begun: Beginning, timeout_s: float = START_S) -> Launched:
+    """The daemon, once it listens. Raises NodeStartError with the daemon's own words if it does not come up."""
+    words = msgspec.json.decode(begun.wait(timeout_s), type=Started)
+    return Launched(words.directory, begun.process, words.node, words.session, words.port)
 
 
 def start(settings: NodeSettings, timeout_s: float = START_S) -> Launched:
     """Start a daemon with any settings and wait until it listens. Raises NodeStartError."""
-    process, answer = spawned("nbray.node", "node daemon", msgspec.json.encode(settings), timeout_s)
-    words = msgspec.json.decode(answer, type=Started)
-    return Launched(words.directory, process, words.node, words.session, words.port)
-
-
-def spawned(module: str, noun: str, settings: bytes, timeout_s: float) -> tuple[subprocess.Popen[bytes], bytes]:
-    """Run `python -m module` with two pipes: it is told `settings`, and says when it listens. Returns it and what it said.
-
-    Raises NodeStartError, in which it is called `noun`.
-    """
-    settings_r, settings_w = os.pipe()
-    ready_r, ready_w = os.pipe()
-    with tempfile.TemporaryFile() as said, contextlib.ExitStack() as ends:
-        ends.callback(os.close, ready_r)
-        try:
-            process = subprocess.Popen(
-                [*interpreter(), "-m", module, str(settings_r), str(ready_w)],
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                pass_fds=(settings_r, ready_w),
-                # Ctrl-C in the driver's terminal is for the driver alone.
-                start_new_session=True,
-            )
-        finally:
-            os.close(settings_r)
-            os.close(ready_w)
-        with open(settings_w, "wb") as file, contextlib.suppress(BrokenPipeError):
-            file.write(settings)
-            file.flush()
-        answer = _read_until(ready_r, time.monotonic() + timeout_s)
-        if not answer:
-            raise NodeStartError(_why(process, noun, said, timeout_s))
-    return process, answer
+    return listening(begin(settings), timeout_s)
 
 
 def _read_until(fd: int, deadline: float) -> bytes:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from nbray import logging_config
-from nbray.driver import joining, launch
+from nbray.driver import joining, launch, turns
 from nbray.driver.showing import Terminal
 from nbray.engines.native import NativeEngine
 from nbray.engines.port import OutputEvent
@@ -51,6 +51,7 @@ class Attachment:
             self._directory = self._launched.directory
         runtime.submission = self.job.metadata.get(ID_KEY, "")
         runtime.attach(self._directory)
+        turns.shorten()
         engine.job = runtime.me
         self._introduce()
         welcome = runtime.welcome
@@ -121,6 +122,7 @@ class Attachment:
 
     def ended(self) -> None:
         """After the engine left: a cluster of our own ends with its last driver; see to it that it does."""
+        turns.restore()
         if self._launched is not None:
             launch.stop(self._launched)
 
@@ -133,21 +135,23 @@ def absolute_path(more: Sequence[str] = ()) -> list[str]:
 
 def connect(
     address: str | None,
+    begin_local: Callable[[], launch.Beginning],
+    begun: launch.Beginning | None = None,
     *,
-    num_cpus: float | None = None,
-    num_gpus: float | None = None,
-    resources: dict[str, float] | None = None,
-    memory: int | None = None,
     object_store_memory: int | None = None,
     namespace: str | None = None,
-    labels: dict[str, str] | None = None,
     log_to_driver: bool = True,
     job_name: str = "",
     runtime_env: str = "",
     job: JobConfig = NO_JOB_CONFIG,
 ) -> NativeEngine:
-    """The engine of this driver. Raises ConnectionError when there is no cluster at `address`, NodeStartError."""
-    if address is None:
+    """The engine of this driver. `begin_local` begins a cluster of its own, and `begun` is one that has been begun already.
+
+    Raises ConnectionError when there is no cluster at `address`, NodeStartError.
+    """
+    if begun is not None:
+        address = "local"
+    elif address is None:
         address = joining.running_here()
     process = new_process_id()
     runtime = Runtime(process, "driver", job_name, namespace or process.hex())
@@ -160,14 +164,9 @@ def connect(
     )
 
     def start() -> launch.Launched:
-        return launch.start_local(
-            num_cpus=num_cpus,
-            num_gpus=num_gpus,
-            resources=resources,
-            memory=memory,
-            object_store_memory=object_store_memory,
-            labels=labels,
-        )
+        nonlocal begun
+        first, begun = begun, None
+        return launch.listening(first or begin_local())
 
     attachment = (
         Attachment(engine, start, "") if address in (None, "local") else _elsewhere(engine, str(address), object_store_memory)

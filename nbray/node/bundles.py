@@ -1,7 +1,7 @@
 """Placement groups as one node knows them: the bundles set aside here, and where the others are. Pure.
 
-    ReserveBundles -> reserved --GroupUpdate: CREATED--> in use --GroupUpdate: REMOVED--> ending --its last worker gone--> free again
-                          `---------------ReleaseBundles----------'-----------------------^
+    ReserveBundles -> reserved --GroupUpdate: CREATED--> in use --GroupUpdate: REMOVED--> ending --last worker gone--> free again
+                          `------------ ReleaseBundles ------------'----------------------^
 
 The desks ask here what a shape may draw from (`stocks`), why it waits (`why`) and whether no wait will help (`refusal`). Of a group
 that this node does not know it asks the head once, and is told of every change from then on; processes here ask their node.

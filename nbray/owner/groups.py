@@ -1,7 +1,7 @@
 """References that stand for placement groups which are being placed: `group.ready()`. Pure.
 
-The process that asks owns the reference, and its value is there as soon as the group is CREATED. Of its own groups a process is told
-by the head, without asking; of others' by its node, when it asks.
+The process that asks owns the reference, and its value is there as soon as the group is CREATED. Of its own groups a process is
+told by the head, without asking; of others' by its node, when it asks.
 """
 
 from __future__ import annotations

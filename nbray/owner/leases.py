@@ -95,6 +95,17 @@ class LeaseTable:
             pool.queue.append(task)
         return pool
 
+    def cancelled(self, key: str) -> None:
+        """A task of the pool with that key will not run. After the last that waits the node hears that nobody asks."""
+        pool = self.pools.get(key)
+        if pool is None:
+            return
+        queue = pool.queue
+        while queue and queue[0].state != QUEUED:
+            queue.popleft()
+        if not queue:
+            self.due[key] = None
+
     def again(self, task: OwnedTask) -> None:
         task.push = msgspec.structs.replace(task.push, attempt=task.push.attempt + 1)
         self.enqueue(task, front=True)

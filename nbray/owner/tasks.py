@@ -277,8 +277,7 @@ class TaskTable:
         task.cancelled = True
         if task.state in (WAITING, QUEUED):
             self.fail(task, obituary.cancelled(task))
-            if task.key in self.leases.pools:
-                self.leases.due[task.key] = None  # the node hears that nobody asks any more
+            self.leases.cancelled(task.key)
             return
         lease: Lease | None = task.lease
         if task.state != PUSHED or lease is None:

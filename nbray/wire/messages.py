@@ -944,8 +944,8 @@ class GroupSpec(Record, frozen=True, array_like=True):
 
 
 class CreateGroup(Message, frozen=True, array_like=True, tag=True):
-    """any process -> head, which tells the owner of every change by GroupUpdate. Where the group has a name, `request` is answered by
-    Answer: with an error when the name is taken."""
+    """any process -> head, which tells the owner of every change by GroupUpdate. Where the group has a name, `request` is answered
+    by Answer: with an error when the name is taken."""
 
     spec: GroupSpec
     request: int = 0

@@ -306,7 +306,7 @@ def test_block_stays_until_it_is_interrupted_and_leaves_nothing() -> None:
 
 
 def test_a_cluster_of_a_script_can_be_looked_at_by_its_directory() -> None:
-    launched = launch.start_local(num_cpus=1, object_store_memory=2**24)
+    launched = launch.listening(launch.begin_local(num_cpus=1, object_store_memory=2**24))
     try:
         status = nbray("status", "--address", launched.directory)
         assert status.code == 0, status.err
