@@ -57,11 +57,15 @@ class Run:
         self._counted = (0, 0)
         self._children: dict[bytes, tuple[int, int]] = {}  # parent -> (until when some child ran, ns in all), as far as they ended
         self.most_running = 0
+        self._first_ran: dict[str, int] = {}  #: name -> when one of its tasks was first seen to run
 
     # -- facts in
 
-    def take(self, progress: CellProgress) -> None:
+    def take(self, progress: CellProgress, now_ns: int = 0) -> None:
         self.names = progress.names
+        for name, count in self.names.items():
+            if count.running:
+                self._first_ran.setdefault(name, now_ns or self.begun_ns)
         self.nested = progress.nested
         self.stuck, self.packing_s = progress.stuck, progress.packing_s
         self._counted = (progress.sent, progress.received)
@@ -123,8 +127,8 @@ class Run:
         return max(0.0, ((self.ended_ns or now_ns) - self.begun_ns) / S)
 
     def left_s(self, now_ns: int) -> float | None:
-        """How long the rest will take if it is like what ran, as far as it is: `unended` names have no part in it. None while
-        nothing can be said.
+        """How long the rest will take if it is like what ran. A lower bound while there are `unended` names: a task of those takes
+        no less than the first of them has taken so far. None while nothing can be said.
 
         Of short tasks the work is the lesser part: then it is the pace at which they ended that counts."""
         work, rest = 0.0, 0
@@ -133,9 +137,11 @@ class Run:
             if total is not None:
                 work += (count.queued + count.running / 2) * total.seconds / total.count
                 rest += count.queued + count.running
-        if not work:
-            return None
+            elif name in self._first_ran:
+                work += count.queued * (now_ns - self._first_ran[name]) / S
         left, ended = work / max(1, self.most_running, len(self.spans.rows)), sum(total.count for total in self.totals.values())
+        if not work or (not rest and left < 1):
+            return None  # too low a bound says nothing
         if ended < PACED_FROM or self.busy_s() / ended >= SHORT_S:
             return left
         return max(left, self.elapsed_s(now_ns) * rest / ended)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 APPEARS_AFTER_S = 0.3
 PERIOD_S = 0.25
+SEEN_WITHIN_S = 1.0  #: a page that draws cards has drawn a new one by then
 SENT_SPANS = 20_000  #: in one message
 PLANNABLE = 20  #: cells whose graphs are kept for %nbray plan
 
@@ -55,6 +56,7 @@ class Card:
         self.profiles: Profiles | None = None  #: where --profile's pictures are
         self.profile: Flame | None = None  #: of all tasks, once the run is over
         self.can_background = False
+        self.unsaid = ""  #: why nothing moves, until a page draws the card, or it is said under the cell
         self.leaves_later = False  #: it was sent to the background, and its code waits for nothing yet
         self.holds = True  #: the cell's code still runs, and may submit more
         self.ends_as = ""  #: the state that its job has given it, while tasks of its tasks go on
@@ -77,7 +79,7 @@ class Card:
             if not self.over:
                 progress = self.engine.cell_progress(self.tag)
                 self.quiet = 0 if progress.records or progress.names != self.run.names else self.quiet + 1
-                self.run.take(progress)
+                self.run.take(progress, now_ns)
                 self._desk_lineage.add(self.run.title, progress.records, self.tag.partition(SEPARATOR)[0])
 
     @property
@@ -248,6 +250,7 @@ class Desk:
         self.wanted: Callable[[str], bool] = lambda _tag: True  #: whether a cell is to have a card
         self.title: Callable[[str], str] = lambda tag: tag
         self.items: dict[str, int] = {}  #: of jobs whose tasks have several each, by tag
+        self.say: Callable[[str, str], None] = lambda _tag, _text: None  #: why a cell waits, under the cell
         self.delay: Callable[[str], float] = lambda _tag: APPEARS_AFTER_S  #: seconds before a cell's card appears
         self.profiles: Profiles | None = None
         self.lineage_of: Callable[[str], dict[str, Any]] = lambda _tag: {"nodes": [], "edges": []}  #: around a cell or job
@@ -287,12 +290,16 @@ class Desk:
         return True
 
     def notice(self, tag: str, text: str) -> bool:
-        """Why nothing moves. Whether a page draws the card, and so says it: a front end without widgets shows its first state."""
+        """Why nothing moves. Whether the card says it, or will see to it that it is said."""
         card = self.cards.get(tag)
         if card is None:
             return False
         card.run.notice = text
-        return card.shown and card.seen
+        if card.silent or self._closed:
+            return False
+        if not card.seen:
+            card.unsaid = text
+        return True
 
     def take(self, event: OutputEvent) -> None:
         """A task printed or displayed something. From the I/O thread."""
@@ -435,4 +442,8 @@ class Desk:
             return
         if not card.shown and card.run.elapsed_s(now_ns) >= card.after_s and card.run.unfinished:
             card.appear(self._make_view)
+        if card.unsaid and card.run.elapsed_s(now_ns) >= card.after_s + SEEN_WITHIN_S:
+            text, card.unsaid = card.unsaid, ""
+            if not card.seen:  # a front end without widgets, which shows the card's first state
+                self.say(card.tag, text)
         card.draw(now_ns)

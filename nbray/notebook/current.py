@@ -71,6 +71,7 @@ class Notebook:
         if self.desk is not None:
             self.desk.wanted = self._wants_card
             self.desk.profiles = self.profiles
+            self.desk.say = lambda tag, text: self.router.notice(tag, "waiting", text)
             self.desk.title = lambda tag: self.titles.get(tag) or self.label
             self.desk.delay = lambda tag: self.delays.get(tag, float(self.configured.get("progress_after", APPEARS_AFTER_S)))
         self.history = History(lambda: self.namespace, Lineage() if self.desk is None else self.desk.lineage)

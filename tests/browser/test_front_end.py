@@ -145,15 +145,23 @@ def test_the_palette_has_the_commands_and_the_settings_are_a_schema(lab: Lab) ->
     assert schema["additionalProperties"] is False
 
 
-def test_notebook_7_shows_a_live_card_whose_button_works_while_the_cell_blocks(lab: Lab) -> None:
+def test_notebook_7_shows_a_live_card_whose_buttons_work_while_the_cell_blocks(lab: Lab) -> None:
     body = "import nbray, time\n@nbray.remote\ndef slow(i):\n    time.sleep(0.2)\nnbray.get([slow.remote(i) for i in range(3000)])"
-    notebook = lab.open("seven.ipynb", ["%load_ext nbray", body], app="notebooks")
+    more = "refs = [slow.remote(i) for i in range(40)]\nnbray.get(refs)"
+    notebook = lab.open("seven.ipynb", ["%load_ext nbray", body, more, "left = %nbray last\nlen(left.result())"], app="notebooks")
     notebook.run(0)
     notebook.sees(0, "nbray")
     notebook.run(1)
     notebook.output(1).locator(".nbray-card").get_by_role("button", name="Cancel").click()
     notebook.sees(1, "TaskCancelledError")
     notebook.output(1).locator(".nbray-card").get_by_text("cancelled").first.wait_for()
+    notebook.run(2)
+    notebook.output(2).locator(".nbray-card").get_by_role("button", name="Background").click()
+    notebook.sees(2, "its code stopped at line 2")
+    assert notebook.output(2).locator('[data-mime-type*="stderr"], [data-mime-type*="error"]').count() == 0
+    notebook.run(3)
+    notebook.sees(3, "40")
+    notebook.output(2).locator(".nbray-card").get_by_text("40 tasks").first.wait_for()
 
 
 def test_under_jupyter_the_page_starts_scales_and_stops_a_cluster(lab: Lab) -> None:

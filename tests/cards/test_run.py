@@ -69,8 +69,13 @@ def test_a_running_cell_tells_counts_time_and_what_is_left() -> None:
     assert words.line(shot) == "▸ running · In[7] · 2 of 8 tasks done, 2 running, 4 queued · 1.0 s, about 2.5 s left · 2 workers"
 
 
-def test_nothing_is_foretold_before_a_task_of_every_name_has_ended() -> None:
-    assert run_of([], queued=3).snapshot(BEGUN + S)["left_s"] is None
+def test_before_a_task_has_ended_it_is_known_that_none_takes_less_than_the_first_has_so_far() -> None:
+    run = run_of([], queued=3)
+    assert run.snapshot(BEGUN + S)["left_s"] is None
+    run.take(CellProgress({"f": NameCount(5, running=2)}, []), BEGUN + S)
+    assert run.snapshot(BEGUN + S)["left_s"] is None
+    assert run.snapshot(BEGUN + 3 * S)["left_s"] == pytest.approx(3)  # 3 queued, 2 s at least each, on 2 workers
+    assert "at least 3.0 s left (nothing of f has ended yet)" in words.line(run.snapshot(BEGUN + 3 * S))
 
 
 def test_what_is_left_of_short_tasks_goes_by_their_pace_and_of_long_ones_by_their_work() -> None:
