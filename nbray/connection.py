@@ -253,12 +253,20 @@ def _connect(
         object_store_memory=store,
         namespace=job.ray_namespace,
         log_to_driver=log_to_driver,
-        job_name=os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python",
+        job_name=_program(),
         runtime_env=env,
         job=job,
     )
     session.set_current(engine)
     return engine
+
+
+def _program() -> str:
+    """What people call this process: the notebook, whose name Jupyter tells its kernel, or the script."""
+    script = sys.argv[0] if sys.argv and sys.argv[0] else "python"
+    # A script that a notebook runs inherits the variable.
+    notebook = os.path.basename(os.environ.get("JPY_SESSION_NAME", "")) if "ipykernel" in script else ""
+    return notebook or os.path.basename(script)
 
 
 def _configure_logging(level: int | str | None, pattern: str | None) -> None:

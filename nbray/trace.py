@@ -96,10 +96,13 @@ def from_dict(told: dict[str, Any]) -> TraceRecord:
     return TraceRecord(**{**told, **ids, "needs": [bytes.fromhex(each) for each in told["needs"]]})
 
 
-def chrome_events(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Chrome's trace format, which Perfetto opens: one row per worker, complete events in microseconds, queue time beside them."""
+def chrome_events(records: list[dict[str, Any]], rows: dict[tuple[str, str], int] | None = None) -> list[dict[str, Any]]:
+    """Chrome's trace format, which Perfetto opens: one row per worker, complete events in microseconds, queue time beside them.
+
+    `rows` (worker -> number) goes on from one piece of a long trace to the next.
+    """
     events: list[dict[str, Any]] = []
-    rows: dict[tuple[str, str], int] = {}
+    rows = {} if rows is None else rows
     for record in records:
         if not record["started_ns"]:
             continue

@@ -2,6 +2,7 @@
 import { ILayoutRestorer, JupyterFrontEnd, JupyterFrontEndPlugin } from '@jupyterlab/application';
 import { ICommandPalette } from '@jupyterlab/apputils';
 import type { ICodeCellModel } from '@jupyterlab/cells';
+import { PathExt } from '@jupyterlab/coreutils';
 import { INotebookTracker } from '@jupyterlab/notebook';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { LabIcon } from '@jupyterlab/ui-components';
@@ -32,10 +33,12 @@ export function toggled(source: string, line: string): string {
   return MAGIC.test(source) ? source.replace(MAGIC, '') : `${line}\n${source}`;
 }
 
-// Show the cell with this id, or else the one whose prompt is `In[n]`, of the notebook that `from` is in, or else of the current
-// one. Whether there is such a cell.
-function goTo(app: JupyterFrontEnd, notebooks: INotebookTracker | null, id: string, title: string, from: globalThis.Node | null): boolean {
-  const panel = notebooks?.find(each => from !== null && each.node.contains(from)) ?? notebooks?.currentWidget;
+// Show the cell with this id, or else the one whose prompt is `In[n]`, of the notebook that `from` is in, or else of the open one
+// whose file has that name, or of the current one where no file is named. Whether there is such a cell.
+function goTo(app: JupyterFrontEnd, notebooks: INotebookTracker | null, place: { cell: string; title: string; notebook: string }, from: globalThis.Node | null): boolean {
+  const { cell: id, title, notebook } = place;
+  const named = () => notebooks?.find(each => PathExt.basename(each.context.path) === notebook);
+  const panel = notebooks?.find(each => from !== null && each.node.contains(from)) ?? (notebook ? named() : notebooks?.currentWidget);
   if (!panel) return false;
   const { content } = panel;
   const count = /^In\[(\d+)\]$/.exec(title)?.[1];
@@ -85,12 +88,11 @@ const plugin: JupyterFrontEndPlugin<void> = {
     });
     app.commands.addCommand(Command.goTo, {
       label: 'Go to the Cell That Made It',
-      execute: args => goTo(app, notebooks, String(args.cell ?? ''), String(args.title ?? ''), null)
+      execute: args => goTo(app, notebooks, { cell: String(args.cell ?? ''), title: String(args.title ?? ''), notebook: String(args.notebook ?? '') }, null)
     });
     // Cards ask for it where they are drawn; who takes the event says so by preventing its default.
     document.addEventListener('nbray:go-to-cell', event => {
-      const { cell, title } = (event as CustomEvent).detail;
-      if (goTo(app, notebooks, cell, title, event.target as globalThis.Node)) event.preventDefault();
+      if (goTo(app, notebooks, (event as CustomEvent).detail, event.target as globalThis.Node)) event.preventDefault();
     });
     for (const command of [Command.toggle, Command.show]) palette?.addItem({ command, category: CATEGORY });
 

@@ -339,13 +339,18 @@ class _Drawing:
             self._singles(group)
         self._between(single)
 
+    def _title(self, group: Group) -> str:
+        """What people call its cell: whoever adds tasks before that is known gives the tag as the title."""
+        note = self.cells.get(group.tag)
+        return note.title if note is not None and group.title == group.tag else group.title
+
     def _group(self, group: Group, total: _Sum) -> None:
         label = group.name if total.count == 1 else f"{group.name} ×{total.count:,}"
         state = _under_way(total.running, total.queued, total.count)
         took = words.seconds_text(total.seconds) if total.count > total.running + total.queued else ""
         failed = f"{total.failed:,} failed" if total.failed else ""
         self._node(
-            group.key, "task", label, _joined(state["state"], group.title, took, failed), tag=group.tag, title=group.title,
+            group.key, "task", label, _joined(state["state"], self._title(group), took, failed), tag=group.tag, title=group.title,
             tasks=total.count, expands=bool(total.tasks) and total.count > 1, name=group.name, **state,
         )  # fmt: skip
 
@@ -361,16 +366,17 @@ class _Drawing:
             took = "" if state["state"] else words.seconds_text(task.seconds)
             ended = "" if state["state"] or task.state == "FINISHED" else task.state.lower()
             self._node(
-                f"t:{task.id.hex()}", "task", label, _joined(state["state"], ended, group.title, took), tag=group.tag,
+                f"t:{task.id.hex()}", "task", label, _joined(state["state"], ended, self._title(group), took), tag=group.tag,
                 title=group.title, tasks=1, open=several, expands=several, group=group.key, name=group.name, **state,
             )  # fmt: skip
         rest = total.count - len(shown)
         if rest > 0:
             going = sum(task.state == "RUNNING" for task in shown), sum(task.state in {"QUEUED", "WAITING"} for task in shown)
             state = _under_way(max(0, total.running - going[0]), max(0, total.queued - going[1]), rest)
+            detail = _joined(state["state"], self._title(group))
             self._node(
-                f"m:{group.key}", "task", f"{group.name}: {rest:,} more", _joined(state["state"], group.title), tag=group.tag,
-                title=group.title, tasks=rest, open=True, expands=True, group=group.key, name=group.name, **state,
+                f"m:{group.key}", "task", f"{group.name}: {rest:,} more", detail, tag=group.tag, title=group.title,
+                tasks=rest, open=True, expands=True, group=group.key, name=group.name, **state,
             )  # fmt: skip
 
     def _between(self, single: set[Group]) -> None:

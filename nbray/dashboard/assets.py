@@ -8,7 +8,10 @@ from nbray.cards.assets import STATIC
 
 TYPES = {"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8", "svg": "image/svg+xml"}
 #: What the page loads; nothing else of the directory is served.
-FILES = ("page.css", "card.css", "panel.css", "page.js", "panel.js", "cluster.js", "watch.js", "format.js", "icon.svg")
+FILES = (
+    *("page.css", "card.css", "panel.css", "icon.svg"),
+    *("page.js", "panel.js", "past.js", "timeline.js", "lineage.js", "jump.js", "plan.js", "cluster.js", "watch.js", "format.js"),
+)
 
 
 @cache

@@ -13,7 +13,11 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from nbray.cards.lineage import View
 from nbray.cards.words import cut
+from nbray.dashboard import past
+from nbray.dashboard.past import Drawing, Past
+from nbray.dashboard.plans import Plans, What
 from nbray.driver import joining, scaling
 from nbray.driver.viewer import Viewer
 from nbray.util import prometheus
@@ -39,6 +43,7 @@ class Seat:
     def __init__(self, viewer: Viewer) -> None:
         self.viewer = viewer
         self.lookout = Lookout()
+        self.past = Past()
         self.using = threading.Lock()
 
     def close(self) -> None:
@@ -55,6 +60,7 @@ class Clusters:
         self.only, self._name = only, name
         self._seats: dict[str, Seat] = {}
         self._deaf: dict[str, float] = {}
+        self._plans = Plans()
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -154,14 +160,17 @@ class Clusters:
         return told
 
     def look(self, cluster: str, views: Iterable[str]) -> dict[str, Any]:
-        """View -> what it shows: OVERVIEW (cards/cluster.py), or a table (util/state/tables.py). Raises NoCluster, ConnectionError,
-        ValueError."""
+        """View -> what it shows: OVERVIEW (cards/cluster.py), a job's past (past.py), or a table (util/state/tables.py). Raises
+        NoCluster, ConnectionError, ValueError."""
         directory = self._directory(cluster)
         found = {}
         for view in views:
             with self._at(directory) as seat:
                 if view == OVERVIEW:
                     found[view] = {**seat.lookout.look(seat.viewer), "removable": list(scaling.removable(seat.viewer.ask("nodes")))}
+                elif past.known(view):
+                    seat.past.read(seat.viewer)
+                    found[view] = seat.past.look(seat.viewer, past.job_of(view))
                 else:
                     found[view] = tables.look(Asker(seat.viewer, PATIENCE_S), view)
         return found
@@ -177,6 +186,42 @@ class Clusters:
             cluster = listed[0]
         with self._at(self._directory(cluster)) as seat:
             return prometheus.text(Asker(seat.viewer, PATIENCE_S))
+
+    # -- a job's past: what is too long for a snapshot
+
+    def spans(self, cluster: str, job: bytes, edition: int, first: int) -> dict[str, Any]:
+        """Spans of a timeline, for a page that has those before `first` of this edition. Raises NoCluster, as do the others."""
+        with self._at(self._directory(cluster)) as seat:
+            return self._drawing(seat, job).part(edition, first)
+
+    def lineage(self, cluster: str, job: bytes, view: View) -> dict[str, Any]:
+        """What was made from what; with the names that the job's notebook has, if it answers in time."""
+        with self._at(self._directory(cluster)) as seat:
+            drawing = self._drawing(seat, job)
+            asker = Asker(seat.viewer, PATIENCE_S)
+            named = tables.names_of_objects(asker, job)
+            return {**seat.past.graph(job, drawing, view, named), "silent": asker.say_who()}
+
+    def events(self, cluster: str, job: bytes) -> Iterator[str]:
+        """A job's trace for Perfetto, as JSON in pieces."""
+        return past.events(self._batches(cluster, job)[1])
+
+    def plan(self, cluster: str, job: bytes, cell: str) -> dict[str, Any]:
+        """What a job, or one cell of it, would take elsewhere. Raises ValueError where no task of it has run."""
+        latest, batches = self._batches(cluster, job)
+        return self._plans.plan(What(cluster, job, cell, latest), batches)
+
+    def _batches(self, cluster: str, job: bytes) -> tuple[int, list[bytes]]:
+        """Which is the latest, and all of them."""
+        with self._at(self._directory(cluster)) as seat:
+            return self._drawing(seat, job).upto, seat.past.batches(job)
+
+    @staticmethod
+    def _drawing(seat: Seat, job: bytes) -> Drawing:
+        drawing = seat.past.drawing(job)
+        if drawing is None:
+            raise NoCluster(f"the cluster remembers no task of job {job.hex()[:8]}")
+        return drawing
 
     # -- steering
 

@@ -8,6 +8,10 @@ PATCH  /nbray/api/clusters/ID                  {"node": NODE, "num_cpus": 8} -> 
 DELETE /nbray/api/clusters/ID                  stop what `nbray start` or POST began
 POST   /nbray/api/clusters/ID/nodes            {"num_cpus": 2} -> one more node of it on this machine
 DELETE /nbray/api/clusters/ID/nodes/NODE       end such a node
+GET    /nbray/api/clusters/ID/jobs/JOB/spans?edition=E&first=N   of its timeline, from N on (past.py:Drawing.part)
+GET    /nbray/api/clusters/ID/jobs/JOB/trace   all that ended, in Chrome's trace format
+POST   /nbray/api/clusters/ID/jobs/JOB/lineage {"cell": TAG, "opened": [KEY], "shut": [KEY]} -> the graph
+GET    /nbray/api/clusters/ID/jobs/JOB/plan?cell=TAG   what it, or a cell of it, would take elsewhere
 GET    /nbray/api/snapshot?cluster=ID&views=A,B  what the socket sends
 WS     /nbray/api/watch                        in {"cluster": ID, "views": [A, B]}; out snapshots, while it is open
 GET    /nbray/metrics?cluster=ID               figures for Prometheus
@@ -21,9 +25,10 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tornado import web, websocket
+from tornado import iostream, web, websocket
 
-from nbray.dashboard import assets
+from nbray.cards.lineage import View
+from nbray.dashboard import assets, past
 from nbray.dashboard.clusters import MOST_VIEWS, OVERVIEW, Clusters, NoCluster
 from nbray.dashboard.watching import Full, Watch
 from nbray.driver.scaling import MOST_CPUS, checked_cpus
@@ -34,6 +39,9 @@ CHOICE_BYTES = 2_000  #: of what a page says over the socket
 THREADS = 6
 CLUSTER = "([0-9a-f]{16})"
 NODE = "([0-9a-f]{8,64})"
+JOB = "([0-9a-f]{16})"
+TAG_CHARACTERS = 400  #: of a cell's tag, in whatever form
+MOST_KEYS = 100  #: of a graph's nodes
 #: Of our page. Jupyter's own policy stays as it is for what Jupyter serves.
 POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"
@@ -63,16 +71,20 @@ class Verb(web.RequestHandler):
     def initialize(self, shared: Shared) -> None:
         self.shared, self.clusters = shared, shared.clusters
 
-    async def answer(self, work: Callable[[], Any], status: int = 200, content_type: str = "application/json") -> None:
-        """Run `work` beside the loop and send what it returns, as JSON unless it is text; its errors in words."""
+    async def result(self, work: Callable[[], Any]) -> Any:
+        """What `work` returns beside the loop; its errors in words."""
         try:
-            result = await self.shared.run(work)
+            return await self.shared.run(work)
         except NoCluster as error:
             raise web.HTTPError(404, str(error), reason="No such cluster") from None
         except PermissionError as error:
             raise web.HTTPError(409, str(error), reason="Not ours to change") from None
         except (OSError, RuntimeError, ValueError) as error:
             raise web.HTTPError(503, str(error), reason="The cluster does not answer") from None
+
+    async def answer(self, work: Callable[[], Any], status: int = 200, content_type: str = "application/json") -> None:
+        """Send what `work` returns, as JSON unless it is text."""
+        result = await self.result(work)
         self.set_status(status)
         if result is None:
             self.finish()
@@ -143,6 +155,58 @@ class NodeVerbs(Verb):
     @web.authenticated
     async def delete(self, cluster: str, node: str) -> None:
         await self.answer(lambda: self.clusters.remove_node(cluster, node), 204)
+
+
+class SpansVerbs(Verb):
+    @web.authenticated
+    async def get(self, cluster: str, job: str) -> None:
+        edition, first = self.number("edition"), self.number("first")
+        await self.answer(lambda: self.clusters.spans(cluster, bytes.fromhex(job), edition, first))
+
+    def number(self, name: str) -> int:
+        given = self.get_query_argument(name, "0")
+        if not given.isdecimal() or len(given) > 12:
+            raise web.HTTPError(400, f"{name} is a whole number")
+        return int(given)
+
+
+class TraceVerbs(Verb):
+    @web.authenticated
+    async def get(self, cluster: str, job: str) -> None:
+        """In pieces: all of it would be tens of MB at once."""
+        pieces = await self.result(lambda: self.clusters.events(cluster, bytes.fromhex(job)))
+        self.set_header("Content-Type", "application/json")
+        try:
+            while (piece := await self.shared.run(lambda: next(pieces, None))) is not None:
+                self.write(piece)
+                await self.flush()
+        except iostream.StreamClosedError:  # nobody waits for it any more
+            return
+        web.RequestHandler.finish(self)
+
+
+class LineageVerbs(Verb):
+    @web.authenticated
+    async def post(self, cluster: str, job: str) -> None:
+        asked = self.body("cell", "opened", "shut")
+        cell, opened, shut = asked.get("cell", ""), asked.get("opened", []), asked.get("shut", [])
+        if not isinstance(cell, str) or not _are_keys(opened) or not _are_keys(shut):
+            raise web.HTTPError(400, f"cell is a text, and opened and shut are lists of up to {MOST_KEYS} texts")
+        view = View(cell, frozenset(opened[-past.MOST_OPEN :]), frozenset(shut))
+        await self.answer(lambda: self.clusters.lineage(cluster, bytes.fromhex(job), view))
+
+
+def _are_keys(given: object) -> bool:
+    return isinstance(given, list) and len(given) <= MOST_KEYS and all(isinstance(key, str) for key in given)
+
+
+class PlanVerbs(Verb):
+    @web.authenticated
+    async def get(self, cluster: str, job: str) -> None:
+        cell = self.get_query_argument("cell", "")
+        if len(cell) > TAG_CHARACTERS:
+            raise web.HTTPError(400, "a cell's tag is not as long as that")
+        await self.answer(lambda: self.clusters.plan(cluster, bytes.fromhex(job), cell))
 
 
 class SnapshotVerbs(Verb):
@@ -218,11 +282,15 @@ def choice(message: str | bytes) -> tuple[str, tuple[str, ...]]:
 
 def checked_views(views: Iterable[object]) -> tuple[str, ...]:
     """Raises ValueError."""
-    good = tuple(dict.fromkeys(view for view in views if isinstance(view, str) and (view == OVERVIEW or tables.known(view))))
+    good = tuple(dict.fromkeys(view for view in views if isinstance(view, str) and _is_view(view)))
     bad = [view for view in views if view not in good]
     if bad or len(good) > MOST_VIEWS:
-        raise ValueError(f"at most {MOST_VIEWS} views of: {OVERVIEW}, {', '.join(tables.TABLES)}, log/ID")
+        raise ValueError(f"at most {MOST_VIEWS} views of: {OVERVIEW}, {', '.join(tables.TABLES)}, log/ID, past/JOB")
     return good
+
+
+def _is_view(view: str) -> bool:
+    return view == OVERVIEW or past.known(view) or tables.known(view)
 
 
 class PageVerbs(Verb):
@@ -258,4 +326,8 @@ ROUTES: tuple[tuple[str, type[web.RequestHandler]], ...] = (
     (f"nbray/api/clusters/{CLUSTER}", ClusterVerbs),
     (f"nbray/api/clusters/{CLUSTER}/nodes", NodesVerbs),
     (f"nbray/api/clusters/{CLUSTER}/nodes/{NODE}", NodeVerbs),
+    (f"nbray/api/clusters/{CLUSTER}/jobs/{JOB}/spans", SpansVerbs),
+    (f"nbray/api/clusters/{CLUSTER}/jobs/{JOB}/trace", TraceVerbs),
+    (f"nbray/api/clusters/{CLUSTER}/jobs/{JOB}/lineage", LineageVerbs),
+    (f"nbray/api/clusters/{CLUSTER}/jobs/{JOB}/plan", PlanVerbs),
 )

@@ -433,6 +433,9 @@ class NativeEngine(OfCells):
     def on_input(self, ask: Ask) -> None:
         self.asking.ask = ask
 
+    def on_names(self, callback: Callable[[], dict[bytes, list[str]]]) -> None:
+        self.witness.names_here = callback
+
     def notice(self, cell: str, kind: str, text: str) -> None:
         self._on_notice(cell, kind, text)
 
@@ -506,7 +509,7 @@ class NativeEngine(OfCells):
         batch = self.trace_log.take_unsent()
         if batch:
             me = self.runtime.me
-            self.runtime.post(self.runtime.state.calls.head, m.TraceBatch(me.process, me.node, batch))
+            self.runtime.post(self.runtime.state.calls.head, m.TraceBatch(me.process, me.node, batch, self.job.process))
 
 
 def _no_actor() -> None:

@@ -437,6 +437,11 @@ class Engine(Protocol):
         line, or None where nobody can be asked. Called from a thread of its own, one question at a time."""
         ...
 
+    def on_names(self, callback: Callable[[], dict[bytes, list[str]]]) -> None:
+        """Who says which variables hold which objects when a page asks: {object id: names}. Called from a thread of its own; it
+        runs no code of the user's."""
+        ...
+
     def references(self) -> Iterator[ObjectRef[Any]]:
         """References alive in this process."""
         ...

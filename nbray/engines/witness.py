@@ -3,6 +3,7 @@
 tasks     {"total", "rows", "forgotten"}   arguments: filters, limit, detail, running, heard
 objects   {"total", "rows"}                arguments: filters, limit
 task_counts    {"total", "rows": {name: [type, {state: count}]}}      arguments: running, heard
+names     {"rows": {object: [names]}}: what the variables of a notebook are called that hold it
 object_counts  {"rows": {call site: {"objects", "bytes", "status": {}, "references": {}}}}
 running   {"rows": {task: [state, began_ns, name]}}
 pulse     {"rows": as `running`, "counts": [submitted, done, failed, cancelled]}: cheap, whatever there is
@@ -15,6 +16,7 @@ Each is worked out in a thread of its own from a copy of the tables: nothing wai
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import sys
 import threading
@@ -41,6 +43,8 @@ ValueOf = Callable[[str], Any]  #: column -> value
 _encode = msgspec.msgpack.encode
 #: Of what a worker was sent and runs, at most so many are told one by one.
 RUNNING_TOLD = 20_000
+#: Objects whose names are told.
+NAMED_TOLD = 5_000
 #: Files, besides nbray's own, whose frames only lead to the user's code or wait for it.
 NOT_THE_USERS = ("<frozen", *(str(module.__file__) for module in (threading, asyncio.base_events, asyncio.runners, thread)))
 
@@ -56,9 +60,11 @@ class Witness:
         self._job = job
         self._totals = totals
         self.running_here: Callable[[], dict[bytes, tuple[str, int, str]]] = dict  #: a worker's executor knows
+        self.names_here: Callable[[], dict[bytes, list[str]]] = dict  #: a notebook's driver knows
         self._known = {
             "tasks": self._tasks,
             "objects": self._objects,
+            "names": self._names,
             "task_counts": self._task_counts,
             "object_counts": self._object_counts,
             "running": self._running,
@@ -158,6 +164,9 @@ class Witness:
             row["status"][value_of("task_status")] += 1
             row["references"][value_of("reference_type")] += 1
         return {"rows": rows}
+
+    def _names(self, _arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"rows": dict(itertools.islice(self.names_here().items(), NAMED_TOLD))}
 
     # -- what runs
 

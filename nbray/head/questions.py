@@ -7,6 +7,8 @@ groups                   the placement groups; arguments: group (bytes, one)
 named_group              name, namespace -> the id of the group that has the name, or None
 trace                    a list of bytes: the batches of nbray/trace.py that processes have sent, oldest first; arguments:
                          without (a list of process ids: not theirs)
+trace_since              the same, piece by piece: {"first", "next", "last", "batches": [[driver, records]]}; arguments: number
+                         (the `next` of the answer before; 0 at first), room (bytes)
 kv_put                   namespace, key, value, overwrite=True -> whether it was written
 kv_get                   namespace, key -> bytes, or None
 kv_del                   namespace, key, by_prefix=False -> how many were deleted
@@ -17,6 +19,7 @@ metrics                  see metrics.py
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from typing import Any
 
@@ -119,6 +122,22 @@ class TraceStore:
             self.size_bytes -= len(self.batches.popleft().records)
             self.dropped += 1
 
+    def since(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Batches are numbered as they came. A number that this head has not come to, which is one of the head before it, or that
+        has made way, is answered from the oldest on: whoever asks sees it by `first`."""
+        number, room = arguments.get("number", 0), arguments.get("room", TRACE_BYTES)
+        if not isinstance(number, int) or not isinstance(room, int):
+            raise BadQuestion("trace_since takes whole numbers as number and room")
+        oldest, last = self.dropped, self.dropped + len(self.batches)
+        first = number if oldest <= number <= last else oldest
+        told: list[list[bytes]] = []
+        for batch in itertools.islice(self.batches, first - oldest, None):
+            room -= len(batch.records)
+            if told and room < 0:
+                break
+            told.append([batch.job, batch.records])
+        return {"first": first, "next": first + len(told), "last": last, "batches": told}
+
 
 class Questions:
     """Answers from the state of the others; changes nothing but the key-value store and what a driver says of itself."""
@@ -143,6 +162,7 @@ class Questions:
             "named_group": lambda a: self.groups.names.get((a.get("namespace") or "", a.get("name") or "")),
             "jobs": self._jobs,
             "trace": lambda a: [b.records for b in self.trace.batches if b.process not in a.get("without", ())],
+            "trace_since": self.trace.since,
             "job_describe": self._describe_job,
             "kv_put": self.kv.put,
             "kv_get": self.kv.get,

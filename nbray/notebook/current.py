@@ -23,7 +23,7 @@ from nbray.notebook.background import Left
 from nbray.notebook.captured import Captures
 from nbray.notebook.cards import APPEARS_AFTER_S, Card, Desk
 from nbray.notebook.history import History
-from nbray.notebook.holders import first_rows, held_objects, release
+from nbray.notebook.holders import first_rows, held_objects, names_of_objects, release
 from nbray.notebook.inputs import InputStore
 from nbray.notebook.interrupt import Heartbeat, Interrupts
 from nbray.notebook.job import Job
@@ -243,6 +243,7 @@ class Notebook:
         if engine is not None and engine.is_driver:
             engine.on_output(self._output)
             engine.on_notice(self.notice)
+            engine.on_names(lambda: names_of_objects(self.namespace))
             if self.prompts is not None:
                 engine.on_input(self.prompts.ask)
             if self.desk is not None:
@@ -279,6 +280,7 @@ class Notebook:
             self._engine.on_output(print_plainly)
             self._engine.on_notice(lambda _cell, _kind, text: print(f"nbray: {text}"))
             self._engine.on_input(ask_terminal)
+            self._engine.on_names(dict)
             self._engine.set_default_cell("")
             self._engine.on_new_cell(lambda _tag: False)
         self._engine = None

@@ -25,6 +25,7 @@ ASKED = 10_000  #: references of one value whose sizes are added up
 SAMPLED = 2_000  #: references of one value that the lineage looks at, evenly spread
 COLUMNS_LOOKED_AT = 100  #: of a table of pandas
 ITEMS_LOOKED_AT = 1_000  #: of a list, for arrays
+NAMED, NAMES_EACH, NAME_CHARACTERS = 5_000, 5, 80  #: objects whose names a page is told, and what of them
 SEEN_KEPT = 10_000
 TRACEBACK = "last traceback"
 HISTORY = frozenset({"_", "__", "___"})  #: names that IPython binds to the last results
@@ -33,13 +34,18 @@ HISTORY = frozenset({"_", "__", "___"})  #: names that IPython binds to the last
 _seen: dict[bytes, str] = {}  # what small objects turned out to be
 
 
+def _is_ref(value: Any) -> bool:
+    """By its type: `isinstance` asks the value for its `__class__`, which may be anybody's code."""
+    return issubclass(type(value), ObjectRef)
+
+
 def _references(value: Any, step: int = 1) -> Iterator[ObjectRef[Any]]:
     """Those that a value is or has; with a `step`, of every so many of its items."""
-    if isinstance(value, ObjectRef):
+    if _is_ref(value):
         yield value
         return
     items = value.values() if type(value) is dict else value if type(value) in (list, tuple, set) else ()
-    yield from (each for each in (list(items) if step == 1 else islice(items, 0, None, step)) if isinstance(each, ObjectRef))
+    yield from (each for each in (list(items) if step == 1 else islice(items, 0, None, step)) if _is_ref(each))
 
 
 def _sample(value: Any) -> list[ObjectRef[Any]]:
@@ -49,6 +55,16 @@ def _sample(value: Any) -> list[ObjectRef[Any]]:
         return list(_references(value, -(-size // SAMPLED) or 1))
     except RuntimeError:  # a cell that runs has changed it meanwhile
         return list(_references(value))
+
+
+def _named_references(name: str, value: Any) -> Iterator[tuple[str, ObjectRef[Any]]]:
+    """Each with what it is called: `df`, `parts[3]`, `models['a']`; the entries of anything else by the name alone."""
+    entries: Any = enumerate(list(value)) if type(value) in (list, tuple) else list(value.items()) if type(value) is dict else ()
+    if not entries:
+        yield from ((name, ref) for ref in _references(value))
+    for key, each in entries:
+        if _is_ref(each):
+            yield (f"{name}[{key!r}]" if type(key) in (int, str) else name), each
 
 
 def shown_results(namespace: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +103,21 @@ def held_by_names(namespace: dict[str, Any]) -> dict[bytes, list[str]]:
             names = found.setdefault(ref.task_id().binary(), [])
             if name not in names:
                 names.append(name)
+    return found
+
+
+def names_of_objects(namespace: dict[str, Any]) -> dict[bytes, list[str]]:
+    """Object id -> what the notebook calls it, of the first NAMED objects. Runs no code of the user's."""
+    found: dict[bytes, list[str]] = {}
+    for name, value in _named(namespace):
+        if name in HISTORY or name.startswith(TRACEBACK):
+            continue
+        for called, ref in _named_references(name, value):
+            names = found.setdefault(ref.binary(), [])
+            if len(names) < NAMES_EACH and called not in names:
+                names.append(called[:NAME_CHARACTERS])
+            if len(found) >= NAMED:
+                return found
     return found
 
 

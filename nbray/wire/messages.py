@@ -1170,6 +1170,7 @@ class TraceBatch(Message, frozen=True, array_like=True, tag=True, gc=False):
     process: Id8
     node: Id8
     records: Payload
+    job: Id8 = b"\x00" * 8  #: the driver that `process` worked for
 
 
 AnyMessage = Union[tuple(c for c in list(globals().values()) if isinstance(c, type) and issubclass(c, Message) and c is not Message)]  # type: ignore[valid-type]  # noqa: E501, UP007  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import http.client
 import json
@@ -42,6 +43,7 @@ PATHS = [
     f"/nbray/api/clusters/{NOBODY}",
     f"/nbray/api/clusters/{NOBODY}/nodes",
     f"/nbray/api/clusters/{NOBODY}/nodes/{NOBODY}",
+    *(f"/nbray/api/clusters/{NOBODY}/jobs/{NOBODY}/{what}" for what in ("spans", "trace", "lineage", "plan")),
     "/anything",
 ]
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
@@ -266,7 +268,7 @@ def test_every_view_tells_what_there_is_in_texts_that_are_short(served: Served) 
     assert EVIL in [worker["task"] for worker in node["workers"]]
     assert any("pinned" in meter["text"] for meter in node["meters"])
     cells = [cell for view in ("tasks", "actors", "objects", "jobs", "logs") for row in served.see(view)["rows"] for cell in row]
-    assert EVIL in cells
+    assert f"{EVIL} (loud)" in cells
     assert "1.0 MB" in cells
     assert max(map(len, cells)) <= 160
     wait_until(lambda: any("num_gpus=3" in text for text in served.see("overview")["nodes"][0]["waiting"]))
@@ -280,6 +282,67 @@ def test_every_view_tells_what_there_is_in_texts_that_are_short(served: Served) 
     with pytest.raises(ZeroDivisionError):
         nbray.get(failed)
     assert any("failed" in row and "division by zero" in "".join(row) for row in served.see("tasks")["rows"])
+
+
+def test_a_jobs_timeline_lineage_trace_and_plan_are_told_of_what_has_ended(served: Served) -> None:
+    session.current().on_names(lambda: {fitted.binary(): ["best", EVIL]})
+    load = nbray.remote(lambda i: i).options(name=f"load {EVIL}")
+    fit = nbray.remote(lambda parts: sum(nbray.get(parts))).options(name="fit")
+    parts = [load.remote(i) for i in range(8)]
+    total = nbray.remote(lambda *parts: sum(parts)).options(name="total").remote(*parts)
+    fitted = fit.remote([total])
+    assert nbray.get(fitted) == 28
+    mine = session.current().facts().job.hex()
+
+    def told() -> Any:
+        return served.see(f"past/{mine}")
+
+    wait_until(lambda: {"fit", "total", f"load {EVIL}"} <= set(told().get("span_names", ())))
+    page = told()
+    assert [(job["id"], job["state"]) for job in page["jobs"]] == [(mine, "running")]
+    assert page["cells"][-1]["title"] == "test_alone.py"
+    base = f"/nbray/api/clusters/{served.ask('GET', '/nbray/api/clusters').json()['clusters'][0]['id']}/jobs/{mine}"
+    part = served.ask("GET", f"{base}/spans?edition={page['edition']}&first=3").json()
+    assert (part["first"], len(base64.b64decode(part["data"])) % 23) == (3, 0)
+    trace = served.ask("GET", f"{base}/trace").json()
+    assert {"fit", "total"} <= {event["name"] for event in trace}
+    graph = served.ask("POST", f"{base}/lineage", CHANGE, body=b"{}").json()
+    labels = [node["label"] for node in graph["nodes"]]
+    edges = {(labels[a], labels[b], kind) for a, b, kind in graph["edges"]}
+    assert {(f"load {EVIL} ×8", "total", "data"), ("fit", "best", "data"), ("fit", EVIL, "data")} <= edges
+    assert graph["silent"] == []
+    plan = served.ask("GET", f"{base}/plan?cell=test_alone.py").json()
+    assert len(plan["seconds"]) == len(plan["nodes"])
+    rows = served.see("objects")["rows"]
+    assert rows[0][0] == f"best, {EVIL}"
+    assert all(row[0] for row in rows)
+    session.current().on_names(dict)
+
+
+@pytest.mark.parametrize(
+    ("method", "below", "body", "status"),
+    [
+        ("GET", "spans?edition=x", None, 400),
+        ("GET", "spans?first=-1", None, 400),
+        ("GET", "spans", None, 404),
+        ("GET", "trace", None, 404),
+        ("GET", "plan", None, 404),
+        ("GET", f"plan?cell={'x' * 500}", None, 400),
+        ("POST", "lineage", b"{}", 404),
+        ("POST", "lineage", b'{"opened": "all"}', 400),
+        ("POST", "lineage", b'{"shut": [7]}', 400),
+        ("POST", "lineage", b'{"cell": 7}', 400),
+        ("POST", "lineage", b'{"other": ""}', 400),
+    ],
+)
+def test_what_makes_no_sense_about_a_job_is_refused_in_words(
+    served: Served, method: str, below: str, body: bytes | None, status: int
+) -> None:
+    cluster = served.ask("GET", "/nbray/api/clusters").json()["clusters"][0]["id"]
+    path = f"/nbray/api/clusters/{cluster}/jobs/{NOBODY}/{below}"
+    answer = served.ask(method, path, CHANGE if body is not None else None, body=body)
+    assert answer.status == status, answer.body
+    assert answer.json()["message"]
 
 
 def wait_until(condition: Any) -> None:

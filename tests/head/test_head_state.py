@@ -365,6 +365,22 @@ def test_the_trace_is_given_out_without_those_who_speak_for_themselves(story: St
     assert sent(story.take(ask), m.Answer) == [m.Answer(3, [b"second"])]
 
 
+def test_the_trace_is_given_out_piece_by_piece_with_whose_job_it_is(story: Story) -> None:
+    for letter, job in (("w", "d"), ("v", "e"), ("w", "d")):
+        story.take(m.TraceBatch(ident(letter), ident("a"), b"12345", ident(job)))
+
+    def since(**arguments: Any) -> Any:
+        return sent(story.take(m.Ask(3, address("d@a"), "trace_since", arguments)), m.Answer)[0]
+
+    first = {"first": 0, "next": 2, "last": 3, "batches": [[ident("d"), b"12345"], [ident("e"), b"12345"]]}
+    assert since(number=0, room=11).result == first
+    assert since(number=2).result == {"first": 2, "next": 3, "last": 3, "batches": [[ident("d"), b"12345"]]}
+    assert since(number=0, room=1).result["next"] == 1, "one is the least"
+    assert since(number=3).result["batches"] == []
+    assert since(number=7).result["first"] == 0, "of another head: from the oldest on"
+    assert "whole numbers" in since(number="x").error
+
+
 def test_the_trace_is_bounded_and_the_oldest_goes_first(story: Story) -> None:
     for i in range(5):
         story.take(m.TraceBatch(ident("w"), ident("a"), bytes([i]) * (TRACE_BYTES // 4)))

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nbray.notebook.holders import held_views, release
+from nbray.ids import Address
+from nbray.notebook.holders import NAMED, held_views, names_of_objects, release
+from nbray.refs import ObjectRef
 from nbray.store.views import pinned_view
 
 
@@ -61,3 +63,48 @@ def test_releasing_what_was_shown_frees_the_bytes(released: list[str]) -> None:
 def test_arrays_in_a_list_or_a_dict_hold_their_bytes_too(view: memoryview) -> None:
     found = held_views({"many": [as_array(view), as_array(view)[1:]], "named": {"a": as_array(view)}, "plain": [1, 2]})
     assert [(row["names"], row["size"]) for row in found] == [("many", 800), ("named", 800)]
+
+
+class Proxy:
+    """A value that runs code of its own when somebody asks what it is."""
+
+    asked: list[str] = []
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        self.asked.append("__class__")
+        return ObjectRef
+
+    def __repr__(self) -> str:
+        self.asked.append("__repr__")
+        return "proxy"
+
+    def __hash__(self) -> int:
+        return 7
+
+
+def reference(number: int) -> ObjectRef[Any]:
+    return ObjectRef(number.to_bytes(20, "big"), Address(b"n" * 8, b"p" * 8))
+
+
+def test_objects_go_by_what_the_notebook_calls_them_and_no_code_of_the_users_is_run() -> None:
+    one, two, three = map(reference, range(3))
+    namespace = {
+        "df": one, "parts": [two, "x", one], "models": {"a": three, 7: two, Proxy(): three}, "bag": {two},
+        "_": one, "_private": one, "Out": {4: one, 5: Proxy()}, "odd": Proxy(), "odds": [Proxy()],
+    }  # fmt: skip
+    assert names_of_objects(namespace) == {
+        one.binary(): ["df", "parts[2]", "Out[4]"],
+        two.binary(): ["parts[0]", "models[7]", "bag"],
+        three.binary(): ["models['a']", "models"],
+    }
+    assert Proxy.asked == []
+
+
+def test_the_names_that_are_told_are_bounded() -> None:
+    many = [reference(number) for number in range(NAMED + 10)]
+    namespace: dict[str, Any] = {"x" * 500: many, **{f"name{i}": many[0] for i in range(50)}}
+    told = names_of_objects(namespace)
+    assert len(told) <= NAMED
+    assert max(len(names) for names in told.values()) <= 5
+    assert max(len(name) for names in told.values() for name in names) <= 80

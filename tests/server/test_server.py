@@ -37,6 +37,8 @@ EVERY_VERB = [
     ("DELETE", f"clusters/{NOBODY}"),
     ("POST", f"clusters/{NOBODY}/nodes"),
     ("DELETE", f"clusters/{NOBODY}/nodes/{NOBODY}"),
+    *(("GET", f"clusters/{NOBODY}/jobs/{NOBODY}/{what}") for what in ("spans", "trace", "plan")),
+    ("POST", f"clusters/{NOBODY}/jobs/{NOBODY}/lineage"),
     ("GET", f"snapshot?cluster={NOBODY}"),
     ("GET", "watch"),
 ]

@@ -1,5 +1,6 @@
 // Lineage: cells, tasks and variables, and what was made from what, as a layered graph. Groups come from the kernel; a click lights
 // up ancestors and descendants and says how many they are. What has not ended says so in words and by its mark. `host.change(view)`: another view is wanted (whole, opened, shut).
+// `host.notebook()`: the file that the cells are in, for a graph outside of it; "" where there is none.
 
 import { STALE, colour, count, element, plural, vector } from "./format.js";
 import { jumpTo } from "./jump.js";
@@ -152,13 +153,13 @@ export function createLineage(host) {
     said.replaceChildren(element("strong", {}, node.label), ` (${KINDS[node.kind]}) comes from ${of(above)}; used by ${of(below)}.`,
       node.stale ? element("span", { class: "nbray-stale" }, ` ${STALE}: ${node.stale}.`) : "");
     actions.replaceChildren(...[
-      node.title ? element("button", { type: "button", class: "nbray-button", onclick: () => go(node) }, `Go to ${node.title}`) : null,
+      node.title && host?.notebook?.() !== "" ? element("button", { type: "button", class: "nbray-button", onclick: () => go(node) }, `Go to ${node.title}`) : null,
       host?.change && node.expands ? element("button", { type: "button", class: "nbray-button", onclick: () => toggle(node) }, node.open ? "Close" : "Open") : null,
     ].filter(Boolean));
   }
 
   function go(node) {
-    if (!jumpTo(root, node)) said.append(` ${node.title} is not on this page.`);
+    if (!jumpTo(root, { ...node, notebook: host?.notebook?.() })) said.append(` ${node.title} is not on this page.`);
   }
 
   // How far its tasks are, as a bar that fills from below: full where all have ended, striped above where some run, hollow where the

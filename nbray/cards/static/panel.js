@@ -2,12 +2,14 @@
 // createPanel(el, host): host.socket() -> URL, host.request(verb, path, body) -> Promise of JSON; see watch.js.
 
 import { createCluster } from "./cluster.js";
+import { createPast } from "./past.js";
 import { createWatch } from "./watch.js";
 import { count, element } from "./format.js";
 
-const VIEWS = { overview: "Overview", tasks: "Tasks", actors: "Actors", objects: "Objects", jobs: "Jobs", logs: "Logs" };
+const VIEWS = { overview: "Overview", tasks: "Tasks", timeline: "Timeline", lineage: "Lineage", plan: "Plan", actors: "Actors", objects: "Objects", jobs: "Jobs", logs: "Logs" };
+const PAST = new Set(["timeline", "lineage", "plan"]);
 const NOTHING = { tasks: "No tasks yet.", actors: "No actors.", objects: "Nothing refers to an object.", jobs: "No jobs.", logs: "No logs." };
-const LONG = new Set(["task", "class", "name", "error", "why", "job", "runs", "message", "log"]); // columns of what people name and write
+const LONG = new Set(["task", "class", "name", "error", "why", "job", "runs", "message", "log", "object", "held by", "from"]); // columns of what people name and write
 let panels = 0;
 
 export function createPanel(el, host) {
@@ -42,6 +44,7 @@ export function createPanel(el, host) {
     command: (name, args) => name === "scale" ? host.request("PATCH", `clusters/${cluster}`, { node: args.node, num_cpus: args.cpus })
       : host.request("DELETE", `clusters/${cluster}/nodes/${args.node}`),
   }));
+  const past = createPast({ request: host.request, chosen: look });
   const table = createTable((key) => { log = key; look(); });
   const reading = createLog(() => { log = ""; look(); });
   const watch = createWatch(host, show, (why) => say(silent, why));
@@ -50,7 +53,7 @@ export function createPanel(el, host) {
   // ---- what is wanted
 
   function look() {
-    const wanted = !chosen ? [] : open === "logs" && log ? ["logs", `log/${log}`] : [open];
+    const wanted = !chosen ? [] : open === "logs" && log ? ["logs", `log/${log}`] : [PAST.has(open) ? past.view : open];
     watch.choose(chosen, wanted);
     draw();
   }
@@ -97,7 +100,7 @@ export function createPanel(el, host) {
 
   function stopping() {
     const each = current();
-    if (each && window.confirm(`Stop ${each.name}? Everything on it ends.`)) act(`clusters/${each.id}`, "DELETE");
+    if (each && !busy && window.confirm(`Stop ${each.name}? Everything on it ends.`)) act(`clusters/${each.id}`, "DELETE");
   }
 
   // ---- what is shown
@@ -140,25 +143,26 @@ export function createPanel(el, host) {
   function steer() {
     const each = current();
     steering.hidden = !each?.mine;
-    for (const control of [begin, grow, stop]) control.disabled = busy;
+    for (const control of [begin, grow, stop]) control.setAttribute("aria-disabled", String(busy)); // `disabled` would take the keyboard away
   }
 
   function draw() {
     const mine = latest !== null && latest.cluster === chosen ? latest.views : {};
-    const page = log ? mine[`log/${log}`] : mine[open];
-    const view = open === "overview" ? overview : log ? reading : table;
+    const page = log ? mine[`log/${log}`] : mine[PAST.has(open) ? past.view : open];
+    const view = open === "overview" ? overview : PAST.has(open) ? past : log ? reading : table;
     if (page === undefined) {
       if (body.firstChild !== view.root) body.replaceChildren(element("p", { class: "nbray-muted" }, chosen ? "…" : ""));
       return;
     }
-    view.update(page, open === "overview" ? chosen : open);
     if (body.firstChild !== view.root) body.replaceChildren(view.root);
+    if (view === past) past.update(page, open, chosen);
+    else view.update(page, open === "overview" ? chosen : open);
   }
 
   return {
     show: () => watch.start(),
     hide: () => watch.stop(),
-    remove: () => { watch.remove(); root.remove(); },
+    remove: () => { watch.remove(); past.remove(); root.remove(); },
     get live() { return watch.live; },
   };
 }
@@ -236,7 +240,7 @@ function createLog(back) {
 }
 
 function kind(column) {
-  return column === "id" || column === "object" ? "nbray-id nbray-wide" : LONG.has(column) ? "nbray-long" : null;
+  return column === "id" ? "nbray-id nbray-wide" : LONG.has(column) ? "nbray-long" : null;
 }
 
 function button(text, click, title) {

@@ -241,5 +241,8 @@ export function createTimeline(spans, host) {
     if (moves[event.key]) { event.preventDefault(); event.stopPropagation(); moves[event.key](); }
   }
 
-  return { root, update(next) { snapshot = next; later(); }, remove() { resized.disconnect(); } };
+  // Only what lies between two times; to the end where `end` is null.
+  function show(begin, end) { from = Math.max(0, begin); to = end === null ? null : Math.max(end, from + 1e-3); later(); }
+
+  return { root, show, update(next) { snapshot = next; later(); }, remove() { resized.disconnect(); } };
 }

@@ -70,7 +70,9 @@ def tasks(asker: Asker) -> dict[str, Any]:
             filter(None, (hosts.get(task["node_id"] or "", ""), f"pid {task['worker_pid']}" if task["worker_pid"] else ""))
         )
         error = ": ".join(filter(None, (_words(task["error_type"]), task["error_message"])))
-        return task["name"], state, task["attempt_number"] + 1, where, error, task["call_site"], task["task_id"]
+        name, runs = task["name"], (task["func_or_class_name"] or "").rpartition("<locals>.")[2]
+        called = name if not runs or name.endswith(runs) else f"{name} ({runs})"
+        return called, state, task["attempt_number"] + 1, where, error, task["call_site"], task["task_id"]
 
     return _listed(asker, "tasks", ("task", "state", "attempt", "where", "error", "from", "id"), row)
 
@@ -93,28 +95,46 @@ def actors(asker: Asker) -> dict[str, Any]:
     return _table(("class", "name", "state", "where", "restarts", "why", "id"), rows, len(every))
 
 
+def names_of_objects(asker: Asker, driver: bytes | None = None) -> dict[bytes, list[str]]:
+    """Object id -> what notebooks call it: that of `driver`, or all of them, as far as they answer in time."""
+    said = asker.each_process("names")
+    told = said.values() if driver is None else [said[driver]] if driver in said else []
+    return {object_: names for answer in told for object_, names in answer["rows"].items()}
+
+
 def objects(asker: Asker) -> dict[str, Any]:
+    """Those that have a name first; an object without one goes by where it was made. One row for each process that holds it."""
+    names = {object_.hex(): called for object_, called in names_of_objects(asker).items()}
+    drivers = {(job["pid"], "DRIVER"): job["name"] for job in asker.head("jobs") if job["state"] == "RUNNING"}
+
     def row(held: Mapping[str, Any]) -> Sequence[object]:
         size = "" if held["object_size"] < 0 else bytes_text(held["object_size"])
-        by = f"{_words(held['type'])} {held['pid']}"
+        called, line, id_ = ", ".join(names.get(held["object_id"], ())), held["call_site"], held["object_id"]
+        by = f"{drivers.get((held['pid'], held['type'])) or _words(held['type'])} {held['pid']}"
+        state = STATE_WORDS.get(held["task_status"], _words(held["task_status"]))
         return (
-            held["object_id"],
+            called or (f"made at {line}" if line else id_[:8]),
             size,
-            STATE_WORDS.get(held["task_status"], _words(held["task_status"])),
+            state,
             by,
             _words(held["reference_type"]),
-            held["call_site"],
+            called and line,
+            id_,
         )
 
-    return _listed(asker, "objects", ("object", "size", "state", "held by", "as", "from"), row)
+    found = listing.listing(asker, listing.Query("objects", [], MOST_ROWS, detail=True))
+    rows = sorted(found, key=lambda held: held["object_id"] not in names)
+    return _table(("object", "size", "state", "held by", "as", "from", "id"), map(row, rows), found.total, found.problems)
 
 
 def jobs(asker: Asker) -> dict[str, Any]:
     def row(job: Mapping[str, Any]) -> Sequence[object]:
-        called = job["submission_id"] or job["job_id"]
-        return called, _words(job["type"]), _words(job["status"]), job["entrypoint"], job["message"]
+        submitted = job["submission_id"]
+        called = job["metadata"].get("job_name") or submitted or job["entrypoint"]
+        runs = job["entrypoint"] if submitted else f"pid {job['driver_info']['pid']}"
+        return called, _words(job["type"]), _words(job["status"]), runs, job["message"], submitted or job["job_id"]
 
-    return _listed(asker, "jobs", ("job", "kind", "state", "runs", "message"), row)
+    return _listed(asker, "jobs", ("job", "kind", "state", "runs", "message", "id"), row)
 
 
 def logs(asker: Asker) -> dict[str, Any]:
