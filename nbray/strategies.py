@@ -204,4 +204,4 @@ def _group_choice(strategy: PlacementGroupSchedulingStrategy, demands: Sequence[
                 f"Cannot schedule {name} with the placement group because the resource request {to_floats(demand)} cannot fit into "
                 f"any bundles for the placement group, {among}."
             )
-    return GroupChoice(False, group.key, index, capture)
+    return GroupChoice(False, group.id, index, capture)

@@ -29,7 +29,7 @@ class PlacementGroup:
 
     def __init__(self, key: bytes, bundle_cache: list[dict[str, float]] | None = None) -> None:
         """`key` is the group's id as bytes; empty for no group."""
-        self.key = key
+        self._key = key
         self.bundle_cache = bundle_cache
         self._is_confirmed = not key  #: whoever else is told of it may use it at once: the head has heard of it
 
@@ -41,21 +41,25 @@ class PlacementGroup:
     @property
     def id(self) -> bytes:
         self._confirm()
-        return self.key
+        return self._key
+
+    @property
+    def key(self) -> bytes:
+        return self.id
 
     def _confirm(self) -> None:
         engine = session.engine
         if engine is not None and not self._is_confirmed:
-            engine.groups.confirm(self.key)
+            engine.groups.confirm(self._key)
             self._is_confirmed = True
 
     def __reduce__(self) -> tuple[Any, ...]:
         self._confirm()
-        return PlacementGroup, (self.key, self.bundle_cache)
+        return PlacementGroup, (self._key, self.bundle_cache)
 
     @property
     def is_empty(self) -> bool:
-        return not self.key
+        return not self._key
 
     def ready(self) -> ObjectRef[PlacementGroup]:
         """A reference whose value is this handle, once every bundle has its place. Raises TaskPlacementGroupRemoved, when it is
@@ -63,14 +67,14 @@ class PlacementGroup:
         engine = connection.engine()
         if self.is_empty:
             return engine.put(self)
-        value = PlacementGroup(self.key, self.bundle_cache)
+        value = PlacementGroup(self._key, self.bundle_cache)
         value._is_confirmed = True  # by the time that somebody has it
-        return engine.groups.ready(self.key, value)
+        return engine.groups.ready(self._key, value)
 
     def wait(self, timeout_seconds: float = 30) -> bool:
         """Wait until every bundle has its place; False if that takes longer. Raises TaskPlacementGroupRemoved if it is removed."""
         engine = connection.engine()
-        if engine.groups.is_placed(self.key):
+        if engine.groups.is_placed(self._key):
             return True
         ref = self.ready()
         ready, _ = engine.wait([ref], 1, max(0.0, float(timeout_seconds)), True)
@@ -83,9 +87,9 @@ class PlacementGroup:
     def bundle_specs(self) -> list[dict[str, float]]:
         """What each bundle has: [{"CPU": 1.0}, ...]."""
         if self.bundle_cache is None:
-            told = attached("util.placement_group_table").ask("groups", group=self.key)
+            told = attached("util.placement_group_table").ask("groups", group=self._key)
             if not told:
-                raise TaskPlacementGroupRemoved(f"This cluster has no placement group {self.key.hex()}.")
+                raise TaskPlacementGroupRemoved(f"This cluster has no placement group {self._key.hex()}.")
             self.bundle_cache = [to_floats(bundle) for bundle in told[0]["bundles"]]
         return self.bundle_cache
 
@@ -98,17 +102,17 @@ class PlacementGroup:
         del include, exclude
         if self.is_empty:
             return shown.bundle(repr(self), None, ("no group",))
-        known = None if session.engine is None else session.engine.looks.group(self.key)
+        known = None if session.engine is None else session.engine.looks.group(self._key)
         return shown.of_group(repr(self), known, self.bundle_cache or (known or {}).get("bundles"))
 
     def __eq__(self, other: object) -> bool:
-        return self.key == other.key if isinstance(other, PlacementGroup) else NotImplemented
+        return self._key == other._key if isinstance(other, PlacementGroup) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash(self.key)
+        return hash(self._key)
 
     def __repr__(self) -> str:
-        return f"PlacementGroup({self.key.hex()})"
+        return f"PlacementGroup({self._key.hex()})"
 
 
 def placement_group(
@@ -149,7 +153,7 @@ def remove_placement_group(placement_group: PlacementGroup) -> None:
     if not isinstance(placement_group, PlacementGroup):
         raise TypeError(f"remove_placement_group() takes a placement group, not {placement_group!r:.100}")
     if not placement_group.is_empty:
-        attached("util.remove_placement_group").groups.remove(placement_group.key)
+        attached("util.remove_placement_group").groups.remove(placement_group._key)
 
 
 def get_placement_group(placement_group_name: str) -> PlacementGroup:
@@ -180,7 +184,7 @@ def placement_group_table(placement_group: PlacementGroup | None = None) -> dict
     """
     engine = attached("util.placement_group_table")
     if placement_group is not None:
-        told = engine.ask("groups", group=placement_group.key)
+        told = engine.ask("groups", group=placement_group._key)
         return _row(told[0]) if told else {}
     return {told["group"].hex(): _row(told) for told in engine.ask("groups")}
 
