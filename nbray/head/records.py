@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import msgspec
 
 from nbray.ids import ActorId, Address, NodeId
@@ -271,14 +269,15 @@ class NodeRecord:
     def drop_group(self, group: bytes, rounds: int) -> None:
         """The group, which was tried to be placed so many times, is gone. That its amounts are free the node reports once nothing
         runs in its bundles any more, if it has reported already that they are not."""
-        view, back = self.view(), Counter[str]()
+        back: Amounts = {}
+        view = self.view()
         for key in [(group, round_) for round_ in range(1, rounds + 1)]:
             hold = self.holds.pop(key, None)
             if hold is not None and self._open.pop(key, None) is not None:
-                back.update(hold.amounts)
+                give(back, hold.amounts)
         self.info = msgspec.structs.replace(self.info, bundles=[b for b in self.info.bundles if b.group != group])
         # Not added up anew: on a node with very many holds that takes longer than everything else.
-        available = {name: units + back[name] for name, units in view.available.items()}
+        available = {name: units + back.get(name, 0) for name, units in view.available.items()}
         self._view = msgspec.structs.replace(view, available=available, bundles=[b for b in view.bundles if b.group != group])
         self.moved()
 

@@ -153,18 +153,22 @@ class WorkerPool:
             self.ask_to_end(worker, "another job needs a fresh worker", now, config.KILL_S, out)
 
     def _useless(self) -> list[Worker]:
-        return [worker for worker in self.in_phase(Phase.IDLE) if not worker.keeps]
+        return [worker for worker in self.workers.values() if worker.phase is Phase.IDLE and not worker.keeps]
 
     def reap_idle(self, now: float, out: list[Effect]) -> None:
         """Beyond one per CPU, idle workers end after WORKER_IDLE_S, the longest idle first."""
-        idle = sorted(self._useless(), key=lambda worker: worker.since)
-        for worker in idle[: max(0, len(idle) - self.cpus)]:
+        idle = self._useless()
+        if len(idle) <= self.cpus:
+            return  # most of the time: after every event of the node this is asked
+        idle.sort(key=lambda worker: worker.since)
+        for worker in idle[: len(idle) - self.cpus]:
             if now >= worker.since + config.WORKER_IDLE_S:
                 self.ask_to_end(worker, "idle", now, config.KILL_S, out)
 
     def kill_the_slow(self, now: float, out: list[Effect]) -> None:
-        for worker in list(self.in_phase(Phase.ENDING)):
-            if worker.kill_at is not None and now >= worker.kill_at:
+        due = [worker for worker in self.workers.values() if worker.kill_at is not None and now >= worker.kill_at]
+        for worker in due:
+            if worker.phase is Phase.ENDING:
                 self.kill(worker, worker.ending, now, out)
 
     def bury(self, process: ProcessId, now: float, death: Death) -> Worker | None:

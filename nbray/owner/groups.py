@@ -34,11 +34,11 @@ class GroupTable:
 
     def make(self, create: CreateGroup, head: Address) -> None:
         self.made[create.spec.group] = ""
-        self.out.append(Send(head, create))
+        self.out.append(Send(head, create, soon=True))
 
     def give_up(self, group: bytes, head: Address) -> None:
         """It is gone from now on for who asks here. The head need not say so, and what it has said before means nothing."""
-        self.out.append(Send(head, RemoveGroup(group, self.me.process)))
+        self.out.append(Send(head, RemoveGroup(group, self.me.process), soon=True))
         self._removed[group] = None
         if len(self._removed) > REMOVED_KEPT:
             del self._removed[next(iter(self._removed))]

@@ -66,7 +66,9 @@ class _Search:
                 self._used[node] += 1
                 if whole:
                     take(self._free[node], spec.bundles[index], force=True)
-        self._rest = sorted((i for i in range(len(spec.bundles)) if i not in fixed), key=self._size, reverse=True)
+        self._rest = [i for i in range(len(spec.bundles)) if i not in fixed]
+        if len(self._rest) > 1:
+            self._rest.sort(key=self._size, reverse=True)
 
     def _size(self, index: int) -> float:
         """How much of the largest node a bundle takes: large ones are hard to place, so they come first."""

@@ -75,7 +75,7 @@ def test_a_reference_fails_when_the_group_is_removed_and_that_is_nobodys_unhandl
 
 def test_a_group_of_ours_that_is_known_to_be_there_is_not_asked_about() -> None:
     desk = Desk()
-    assert desk.tell(MADE) == [Send(HEAD_ADDRESS, CREATE)]
+    assert desk.tell(MADE) == [Send(HEAD_ADDRESS, CREATE, soon=True)]
     desk.tell(update("CREATED"))
     ref, effects = desk.wait()
     assert not [e for e in effects if isinstance(e, Send)]
@@ -86,7 +86,7 @@ def test_after_we_removed_it_older_news_does_not_bring_it_back() -> None:
     desk = Desk()
     desk.tell(MADE)
     waited, _ = desk.wait()
-    assert Send(HEAD_ADDRESS, m.RemoveGroup(GROUP, ME.process)) in desk.tell(r.GroupGivenUp(GROUP))
+    assert Send(HEAD_ADDRESS, m.RemoveGroup(GROUP, ME.process), soon=True) in desk.tell(r.GroupGivenUp(GROUP))
     value = desk.value(waited)
     assert value is not None
     assert value.failure is not None
