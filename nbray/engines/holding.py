@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from nbray.ids import ProcessId
-from nbray.owner.records import PUSHED, OwnedObject, OwnedTask
+from nbray.owner.records import PUSHED, QUEUED, WAITING, OwnedObject, OwnedTask
 from nbray.owner.runtime import Runtime
 
 HERE = "this notebook"
@@ -29,6 +29,9 @@ class Holding:
                     what = f"running {running.push.name}" if running is not None else "for an earlier task"
                     self._processes[lease.worker.process] = f"worker {lease.pid}, {what}"
         self._tasks = [task for task in tasks if task.pins]
+        self._tasks += {
+            id(task): task for obj in self._objects.values() if (task := obj.task) is not None and _may_repeat(task)
+        }.values()
         self._inside = Counter(
             held.object for obj in self._objects.values() if obj.value is not None for held in obj.value.contains
         )
@@ -80,7 +83,14 @@ class Holding:
         return sorted(rows.values(), key=lambda row: (-row["size"], -row["objects"]))
 
 
+def _may_repeat(task: OwnedTask) -> bool:
+    """It is over, and keeps what it took: a result of it may be lost, and then it runs again."""
+    return bool(task.pins) and task.state not in (WAITING, QUEUED, PUSHED)
+
+
 def _of_task(task: OwnedTask) -> str:
+    if _may_repeat(task):
+        return f"finished task {task.push.name}, to make lost results again"
     return f"{'running' if task.state == PUSHED else 'waiting'} task {task.push.name}"
 
 

@@ -70,7 +70,7 @@ def test_a_kept_card_has_its_objects_and_a_trace_for_perfetto_without_a_kernel(l
     card = notebook.output(0).locator(".nbray-card")
     card.get_by_role("tab", name="Objects").click()
     panel = card.get_by_role("tabpanel")
-    panel.get_by_text("3 values of 3 objects, 5.0 MB").wait_for()
+    panel.get_by_text("3 values, 3 objects, 5.0 MB").wait_for()
     panel.get_by_text("as it was when the run had ended").wait_for()
     panel.get_by_text(EVIL).wait_for()
     assert panel.get_by_role("button").count() == 0, "nobody is there to release anything"

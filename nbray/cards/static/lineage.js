@@ -93,6 +93,7 @@ export function createLineage(host) {
       if (at() >= 0) light(at());
       return;
     }
+    const first = drawn === ""; // then what runs comes into view, where the graph is wider than the page
     drawn = shape;
     if (!nodes.length) {
       note.textContent = "";
@@ -111,7 +112,8 @@ export function createLineage(host) {
     boxes = nodes.map((node, i) => box(node, i, x(i), y(i)));
     describe();
     const picture = vector("svg", { width, height, role: "group", "aria-label": `${plural(nodes.length, "node")} and ${plural(edges.length, "edge")}` }, ...lines, ...boxes.map((each) => each.root));
-    const was = [scroll.scrollLeft, scroll.scrollTop], had = scroll.contains(document.activeElement);
+    const runs = first ? nodes.findIndex((node) => node.kind === "task" && node.running) : -1;
+    const was = [runs < 0 ? scroll.scrollLeft : Math.max(0, x(runs) - BOX.width - BOX.dx), scroll.scrollTop], had = scroll.contains(document.activeElement);
     scroll.replaceChildren(picture);
     [scroll.scrollLeft, scroll.scrollTop] = was;
     light = (i) => {

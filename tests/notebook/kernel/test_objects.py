@@ -58,6 +58,15 @@ def test_tasks_and_actors_that_hold_an_object_are_named_and_outlast_a_release(ke
     assert kernel.eval("let_go('kept')") == "kept: gone already"
 
 
+def test_a_finished_task_that_may_have_to_run_again_holds_what_it_took(kernel: Kernel) -> None:
+    kernel.ok("taken = nbray.put(np.zeros(50_000))")
+    kernel.ok("@nbray.remote\ndef grown(x):\n    return np.concatenate([x, x])\nmade = [grown.remote(taken) for _ in range(3)]")
+    kernel.ok("nbray.wait(made, num_returns=3); None")
+    assert row(kernel, "taken")["holders"] == "3 finished tasks grown, to make lost results again"
+    kernel.ok("del made")
+    assert row(kernel, "taken")["holders"] == ""
+
+
 def test_a_reference_that_no_name_leads_to_is_this_notebooks_all_the_same(kernel: Kernel) -> None:
     kernel.ok("seen = nbray.put(1); hidden = {'deep': {'er': [seen]}}; import copy; deep = copy.copy([[nbray.put(2)]])")
     kernel.ok("again = __import__('pickle').loads(__import__('pickle').dumps(seen)); boxed = [[again]]; del again")

@@ -59,7 +59,7 @@
 .nbray-card td { max-width: 34em; overflow-wrap: anywhere; }
 .nbray-objects td { overflow-wrap: break-word; }
 .nbray-objects td:first-child, .nbray-objects td:nth-child(2) { overflow-wrap: anywhere; min-width: 7em; }
-.nbray-objects th { white-space: nowrap; }
+.nbray-objects th, .nbray-objects td:nth-child(3) { white-space: nowrap; }
 .nbray-card th { color: var(--nbray-muted); font-weight: 500; border-bottom: 1px solid var(--nbray-line); }
 .nbray-card h4 { margin: 10px 0 2px; font-size: 12px; font-weight: 500; color: var(--nbray-muted); }
 .nbray-muted, .nbray-card p.nbray-muted { color: var(--nbray-muted); font-size: 12px; margin: 2px 0; }
