@@ -18,6 +18,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from nbray.cards import words
 from nbray.engines.cells import NAMES_PER_CELL, OTHERS
 from nbray.engines.port import UnfinishedTask
@@ -96,7 +98,9 @@ ALL_ENDED = Unfinished()
 EVERYTHING = View()
 
 
-class _Task(NamedTuple):
+class _Task(msgspec.Struct, gc=False):
+    """One of very many, which the garbage collector need not look at."""
+
     id: bytes
     needs: tuple[bytes, ...]  #: the tasks (or puts) whose results it took
     parent: bytes

@@ -359,10 +359,12 @@ class NativeEngine(OfCells):
         self.runtime.step_later(r.StreamDropped(end._id[:16]))
 
     def facts_of(self, ref: ObjectRef[Any]) -> dict[str, Any]:
+        return self.facts_of_all([ref])[0]
+
+    def facts_of_all(self, refs: Sequence[ObjectRef[Any]]) -> list[dict[str, Any]]:
         with self.runtime.locked() as state:
-            obj = state.objects.objects.get(ref._id)
-            task = state.tasks.tasks.get(ref._id[:16])
-            return nodes_view.object_facts(ref, obj, task)
+            objects, tasks = state.objects.objects, state.tasks.tasks
+            return [nodes_view.object_facts(ref, objects.get(ref._id), tasks.get(ref._id[:16])) for ref in refs]
 
     def holders_of(self, groups: Sequence[Collection[bytes]], known: Sequence[int]) -> list[dict[str, int]]:
         self.runtime.step(Tick())  # what was dropped is let go

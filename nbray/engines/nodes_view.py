@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nbray.ids import task_of
 from nbray.owner.questions import ANSWER_S, Questions
 from nbray.owner.records import OwnedObject, OwnedTask
 from nbray.owner.runtime import ATTACH_S, Runtime
@@ -43,8 +44,8 @@ def _address(total: Mapping[str, int]) -> str:
 
 
 def object_facts(ref: ObjectRef[Any], obj: OwnedObject | None, task: OwnedTask | None) -> dict[str, Any]:
-    facts: dict[str, Any] = {"object_id": ref.hex(), "task_id": ref.task_id().hex(), "state": "PENDING", "size": None, "node": None}
-    facts["type"] = ""
+    task_id = task_of(ref.binary()).hex()
+    facts: dict[str, Any] = {"object_id": ref.hex(), "task_id": task_id, "state": "PENDING", "size": None, "node": None, "type": ""}
     if task is not None:
         facts |= {"name": task.push.name, "cell": task.push.cell, "task_state": task.state}
     facts["call_site"] = obj.line if obj is not None else ""

@@ -316,6 +316,10 @@ class Engine(Protocol):
         """State, size, place, task, cell of a ref, as known here; "type" says type and shape of what lies in the store."""
         ...
 
+    def facts_of_all(self, refs: Sequence[ObjectRef[Any]]) -> list[dict[str, Any]]:
+        """The same of many, looked at in one pass."""
+        ...
+
     def holders_of(self, groups: Sequence[Collection[bytes]], known: Sequence[int]) -> list[dict[str, int]]:
         """For each group of object ids: who holds any of them, in words, and how often; `known` references of each are left out."""
         ...

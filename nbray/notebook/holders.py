@@ -138,7 +138,8 @@ def held_objects(namespace: dict[str, Any], engine: Engine, stale: Callable[[str
     kept: set[Hashable] = set()
     for row in rows:
         objects = row.pop("objects")
-        every |= {object_: max(size, every.get(object_, 0)) for object_, size in objects.items()}
+        twice = every.keys() & objects.keys()
+        every |= objects | {object_: max(every[object_], objects[object_]) for object_ in twice}
         kept |= set() if _only_shown(row["release"]) else objects.keys()
     only_shown = sum(size for object_, size in every.items() if object_ not in kept)
     return {"rows": rows, "objects": len(every), "size": sum(every.values()), "only_shown": only_shown}
@@ -250,8 +251,8 @@ def _pinned(value: Any) -> dict[Hashable, int]:
 def _row(names: list[str], values: list[Any], engine: Engine) -> dict[str, Any]:
     value = values[0]
     refs = [ref for each in values for ref in _references(each)]
-    facts = [engine.facts_of(ref) for ref in refs[:ASKED]]
-    sizes = {ref.binary(): fact["size"] for ref, fact in zip(refs, facts, strict=False) if fact["size"] is not None}
+    facts, objects = engine.facts_of_all(refs[:ASKED]), [ref.binary() for ref in refs]
+    sizes = {object_: fact["size"] for object_, fact in zip(objects, facts, strict=False) if fact["size"] is not None}
     states = sorted({fact["state"].lower() for fact in facts})
     nodes = sorted({fact["node"][:4] for fact in facts if fact["node"]})
     what = _described(refs[0], facts[0], engine)
@@ -268,9 +269,9 @@ def _row(names: list[str], values: list[Any], engine: Engine) -> dict[str, Any]:
         "state": _state(", ".join(states), names),
         "where": ", ".join(nodes),
         "line": facts[0]["call_site"],
-        "objects": {ref.binary(): sizes.get(ref.binary(), 0) for ref in refs},
-        "ids": {ref.binary() for ref in refs},
-        "known": len({id(ref): ref for ref in refs}),
+        "objects": dict.fromkeys(objects, 0) | sizes,
+        "ids": set(objects),
+        "known": len(set(map(id, refs))),
     }
 
 
