@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -44,6 +45,7 @@ class Seat:
         self.viewer = viewer
         self.lookout = Lookout()
         self.past = Past()
+        self.whose = _whose(viewer.pid)
         self.using = threading.Lock()
 
     def close(self) -> None:
@@ -82,7 +84,7 @@ class Clusters:
             if seat is None or not (seat.viewer.welcome.is_head_node or self.only):
                 continue
             file = started.get(directory)
-            own = f"cluster {file.connection.cluster[:8]}" if file else f"cluster of process {_parent(seat.viewer.pid)}"
+            own = f"cluster {file.connection.cluster[:8]}" if file else f"cluster of {seat.whose}"
             found.append(
                 {
                     "id": _id(directory),
@@ -276,8 +278,20 @@ def _id(directory: str) -> str:
     return hashlib.blake2b(directory.encode(), digest_size=8).hexdigest()
 
 
+def _whose(pid: int) -> str:
+    """Who started the daemon: `analysis.ipynb (4121)`, or `process 4121` where that is no kernel whose notebook Jupyter named."""
+    parent = _parent(pid)
+    try:
+        with open(f"/proc/{parent}/cmdline", "rb") as line, open(f"/proc/{parent}/environ", "rb") as environment:
+            is_kernel, variables = b"ipykernel" in line.read(), environment.read().split(b"\0")
+    except OSError:  # it has just ended, or is somebody else's
+        return f"process {parent}"
+    named = [each.partition(b"=")[2] for each in variables if each.startswith(b"JPY_SESSION_NAME=")]
+    notebook = cut(os.path.basename(named[0].decode(errors="replace"))) if is_kernel and named else ""
+    return f"{notebook} ({parent})" if notebook else f"process {parent}"
+
+
 def _parent(pid: int) -> int:
-    """Who started the daemon: the kernel or script that it belongs to."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
             return int(stat.read().rpartition(")")[2].split()[1])

@@ -230,8 +230,8 @@ class Past:
         """What was made from what (cards/lineage.py), around `view.focus`; `named`: objects that the notebook has names for."""
         tasks: dict[str, dict[bytes, None]] = {}
         for object_, names in named.items():
-            for name in names:
-                tasks.setdefault(name, {})[object_[:16]] = None
+            for name in names:  # `parts[3]` is of the variable `parts`
+                tasks.setdefault(name if name.startswith("Out[") else name.partition("[")[0], {})[object_[:16]] = None
         variables = [VariableNote(name, tasks=list(made)) for name, made in tasks.items()]
         graph = drawing.lineage(self._jobs[job]).graph(drawing.notes(variables), view)
         for node in graph["nodes"]:

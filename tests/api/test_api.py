@@ -376,3 +376,20 @@ def test_the_timeline_is_chrome_trace_events(engine: Any, tmp_path: Path) -> Non
     assert json.loads((tmp_path / "t.json").read_text())[-1] == event
     with pytest.warns(DeprecationWarning, match="error_info"):
         assert nbray.error_info() == [{"type": "task", "message": "ValueError: 1", "task": "aa", "name": "f"}]
+
+
+@pytest.mark.parametrize(
+    ("script", "session_name", "called"),
+    [
+        ("/lib/ipykernel_launcher.py", "/home/me/analysis.ipynb", "analysis.ipynb"),
+        ("/lib/ipykernel_launcher.py", "", "ipykernel_launcher.py"),
+        ("/home/me/train.py", "/home/me/analysis.ipynb", "train.py"),
+        ("", "", "python"),
+    ],
+)
+def test_a_job_goes_by_its_notebook_or_its_script(
+    monkeypatch: pytest.MonkeyPatch, script: str, session_name: str, called: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", [script])
+    monkeypatch.setenv("JPY_SESSION_NAME", session_name)
+    assert connection._program() == called

@@ -110,19 +110,34 @@ def test_a_kept_flame_graph_is_walked_by_keyboard_and_widens(lab: Lab) -> None:
     assert notebook.page.evaluate("window.pwned") is None
 
 
-def test_the_panel_lists_the_notebooks_cluster_and_the_button_sends_a_cell(lab: Lab) -> None:
-    notebook = lab.open("panel.ipynb", ["%load_ext nbray\nimport nbray\nnbray.init(num_cpus=3)", "f = 1"])
+def test_the_panel_knows_the_notebook_by_its_names_and_the_button_sends_a_cell(lab: Lab) -> None:
+    made = "df = nbray.remote(lambda: 7).options(name='make').remote()\nnbray.get(df)"
+    notebook = lab.open("panel.ipynb", ["%load_ext nbray\nimport nbray\nnbray.init(num_cpus=3)", "f = 1", made])
     notebook.run(0)
     notebook.sees(0, "nbray")
     page = notebook.page
     with page.expect_websocket(lambda socket: "/nbray/api/watch" in socket.url) as watching:
         page.locator('[data-id="nbray-panel"]').first.click()
     panel = page.locator("#nbray-panel")
-    panel.get_by_text("cluster of process").first.click()
+    panel.get_by_role("button", name="cluster of panel.ipynb").click()
     panel.get_by_text("of 3", exact=False).first.wait_for()
     for tab, seen in (("Tasks", "No tasks yet."), ("Logs", "zygote"), ("Overview", "of 3")):
         panel.get_by_role("tab", name=tab).click()
         panel.get_by_role("tabpanel").get_by_text(seen).first.wait_for()
+    notebook.run(2)
+    for tab, there in (
+        ("Objects", "td:text-is('df')"),
+        ("Jobs", "td:text-is('panel.ipynb')"),
+        ("Timeline", ".nbray-legend :text('make')"),
+    ):
+        panel.get_by_role("tab", name=tab).click()
+        panel.get_by_role("tabpanel").locator(there).first.wait_for()
+    panel.get_by_role("tab", name="Lineage").click()
+    panel.get_by_role("button", name="df, variable").wait_for()
+    panel.get_by_role("button", name="make, tasks").press("Enter")
+    page.locator(".jp-Notebook .jp-Cell").nth(1).locator(".jp-InputArea-editor").click()
+    panel.get_by_role("button", name="Go to In[2]").click()
+    page.locator(".jp-Notebook .jp-Cell").nth(2).and_(page.locator(".jp-mod-active")).wait_for()
     with watching.value.expect_event("close"):  # it looks only while it is seen
         page.locator('[data-id="nbray-panel"]').first.click()
     page.locator(".jp-Notebook .jp-Cell").nth(1).locator(".jp-InputArea-editor").click()

@@ -173,7 +173,7 @@ def test_the_graph_knows_arguments_parents_and_the_names_of_results() -> None:
         *(ended(number, "load") for number in range(10, 20)), ended(30, "fit", cell="b", line="In[4] line 1", needs=range(10, 20))
     )
     seen.read(head)
-    graph = seen.graph(JOB, drawing(seen), EVERYTHING, {task(30) + bytes(4): ["best"]})
+    graph = seen.graph(JOB, drawing(seen), EVERYTHING, {task(30) + bytes(4): ["best[0]", "best['a']"]})
     head.tell(ended(31, "fit", cell="b", line="In[4] line 1"))  # once it is drawn it grows
     seen.read(head)
     labels = [node["label"] for node in graph["nodes"]]

@@ -10,8 +10,8 @@ import { countsText, element, plural } from "./format.js";
 const LEAST_MS = 2000; // between two questions for a graph that has only grown
 const MOST_KEYS = 40; // of opened and shut nodes, the latest
 const LIMITS = {
-  lineage: "Of tasks that have ended and of the notebook's names for their results. What else a cell read and made is known to the notebook alone: %nbray lineage, or the Lineage of its cards.",
-  plan: "The tasks that have ended, rehearsed on other clusters.",
+  lineage: "Tasks that have ended, and the notebook's names for their results. What else its cells read and made only the notebook knows: %nbray lineage.",
+  plan: "What has ended, rehearsed on other clusters.",
 };
 
 export function createPast(host) {

@@ -45,7 +45,7 @@ export function createPlan() {
       element("thead", {}, element("tr", {}, ...["cores", "time", ""].map((name) => (name ? element("th", { scope: "col" }, name) : element("td", {}))))),
       element("tbody", {}, ...grid.cores.map((count, i) => {
         const value = grid.seconds[nodes][i], bar = element("div", { class: "nbray-length", "aria-hidden": "true" });
-        bar.style.width = `${((value ?? 0) / longest) * 240}px`;
+        bar.style.width = `${((value ?? 0) / longest) * 100}%`;
         return element("tr", { class: i === cores ? "nbray-chosen" : null }, element("td", {}, String(count)), element("td", {}, value == null ? "–" : seconds(value)), element("td", {}, bar));
       })));
     notes.replaceChildren(...grid.notes.map((note) => element("div", {}, note)));

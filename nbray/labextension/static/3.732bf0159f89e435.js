@@ -96,8 +96,11 @@
 .nbray-hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 .nbray-answer { font-weight: 600; }
 .nbray-tools label { display: inline-flex; align-items: center; gap: 6px; font-size: 12px; margin-right: 12px; }
-.nbray-tools input[type="range"] { width: 120px; accent-color: var(--nbray-live); }
+.nbray-tools input[type="range"] { width: 120px; flex: 0 1 auto; min-width: 50px; accent-color: var(--nbray-live); }
 .nbray-value { min-width: 1.6em; font-variant-numeric: tabular-nums; }
+.nbray-card table.nbray-plan, .nbray-panel table.nbray-plan { width: min(100%, 380px); }
+.nbray-plan td { white-space: nowrap; }
+.nbray-plan td:last-child { width: 100%; }
 .nbray-length { height: 8px; margin-top: 5px; background: var(--nbray-live); opacity: 0.6; }
 .nbray-chosen td { font-weight: 600; }
 .nbray-chosen .nbray-length { opacity: 1; }
@@ -183,8 +186,9 @@
 @container (min-width: 900px) { .nbray-panel .nbray-nodes { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: 0 32px; align-items: start; } }
 @container (min-width: 900px) { .nbray-panel .nbray-nodes .nbray-clusternode:nth-child(2) { border-top: none; margin-top: 0; } }
 .nbray-panel .nbray-scroll { position: relative; overflow: auto; max-height: none; }
+.nbray-panel .nbray-lineage .nbray-scroll { max-height: 60vh; }
+.nbray-panel .nbray-tools label { flex: 0 1 auto; min-width: 0; margin-right: 6px; }
 .nbray-panel table { border-collapse: collapse; font-size: 12px; width: 100%; }
-.nbray-panel table.nbray-plan { width: auto; }
 .nbray-panel th, .nbray-panel td { text-align: left; vertical-align: top; padding: 3px 12px 3px 0; border-bottom: 1px solid var(--nbray-line); }
 .nbray-panel th { color: var(--nbray-muted); font-weight: 500; white-space: nowrap; }
 .nbray-panel td { white-space: nowrap; font-variant-numeric: tabular-nums; }
