@@ -86,11 +86,13 @@ class Unfinished(NamedTuple):
 
 
 class View(NamedTuple):
-    """What to show: `focus` is a cell's tag, or empty for everything; `opened` and `shut` are keys of nodes."""
+    """What to show: `focus` is a cell's tag, or empty for everything; `opened` and `shut` are keys of nodes; `named` is a variable
+    that is asked for, so that it is there with all that it came from, whether tasks had to do with it or not."""
 
     focus: str = ""
     opened: frozenset[str] = frozenset()
     shut: frozenset[str] = frozenset()
+    named: str = ""
 
 
 NOTHING = Notes()
@@ -248,12 +250,23 @@ class _Drawing:
         self.groups: dict[str, list[Group]] = defaultdict(list)
         for group in lineage.groups:
             self.groups[group.tag].append(group)
-        self.variables = [each for each in notes.variables if self._matters(each, notes.variables)]
+        asked = self._sources(view.named, notes.variables)
+        self.variables = [each for each in notes.variables if each.name in asked or self._matters(each)]
         self._drop_superseded()
 
     # -- what is in it
 
-    def _matters(self, note: VariableNote, every: Collection[VariableNote]) -> bool:
+    def _sources(self, name: str, every: Collection[VariableNote]) -> set[str]:
+        """A variable, and those that it was made from, and those that these were made from."""
+        notes = {each.name: each for each in every}
+        found, todo = set(), [name] if name in notes else []
+        while todo:
+            found.add(name := todo.pop())
+            made = self.by_number.get(notes[name].maker)
+            todo += [each for each in (made.reads if made else ()) if each in notes and each not in found]
+        return found
+
+    def _matters(self, note: VariableNote) -> bool:
         """Variables that hold results, that cells with tasks made, or that such cells read."""
         if note.tasks or note.got or (note.maker in self.by_number and self.by_number[note.maker].tag in self.groups):
             return True
@@ -303,7 +316,7 @@ class _Drawing:
             below = reached(mine, self.edges)
             keys = [key for key in keys if key in above or key in below]
         most = MOST_NODES + MOST_OPEN * len(self.view.opened)
-        return keys[-most:] if self.coarse else keys
+        return keys[-most:] if self.coarse and not self.view.named else keys
 
     def _open(self, key: str, *, otherwise: bool) -> bool:
         return key in self.view.opened or (otherwise and key not in self.view.shut)

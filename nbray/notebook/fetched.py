@@ -4,7 +4,8 @@
     y = sum(nbray.get([f.remote(i) for i in xs]))       from the tasks `f` of this cell
 
 A *flow* is what a value leads back to: the names that it was made of, the functions whose tasks made it, and whether results were
-fetched on the way. What was only passed to a task is not in it, as the task knows that itself. Functions are not looked into.
+fetched on the way. What was only passed to a task is not in it, as the task knows that itself. Functions of the notebook have one
+too: the tasks that they submit, and whether they fetch.
 """
 
 from __future__ import annotations
@@ -20,21 +21,30 @@ class Flow(NamedTuple):
     names: frozenset[str] = frozenset()
     functions: frozenset[str] = frozenset()
     fetched: bool = False
+    calls: frozenset[str] = frozenset()  #: functions that it went through, perhaps of the notebook
 
     def __or__(self, other: Flow) -> Flow:
-        return Flow(self.names | other.names, self.functions | other.functions, self.fetched or other.fetched)
+        fetched = self.fetched or other.fetched
+        return Flow(self.names | other.names, self.functions | other.functions, fetched, self.calls | other.calls)
 
 
 NOTHING = Flow()
 
 
 def fetched(body: list[ast.stmt]) -> dict[str, Flow]:
-    """Of a cell's statements: the names whose values were made of results that it fetched, and SHOWN if its last expression was."""
+    """Of a cell's statements: the names whose values were made of results that it, or a function that it called, may have fetched;
+    SHOWN if its last expression was."""
     flows = _Flows()
     flows.block(body)
     if body and isinstance(body[-1], ast.Expr):
         flows.known[SHOWN] = flows.of(body[-1].value)
-    return {name: flow for name, flow in flows.known.items() if flow.fetched and (flow.names or flow.functions)}
+    return {name: flow for name, flow in flows.known.items() if flow.calls or (flow.fetched and (flow.names or flow.functions))}
+
+
+def of_functions(body: list[ast.stmt]) -> dict[str, Flow]:
+    """The functions that a cell defines: what whoever calls them gets leads back to."""
+    defined = [node for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return {node.name: _Flows().all(node.body)._replace(names=frozenset()) for node in defined}
 
 
 class _Flows:
@@ -108,8 +118,8 @@ class _Flows:
     def _called(self, value: ast.expr) -> None:
         """`results.append(...)`: what goes into a method of a name is in it afterwards."""
         if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr != "remote":
-            flow = self._all([*value.args, *(keyword.value for keyword in value.keywords)])
-            if flow.fetched:
+            flow = self.all([*value.args, *(keyword.value for keyword in value.keywords)])
+            if flow.fetched or flow.calls:
                 self._join(value.func.value, flow)
 
     # -- expressions
@@ -125,21 +135,22 @@ class _Flows:
             flow = self.of(node.value)
             self._bind(node.target, flow)
             return flow
-        return self._all(ast.iter_child_nodes(node))
+        return self.all(ast.iter_child_nodes(node))
 
     def _call(self, node: ast.Call) -> Flow:
         called, given = node.func, [*node.args, *(keyword.value for keyword in node.keywords)]
         if isinstance(called, ast.Attribute) and called.attr == "remote":
             return Flow(functions=frozenset({_function(called.value)} - {""}))
         if called.attr == "get" if isinstance(called, ast.Attribute) else isinstance(called, ast.Name) and called.id == "get":
-            return self._all(given)._replace(fetched=True)
+            return self.all(given)._replace(fetched=True)
         inside = [called.value] if isinstance(called, ast.Attribute) else []
-        return self._all([*inside, *given])
+        through = Flow(calls=frozenset({called.id})) if isinstance(called, ast.Name) else NOTHING
+        return self.all([*inside, *given]) | through
 
-    def _all(self, nodes: Iterable[ast.AST]) -> Flow:
+    def all(self, nodes: Iterable[ast.AST]) -> Flow:
         flow = NOTHING
         for node in nodes:
-            flow |= self.of(node) if isinstance(node, ast.expr) else self._all(ast.iter_child_nodes(node))
+            flow |= self.of(node) if isinstance(node, ast.expr) else self.all(ast.iter_child_nodes(node))
         return flow
 
 

@@ -107,16 +107,17 @@ class History:
         with self._lock:
             return self._known.stale(name)
 
-    def graph(self, focus: str = "", opened: Iterable[str] = (), shut: Iterable[str] = ()) -> dict[str, Any]:
-        """The lineage for a page; `focus` is the tag of a cell or job, or empty for the whole notebook."""
-        view = View(focus.partition(SEPARATOR)[0], frozenset(opened), frozenset(shut))
+    def graph(self, focus: str = "", opened: Iterable[str] = (), shut: Iterable[str] = (), named: str = "") -> dict[str, Any]:
+        """The lineage for a page; `focus` is the tag of a cell or job, or empty for the whole notebook; `named` is a variable to
+        include with all that it came from."""
+        view = View(focus.partition(SEPARATOR)[0], frozenset(opened), frozenset(shut), named)
         notes = self.notes()
         held = [task for variable in notes.variables for task in variable.tasks]
         return self.lineage.graph(notes, view, self.unfinished(held))
 
     def text(self, name: str) -> list[str]:
         """The lineage of a variable, a cell or a function in words. Raises LookupError with what there is."""
-        graph = self.graph()
+        graph = self.graph(named=name)
         node = lineage_text.find(graph, name)
         if node is None:
             raise LookupError(", ".join(lineage_text.names(graph)) or "nothing yet")

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from nbray.notebook.capture import PRIVATE_TO_IPYTHON, to_python
-from nbray.notebook.fetched import SHOWN, Flow, fetched
+from nbray.notebook.fetched import SHOWN, Flow, fetched, of_functions
 from nbray.notebook.scopes import reach
 from nbray.notebook.walk import Walker
 
@@ -44,6 +44,7 @@ class Parsed(NamedTuple):
     changed: frozenset[str] = frozenset()  #: bound, or changed in place
     bodies: dict[str, frozenset[str]] = {}  #: what functions and classes of the run read when they are called
     fetched: dict[str, Flow] = {}  #: what was made of results that it fetched, and what that leads back to
+    functions: dict[str, Flow] = {}  #: the same of the functions that it defines
 
 
 class Run:
@@ -141,8 +142,23 @@ class Provenance:
         self._resolve()
         if run is None or run.parsed is None:
             return Flow()
-        flow = run.parsed.fetched.get(SHOWN if is_shown(name) else name, Flow())
+        flow = self._through_functions(run.parsed.fetched.get(SHOWN if is_shown(name) else name, Flow()))
+        if not flow.fetched:
+            return Flow()
         return flow._replace(names=frozenset(each for each in flow.names if self._changed.get(each, [0])[-1] <= run.number))
+
+    def _through_functions(self, flow: Flow) -> Flow:
+        """With what the functions of the notebook do that it went through."""
+        todo, seen = sorted(flow.calls), set(flow.calls)
+        while todo:
+            called = todo.pop()
+            definer = self.runs.get(self._maker.get(called, 0))
+            if definer is not None and definer.parsed is not None and called in definer.parsed.functions:
+                inner = definer.parsed.functions[called]
+                flow |= inner
+                todo += sorted(inner.calls - seen)
+                seen |= inner.calls
+        return flow
 
     def inputs(self, run: Run) -> dict[str, int]:
         """What the run read: names, and the number of the run that had bound each; names from before the first run are left out."""
@@ -274,4 +290,4 @@ def parsed(source: str) -> Parsed:
     reads = frozenset(walker.reads.keys() | extra) - PRIVATE_TO_IPYTHON
     changed = frozenset(walker.binds.keys() | walker.mutated)
     bodies = {name: frozenset(body) for name, body in walker.bodies.items()}
-    return Parsed(reads, frozenset(walker.used), changed, bodies, {} if away else fetched(tree.body))
+    return Parsed(reads, frozenset(walker.used), changed, bodies, {} if away else fetched(tree.body), of_functions(tree.body))

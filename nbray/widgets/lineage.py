@@ -44,7 +44,7 @@ class Lineage(Picture):
         view = View("", self._opened, self._shut) if own else View()
         notebook = notebook_here()
         if notebook is not None:
-            return notebook.history.graph("", view.opened, view.shut)
+            return notebook.history.graph("", view.opened, view.shut, self._what if isinstance(self._what, str) else "")
         model = Model()
         model.add(HERE, records_here())
         held: dict[str, list[bytes]] = {}

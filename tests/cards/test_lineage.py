@@ -248,6 +248,22 @@ def test_tasks_with_a_name_each_are_one_group_beyond_a_bound() -> None:
     assert lineage.groups[Group("x", "In[1]", "(other names)")].count == 1500
 
 
+def test_a_variable_that_is_asked_for_is_there_with_all_that_it_came_from() -> None:
+    lineage, notes = notebook()
+    cells = [*notes.cells, CellNote(5, "e", "In[5]", reads={"best": 3}), CellNote(6, "f", "In[6]", reads={"mean": 5})]
+    variables = [*notes.variables, VariableNote("mean", 5, "float"), VariableNote("said", 6, "str")]
+    far = Notes(cells, variables)
+    assert "said" not in labels(lineage.graph(far))
+    graph = lineage.graph(far, View(named="said"))
+    assert {("best", "In[5]", "data"), ("In[5]", "mean", "data"), ("mean", "In[6]", "data"), ("In[6]", "said", "data")} <= edges(
+        graph
+    )
+    found = lineage_text.find(graph, "said")
+    assert found is not None
+    assert "tasks" in lineage_text.told(graph, found)[1]
+    assert "unrelated" not in labels(graph)
+
+
 def test_a_value_that_was_fetched_leads_to_the_tasks_it_came_from() -> None:
     lineage, notes = notebook()
     best = VariableNote("best", 4, "list", got=[task(2000), task(2001)])

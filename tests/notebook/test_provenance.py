@@ -64,6 +64,16 @@ def test_what_was_fetched_leads_back_until_its_source_is_bound_again(notebook: N
     assert notebook.known.fetched("values").names == frozenset()
 
 
+def test_what_a_function_of_the_notebook_fetched_leads_to_the_tasks_that_it_submits(notebook: Notebook) -> None:
+    notebook.run("class nbray:\n    get = sum\nclass f:\n    remote = int")
+    notebook.run("def run(n):\n    return nbray.get([f.remote(i) for i in range(n)])\ndef both():\n    return [run(2), run(3)]")
+    notebook.run("def plain(n):\n    return n")
+    notebook.run("direct = run(3); through = sorted(both()); nothing = plain(3)")
+    assert notebook.known.fetched("direct").functions == {"f"}
+    assert notebook.known.fetched("through").functions == {"f"}
+    assert notebook.known.fetched("nothing").functions == frozenset()
+
+
 def test_what_is_made_from_something_stale_is_stale_too(notebook: Notebook) -> None:
     for source in ("a = [1]", "b = a + [2]", "c = b + [3]", "a = [9]"):
         notebook.run(source)
