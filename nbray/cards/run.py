@@ -152,7 +152,7 @@ class Run:
 
     def why_waits(self) -> str:
         """Why nothing moves: what has no worker now, and what was told otherwise."""
-        never = "{} can never run here as things are. {}"
+        never = "A task of {} can never run here as things are. {}"
         reasons = {each.why: never.format(each.name, each.why) if each.never else each.why for each in self.stuck}
         if self.notice:
             reasons.setdefault(self.notice, self.notice)

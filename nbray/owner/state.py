@@ -191,7 +191,8 @@ class OwnerState:
             self.calls.cancel(task, recursive)
 
     def _cancel_cell(self, event: r.CellCancelled) -> None:
-        for task in list(self.tasks.tasks.values()):
+        # The latest first: what takes the result of another is cancelled as well, and does not fail for want of it.
+        for task in reversed(list(self.tasks.tasks.values())):
             if task.parent == event.parent if event.parent else task.push.cell == event.cell:
                 self._cancel_task(task, event.force, recursive=True)
 

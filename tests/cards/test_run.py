@@ -229,7 +229,7 @@ def test_what_can_never_run_stays_on_the_card_while_other_tasks_end() -> None:
     run = run_of([], queued=2)
     stuck = [Stuck("huge", "Needs num_cpus=77; the largest node has 2.", True), Stuck("later", "Needs num_cpus=2; all is in use.")]
     run.take(CellProgress({"f": NameCount(2, 1), "huge": NameCount(1)}, [record(0, 0, 1)], stuck=stuck))
-    said = "huge can never run here as things are. Needs num_cpus=77; the largest node has 2. Needs num_cpus=2; all is in use."
+    said = f"A task of huge can never run here as things are. {stuck[0].why} {stuck[1].why}"
     assert run.snapshot(BEGUN + S)["notice"] == said
     assert words.line(run.snapshot(BEGUN + S)).endswith(said)
     run.take(CellProgress({"f": NameCount(2, 1), "huge": NameCount(1)}, []))

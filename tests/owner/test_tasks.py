@@ -316,6 +316,28 @@ def test_a_task_waits_for_its_arguments_and_takes_their_values_along(desk: Desk)
     assert push.dependencies == [m.Dependency(desk.ref(first), ME, inline(5))]
 
 
+def test_it_is_known_how_many_tasks_of_a_cell_wait_for_arguments(desk: Desk) -> None:
+    first = desk.submit(cell="a")
+    waiting = [desk.submit(cell="a", needs=[desk.ref(first)]) for _ in range(3)]
+    assert desk.state.tasks.awaiting == {("a", first.push.name): 3}
+    desk.tell(r.CancelAsked(desk.ref(waiting[0])))
+    assert desk.state.tasks.awaiting == {("a", first.push.name): 2}
+    desk.grant()
+    desk.done(first, inline(5))
+    assert desk.state.tasks.awaiting == {}
+
+
+def test_what_no_node_can_run_is_known_of_its_cell_until_it_is_granted(desk: Desk) -> None:
+    task = desk.submit(cell="a")
+    leases = desk.state.tasks.leases
+    (request,) = leases.pools[task.key].requests
+    desk.tell(m.LeaseWaiting(request, True, "Needs num_cpus=77."))
+    assert list(leases.stuck("a")) == [m.Stuck(task.push.name, "Needs num_cpus=77.", True)]
+    assert list(leases.stuck("b")) == []
+    desk.grant()
+    assert list(leases.stuck("a")) == []
+
+
 def test_an_argument_given_twice_is_waited_for_once_and_held_throughout(desk: Desk) -> None:
     first = desk.running()
     second = desk.submit(needs=[desk.ref(first), desk.ref(first)])
@@ -559,6 +581,14 @@ def test_a_cell_is_cancelled_whole_and_alone(desk: Desk) -> None:
     assert desk.sent(m.CancelTask, worker(1))
     assert desk.failure(mine[1]).kind == "TaskCancelledError"
     assert other.state == r.QUEUED
+
+
+def test_what_waits_for_another_task_of_a_cancelled_cell_is_cancelled_too_and_does_not_fail(desk: Desk) -> None:
+    first = desk.submit(cell="a")
+    second = desk.submit(cell="a", needs=[desk.ref(first)])
+    desk.tell(r.CellCancelled("a"))
+    assert [each.state for each in desk.effects(r.Finished)] == ["CANCELLED", "CANCELLED"]
+    assert desk.failure(second).kind == "TaskCancelledError"
 
 
 def test_cancelling_a_task_cancels_what_it_submitted(desk: Desk) -> None:
