@@ -25,7 +25,7 @@ ASKED = 10_000  #: references of one value whose sizes are added up
 SAMPLED = 2_000  #: references of one value that the lineage looks at, evenly spread
 COLUMNS_LOOKED_AT = 100  #: of a table of pandas
 ITEMS_LOOKED_AT = 1_000  #: of a list, for arrays
-NAMED, NAMES_EACH, NAME_CHARACTERS = 5_000, 5, 80  #: objects whose names a page is told, and what of them
+NAMED, NAMED_OF_ONE, NAMES_EACH, NAME_CHARACTERS = 5_000, 1_000, 5, 80  #: objects that a page is told the names of, and of each
 SEEN_KEPT = 10_000
 TRACEBACK = "last traceback"
 HISTORY = frozenset({"_", "__", "___"})  #: names that IPython binds to the last results
@@ -59,9 +59,10 @@ def _sample(value: Any) -> list[ObjectRef[Any]]:
 
 def _named_references(name: str, value: Any) -> Iterator[tuple[str, ObjectRef[Any]]]:
     """Each with what it is called: `df`, `parts[3]`, `models['a']`; the entries of anything else by the name alone."""
-    entries: Any = enumerate(list(value)) if type(value) in (list, tuple) else list(value.items()) if type(value) is dict else ()
+    items = enumerate(value) if type(value) in (list, tuple) else value.items() if type(value) is dict else ()
+    entries: list[tuple[Any, Any]] = list(islice(items, NAMED_OF_ONE))
     if not entries:
-        yield from ((name, ref) for ref in _references(value))
+        yield from ((name, ref) for ref in islice(_references(value), NAMED_OF_ONE))
     for key, each in entries:
         if _is_ref(each):
             yield (f"{name}[{key!r}]" if type(key) in (int, str) else name), each

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,6 +117,17 @@ def test_every_view_is_reached_by_keyboard_shows_names_as_text_and_has_no_barrie
     assert page.locator("#nbray img").count() == 0
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, background.strip("rgb()").split(","))) < 200) == (scheme == "dark"), background
+    page.context.close()
+
+
+def test_the_timeline_of_a_job_is_saved_as_a_trace(browser: Browser, context: Any) -> None:
+    page, complaints = opened(browser, f"http://{context.dashboard_url}")
+    page.get_by_role("tab", name="Timeline").click()
+    with page.expect_download() as saving:
+        page.get_by_role("button", name="Save for Perfetto").click()
+    events = json.loads(Path(saving.value.path()).read_text(encoding="utf-8"))
+    assert {EVIL, f"{EVIL} of {EVIL}"} <= {event["name"] for event in events}
+    assert not complaints
     page.context.close()
 
 

@@ -292,12 +292,14 @@ def test_a_jobs_timeline_lineage_trace_and_plan_are_told_of_what_has_ended(serve
     total = nbray.remote(lambda *parts: sum(parts)).options(name="total").remote(*parts)
     fitted = fit.remote([total])
     assert nbray.get(fitted) == 28
+    inner = nbray.remote(lambda: 1).options(name="inner")
+    assert nbray.get(nbray.remote(lambda: nbray.get(inner.remote())).options(name="outer").remote()) == 1
     mine = session.current().facts().job.hex()
 
     def told() -> Any:
         return served.see(f"past/{mine}")
 
-    wait_until(lambda: {"fit", "total", f"load {EVIL}"} <= set(told().get("span_names", ())))
+    wait_until(lambda: {"fit", "total", "inner", "outer", f"load {EVIL}"} <= set(told().get("span_names", ())))
     page = told()
     assert [(job["id"], job["state"]) for job in page["jobs"]] == [(mine, "running")]
     assert page["cells"][-1]["title"] == "test_alone.py"
@@ -309,7 +311,12 @@ def test_a_jobs_timeline_lineage_trace_and_plan_are_told_of_what_has_ended(serve
     graph = served.ask("POST", f"{base}/lineage", CHANGE, body=b"{}").json()
     labels = [node["label"] for node in graph["nodes"]]
     edges = {(labels[a], labels[b], kind) for a, b, kind in graph["edges"]}
-    assert {(f"load {EVIL} ×8", "total", "data"), ("fit", "best", "data"), ("fit", EVIL, "data")} <= edges
+    assert {
+        (f"load {EVIL} ×8", "total", "data"),
+        ("fit", "best", "data"),
+        ("fit", EVIL, "data"),
+        ("outer", "inner", "submits"),
+    } <= edges
     assert graph["silent"] == []
     plan = served.ask("GET", f"{base}/plan?cell=test_alone.py").json()
     assert len(plan["seconds"]) == len(plan["nodes"])

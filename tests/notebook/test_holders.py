@@ -103,8 +103,9 @@ def test_objects_go_by_what_the_notebook_calls_them_and_no_code_of_the_users_is_
 
 def test_the_names_that_are_told_are_bounded() -> None:
     many = [reference(number) for number in range(NAMED + 10)]
-    namespace: dict[str, Any] = {"x" * 500: many, **{f"name{i}": many[0] for i in range(50)}}
+    namespace: dict[str, Any] = {"x" * 500: many, **{f"name{i}": many[0] for i in range(50)}, "last": many[-1]}
     told = names_of_objects(namespace)
-    assert len(told) <= NAMED
+    assert told[many[-1].binary()] == ["last"], "a long list does not take the room of what comes after it"
+    assert len(names_of_objects({f"name{i}": many[i * 900 : (i + 1) * 900] for i in range(6)})) == NAMED
     assert max(len(names) for names in told.values()) <= 5
     assert max(len(name) for names in told.values() for name in names) <= 80

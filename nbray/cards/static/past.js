@@ -10,6 +10,7 @@ import { countsText, element, plural } from "./format.js";
 const LEAST_MS = 2000; // between two questions for a graph that has only grown
 const MOST_KEYS = 40; // of opened and shut nodes, the latest
 const LIMITS = {
+  timeline: "Tasks that have ended.",
   lineage: "Tasks that have ended, and the notebook's names for their results. What else its cells read and made only the notebook knows: %nbray lineage.",
   plan: "What has ended, rehearsed on other clusters.",
 };
