@@ -352,8 +352,9 @@ class _Drawing:
                     single.add(group)
                 else:
                     self._group(group, total)
-        for group in single:
-            self._singles(group)
+        for group in self.place:  # in the order in which they came
+            if group in single:
+                self._singles(group)
         self._between(single)
 
     def _title(self, group: Group) -> str:

@@ -55,7 +55,7 @@ export class Spans {
 }
 
 export function createTimeline(spans, host) {
-  let from = 0, to = null, byName = false, snapshot = null, hovered = -1, drag = null, wanted = false;
+  let from = 0, to = null, byName = false, snapshot = null, hovered = -1, drag = null, wanted = false, named = "";
   const canvas = element("canvas", {
     tabindex: "0", role: "img",
     onwheel: wheel, onpointerdown: press, onpointermove: move, onpointerup: release, onpointerleave: leave, ondblclick: all, onkeydown: key,
@@ -157,13 +157,15 @@ export function createTimeline(spans, host) {
       "Arrow keys move, plus and minus zoom, Home shows all; the Tasks tab has the same as a table.");
     const hidden = (byName ? names.length : spans.rows) - MOST_ROWS;
     note.textContent = [kept(), hidden > 0 ? `${hidden} more rows share the last one` : "", spans.hasTransfers ? "pale: waiting to start; line below: arguments on their way" : "pale: waiting to start"].filter(Boolean).join(" · ");
-    if (legend.childElementCount !== Math.min(names.length, 8)) {
-      legend.replaceChildren(...names.slice(0, 8).map((name, i) => {
-        const mark = element("span", { class: "nbray-mark", "aria-hidden": "true" });
-        mark.style.background = colour(i);
-        return element("span", {}, mark, name);
-      }));
-    }
+    const last = PALETTE.length - 1, more = names.length - last; // the last colour is that of all that are left
+    const shown = more > 1 ? [...names.slice(0, last), `${more} others`] : names;
+    if (JSON.stringify(shown) === named) return;
+    named = JSON.stringify(shown);
+    legend.replaceChildren(...shown.map((name, i) => {
+      const mark = element("span", { class: "nbray-mark", "aria-hidden": "true" });
+      mark.style.background = colour(i);
+      return element("span", {}, mark, name);
+    }));
   }
 
   // A saved notebook has so many of the spans.
