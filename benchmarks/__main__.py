@@ -7,6 +7,7 @@ goes to standard output, unless `--out` says where else.
 from __future__ import annotations
 
 import argparse
+import compileall
 import importlib.metadata
 import os
 import platform
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     last = arguments.render or arguments.add
     results = msgspec.json.decode(KEPT.read_bytes(), type=Results) if last else Results(machine())
     if not arguments.render:
+        # As an installed package is, and as the peers are: where no bytecode is written each process would compile all of it anew.
+        compileall.compile_dir(ROOT / "nbray", quiet=2)
         runner = Runner(
             results, only=arguments.only, pairs=arguments.pairs, peers=wanted, seconds=arguments.seconds,
             limit_s=arguments.minutes * 60, say=lambda line: print(line, file=sys.stderr, flush=True),

@@ -93,6 +93,7 @@ FUNCTION_IMPORTS: dict[tuple[str, str], str] = {
         "notebook.cards",
         "planning",
     ): "a plan brings every machine and the simulator; loading the extension is in every notebook's first cell",
+    ("environments.packing", "environments.ignoring"): "pathspec, for who packs a directory: every driver and worker imports this",
     ("widgets.picture", "cards.widget"): "anywidget is wanted where a picture is shown in a kernel, and may be missing",
     ("store.arena", "store.views"): "views need numpy: 25 MB that a node daemon does without",
 }

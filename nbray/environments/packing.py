@@ -15,10 +15,8 @@ import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, NamedTuple
-
-import pathspec
 
 from nbray import config
 from nbray.environments.cache import ARCHIVE, UNFINISHED, Cache, Held
@@ -30,6 +28,8 @@ IGNORE_FILES = (".gitignore", ".rayignore")
 _READ_BYTES = 1 << 20
 #: Zip files know no times before 1980, and the same content must be the same package.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+#: Whether a path below where the rules hold is left out; that of a directory ends in /.
+Rules = Callable[[str], bool]
 
 
 class Tree(NamedTuple):
@@ -52,31 +52,39 @@ def files(tree: Tree) -> list[File]:
     """Everything in the tree that is not excluded, by name. Directories without files are left out, devices and sockets too."""
     if os.path.isfile(tree.root):
         return [_file(tree.root, os.path.basename(tree.root))]
-    own = pathspec.GitIgnoreSpec.from_lines([*ALWAYS_EXCLUDED, *tree.excludes])
-    found = list(_below(tree.root, "", [("", own)], (os.path.realpath(tree.root),)))
+    from nbray.environments import ignoring
+
+    own = ignoring.rules([*ALWAYS_EXCLUDED, *tree.excludes])
+    found = list(_below(tree.root, "", [("", own)], (os.path.realpath(tree.root),), ignoring.rules))
     prefix = f"{tree.top}/" if tree.top else ""
     return sorted(file._replace(name=prefix + file.name) for file in found)
 
 
-def _below(directory: str, inside: str, rules: list[tuple[str, pathspec.GitIgnoreSpec]], above: tuple[str, ...]) -> Iterator[File]:
-    """`inside` is the directory's name in the tree, "" or ending in /; `rules` come with where they hold. Links are followed, but
-    not to a directory that is `above`."""
+def _below(
+    directory: str,
+    inside: str,
+    rules: list[tuple[str, Rules]],
+    above: tuple[str, ...],
+    read: Callable[[Iterable[str]], Rules],
+) -> Iterator[File]:
+    """`inside` is the directory's name in the tree, "" or ending in /; `rules` come with where they hold; `read` makes them of
+    the lines of a file. Links are followed, but not to a directory that is `above`."""
     for ignore in IGNORE_FILES:
         path = f"{directory}/{ignore}"
         if os.path.isfile(path):
             with open(path, encoding="utf-8", errors="replace") as lines:
-                rules = [*rules, (inside, pathspec.GitIgnoreSpec.from_lines(lines))]
+                rules = [*rules, (inside, read(lines))]
     with os.scandir(directory) as entries:
         for entry in entries:
             name = inside + entry.name
             is_directory = entry.is_dir()
             tested = f"{name}/" if is_directory else name
-            if any(spec.match_file(tested[len(where) :]) for where, spec in rules):
+            if any(left_out(tested[len(where) :]) for where, left_out in rules):
                 continue
             if is_directory:
                 real = os.path.realpath(entry.path)
                 if real not in above:
-                    yield from _below(entry.path, f"{name}/", rules, (*above, real))
+                    yield from _below(entry.path, f"{name}/", rules, (*above, real), read)
             elif entry.is_file():
                 yield _file(entry.path, name)
 

@@ -3,6 +3,7 @@
 The zygote is spawned before anything else is imported, so that both processes import at the same time.
 """
 
+import gc
 import os
 import sys
 import time
@@ -14,6 +15,7 @@ SETTINGS_FD, READY_FD = int(sys.argv[1]), int(sys.argv[2])
 os.set_inheritable(SETTINGS_FD, False)
 os.set_inheritable(READY_FD, False)
 ZYGOTE = spawn_zygote()
+gc.disable()  # until everything is imported: it stays
 
 import msgspec  # noqa: E402
 
@@ -24,6 +26,8 @@ from nbray.node.settings import NodeSettings, Started  # noqa: E402
 
 def main() -> int:
     """Read the settings, live, and live again under a new id when the head had given this node up."""
+    gc.freeze()
+    gc.enable()
     with open(SETTINGS_FD, "rb") as file:
         settings = msgspec.json.decode(file.read(), type=NodeSettings)
     ready: list[int] = [READY_FD]
