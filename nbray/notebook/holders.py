@@ -125,7 +125,8 @@ def names_of_objects(namespace: dict[str, Any]) -> dict[bytes, list[str]]:
 def held_objects(namespace: dict[str, Any], engine: Engine, stale: Callable[[str], str] = lambda _name: "") -> dict[str, Any]:
     """What the names hold. `rows`: one for each value that holds references, or bytes of the store: its names, what it is, where
     its bytes are, and who else holds them, the largest first. `objects`, `size`: how many objects and bytes that is together, each
-    object once, however many names hold it; `only_shown`: the bytes that nothing but `Out` or `_` holds.
+    object once, however many names hold it; `partly`: some were not measured, being so many; `only_shown`: the bytes that nothing
+    but `Out` or `_` holds.
 
     `stale(name)` says why a variable is not what its cell would make now."""
     groups = _groups(namespace, lambda value: next(_references(value), None) is not None)
@@ -137,13 +138,15 @@ def held_objects(namespace: dict[str, Any], engine: Engine, stale: Callable[[str
     rows.sort(key=lambda row: -(row["size"] or 0))
     every: dict[Hashable, int] = {}
     kept: set[Hashable] = set()
+    partly = False
     for row in rows:
+        partly |= row.pop("partly")
         objects = row.pop("objects")
         twice = every.keys() & objects.keys()
         every |= objects | {object_: max(every[object_], objects[object_]) for object_ in twice}
         kept |= set() if _only_shown(row["release"]) else objects.keys()
     only_shown = sum(size for object_, size in every.items() if object_ not in kept)
-    return {"rows": rows, "objects": len(every), "size": sum(every.values()), "only_shown": only_shown}
+    return {"rows": rows, "objects": len(every), "size": sum(every.values()), "partly": partly, "only_shown": only_shown}
 
 
 def first_rows(found: dict[str, Any], most: int) -> dict[str, Any]:
@@ -158,7 +161,8 @@ def objects_text(found: dict[str, Any]) -> str:
         return "objects"
     shown = f", {bytes_text(found['only_shown'])} of it only because it was shown" if found["only_shown"] else ""
     values = count_text(len(found["rows"]) + found.get("more", 0), "value")
-    return f"objects: {found['objects']:,} in {values}, {bytes_text(found['size'])}{shown}"
+    least = "at least " if found["partly"] else ""
+    return f"objects: {found['objects']:,} in {values}, {least}{bytes_text(found['size'])}{shown}"
 
 
 def named_ids(namespace: dict[str, Any]) -> set[bytes]:
@@ -202,6 +206,7 @@ def held_views(namespace: dict[str, Any]) -> list[dict[str, Any]]:
                 "where": "here",
                 "line": "",
                 "objects": pinned,
+                "partly": False,
                 "ids": (),
                 "known": 0,
             }
@@ -271,6 +276,7 @@ def _row(names: list[str], values: list[Any], engine: Engine) -> dict[str, Any]:
         "where": ", ".join(nodes),
         "line": facts[0]["call_site"],
         "objects": dict.fromkeys(objects, 0) | sizes,
+        "partly": len(refs) > ASKED,
         "ids": set(objects),
         "known": len(set(map(id, refs))),
     }

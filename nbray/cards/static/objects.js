@@ -27,7 +27,7 @@ export function createObjectsTab(host) {
   function show() {
     const { rows, more, at_ms: at } = found, values = rows.length + (more ?? 0);
     note.textContent = [at ? `as it was when the run had ended, ${new Date(at).toLocaleString()}` : "",
-      values ? `${plural(values, "value")}, ${plural(found.objects, "object")}, ${bytes(found.size)}` : at ? "no variable held an object" : found.missing ? "This card was kept without its objects." : "No variable of this notebook holds an object.",
+      values ? `${plural(values, "value")}, ${plural(found.objects, "object")}, ${found.partly ? "at least " : ""}${bytes(found.size)}` : at ? "no variable held an object" : found.missing ? "This card was kept without its objects." : "No variable of this notebook holds an object.",
       found.only_shown ? `${bytes(found.only_shown)} of it kept only because Out[] or _ shows it` : "", more ? `the largest ${rows.length} are shown` : ""].filter(Boolean).join(" · ");
     scroll.hidden = !rows.length;
     scroll.replaceChildren(element("table", {}, element("caption", { class: "nbray-hidden" }, "Objects"),

@@ -114,6 +114,17 @@ def test_an_object_that_many_names_hold_counts_once(kernel: Kernel) -> None:
     assert size == before[1] + row(kernel, "shared")["size"]
 
 
+def test_a_sum_of_which_a_part_was_not_measured_says_so(kernel: Kernel) -> None:
+    kernel.ok(
+        "from nbray.notebook import holders; asked, holders.ASKED = holders.ASKED, 2; three = [nbray.put(i) for i in range(3)]"
+    )
+    try:
+        assert "the first 2 measured" in row(kernel, "three")["type"]
+        assert ", at least " in kernel.ok("%nbray objects").displays[0]["text/plain"].splitlines()[0]
+    finally:
+        kernel.ok("holders.ASKED = asked; del three")
+
+
 def test_what_is_held_only_because_it_was_shown_is_added_up(kernel: Kernel) -> None:
     kernel.ok("nbray.put(np.ones(300_000))")
     assert kernel.eval("found()['only_shown']") >= 2_400_000

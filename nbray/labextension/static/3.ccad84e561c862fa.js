@@ -28,7 +28,7 @@
 [data-state="done"] > .nbray-head .nbray-sign { color: var(--nbray-good); }
 [data-state="failed"] > .nbray-head .nbray-sign { color: var(--nbray-bad); }
 [data-state="cancelled"] > .nbray-head .nbray-sign, [data-state="timed out"] > .nbray-head .nbray-sign { color: var(--nbray-warn); }
-.nbray-facts { flex: 1 1 20em; font-variant-numeric: tabular-nums; }
+.nbray-facts { flex: 1 1 20em; min-width: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 .nbray-actions { display: flex; gap: 6px; }
 .nbray-actions[hidden], .nbray-card [hidden] { display: none; }
 .nbray-button {
