@@ -17,7 +17,7 @@ from typing import Any
 from nbray.cards.lineage import View
 from nbray.cards.words import cut
 from nbray.dashboard import past
-from nbray.dashboard.past import Drawing, Past
+from nbray.dashboard.past import NOTHING_KNOWN, Drawing, Past
 from nbray.dashboard.plans import Plans, What
 from nbray.driver import joining, scaling
 from nbray.driver.viewer import Viewer
@@ -197,12 +197,13 @@ class Clusters:
             return self._drawing(seat, job).part(edition, first)
 
     def lineage(self, cluster: str, job: bytes, view: View) -> dict[str, Any]:
-        """What was made from what; with the names that the job's notebook has, if it answers in time."""
+        """What was made from what; with what has not ended and the names that the notebook has, if the job's driver answers in
+        time."""
         with self._at(self._directory(cluster)) as seat:
             drawing = self._drawing(seat, job)
             asker = Asker(seat.viewer, PATIENCE_S)
-            named = tables.names_of_objects(asker, job)
-            return {**seat.past.graph(job, drawing, view, named), "silent": asker.say_who()}
+            now = asker.each_process("lineage").get(job)  # None of a driver that is gone, or busy
+            return {**seat.past.graph(job, drawing, view, now or NOTHING_KNOWN), "silent": asker.say_who()}
 
     def events(self, cluster: str, job: bytes) -> Iterator[str]:
         """A job's trace for Perfetto, as JSON in pieces."""

@@ -3,7 +3,7 @@
     head --trace_since--> Past: batches as they came, the latest KEPT_BYTES --decoded once somebody looks--> Drawing of a job
 
 A page is told of a job in short at every look, and asks for what is long: the spans that it lacks, the graph, the events. Nothing
-is asked of owners or workers, and nothing here is ever unpickled.
+is asked of owners or workers but, for a graph, what the job's driver knows of this moment; nothing here is ever unpickled.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from nbray.cards.lineage import CellNote, Lineage, Notes, VariableNote, View
+from nbray.cards.lineage import CellNote, Group, Lineage, Notes, Unfinished, VariableNote, View
 from nbray.cards.spans import Spans
 from nbray.cards.words import cut
+from nbray.engines.port import UnfinishedTask
 from nbray.trace import TraceRecord, as_dict, chrome_events, decode_records
 from nbray.util.state.asking import Source
 
@@ -33,6 +34,7 @@ REDRAWN_AT = 150_000  #: spans: then those that the batches do not have any more
 SENT_SPANS = 20_000  #: in one answer: 460 kB
 MOST_OPEN = 5  #: groups of a graph, each with up to lineage.MOST_OPEN tasks
 MS = 1e6  #: nanoseconds in one
+NOTHING_KNOWN: dict[str, Any] = {"names": {}, "counts": [], "tasks": []}  #: where no driver answers
 _NAME = re.compile(r"past(?:/([0-9a-f]{16}))?\Z")
 
 
@@ -48,12 +50,16 @@ def job_of(view: str) -> bytes:
 
 def tag_of(record: TraceRecord) -> str:
     """The cell that a task belongs to, whichever job of it; without a notebook the file that submitted it."""
-    return cut(record.cell.partition("#")[0] or title_of(record))
+    return _tag(record.cell, record.line)
 
 
-def title_of(record: TraceRecord) -> str:
-    """`In[12]`, or `train.py`: where the task was submitted, without the line."""
-    return cut(record.line.partition(" line ")[0] if " line " in record.line else record.line.rpartition(":")[0]) or "program"
+def _tag(cell: str, line: str) -> str:
+    return cut(cell.partition("#")[0] or _title(line))
+
+
+def _title(line: str) -> str:
+    """`In[12]`, or `train.py`: where a task was submitted, without the line."""
+    return cut(line.partition(" line ")[0] if " line " in line else line.rpartition(":")[0]) or "program"
 
 
 class Cell:
@@ -68,7 +74,7 @@ class Cell:
     def take(self, record: TraceRecord) -> None:
         # A worker does not know the numbers of cells, and a cell may submit from a module's function.
         if not self.title or not (record.parent or self.title.startswith("In[")):
-            self.title = title_of(record)
+            self.title = _title(record.line)
         self.tasks += 1
         if record.started_ns:
             self.begin_ns = min(self.begin_ns or record.submitted_ns, record.submitted_ns)
@@ -122,10 +128,16 @@ class Drawing:
                     self._lineage.add(tag, records, tag)
         return self._lineage
 
-    def notes(self, variables: Iterable[VariableNote]) -> Notes:
-        return Notes(
-            [CellNote(number, tag, cell.title) for number, (tag, cell) in enumerate(self.cells.items(), 1)], list(variables)
-        )
+    def notes(self, now: dict[str, Any]) -> Notes:
+        """Cells, also those of which no task has ended, and variables that hold results."""
+        titles = {_tag(cell, line): _title(line) for cell, _, _, _, line in now["counts"] if line}
+        titles |= {tag: cell.title for tag, cell in self.cells.items()}
+        tasks: dict[str, dict[bytes, None]] = {}
+        for object_, names in now["names"].items():
+            for name in names:  # `parts[3]` is of the variable `parts`
+                tasks.setdefault(name if name.startswith("Out[") else name.partition("[")[0], {})[object_[:16]] = None
+        cells = [CellNote(number, tag, title) for number, (tag, title) in enumerate(titles.items(), 1)]
+        return Notes(cells, [VariableNote(name, tasks=list(made)) for name, made in tasks.items()])
 
     def told(self) -> dict[str, Any]:
         """For a page, in short; times in ms after the job's first submission."""
@@ -226,17 +238,30 @@ class Past:
         told = {"job": job.hex(), "jobs": jobs, "lost": self._lost}
         return told if drawing is None else {**told, **drawing.told()}
 
-    def graph(self, job: bytes, drawing: Drawing, view: View, named: dict[bytes, list[str]]) -> dict[str, Any]:
-        """What was made from what (cards/lineage.py), around `view.focus`; `named`: objects that the notebook has names for."""
-        tasks: dict[str, dict[bytes, None]] = {}
-        for object_, names in named.items():
-            for name in names:  # `parts[3]` is of the variable `parts`
-                tasks.setdefault(name if name.startswith("Out[") else name.partition("[")[0], {})[object_[:16]] = None
-        variables = [VariableNote(name, tasks=list(made)) for name, made in tasks.items()]
-        graph = drawing.lineage(self._jobs[job]).graph(drawing.notes(variables), view)
+    def graph(self, job: bytes, drawing: Drawing, view: View, now: dict[str, Any]) -> dict[str, Any]:
+        """What was made from what (cards/lineage.py), around `view.focus`. `now` is what the driver answers to `lineage`."""
+        graph = drawing.lineage(self._jobs[job]).graph(drawing.notes(now), view, unfinished(now))
         for node in graph["nodes"]:
             node |= {name: cut(node[name]) for name in ("label", "detail", "title")}
         return graph
+
+
+def unfinished(now: dict[str, Any]) -> Unfinished:
+    """What a driver answers to `lineage` of tasks that have not ended."""
+    lines = {cell: line for cell, _, _, _, line in now["counts"]}
+    counts: dict[Group, tuple[int, int]] = {}
+    tasks: dict[Group, list[UnfinishedTask]] = {}
+
+    def group_of(cell: str, name: str) -> Group:
+        tag = _tag(cell, lines.get(cell, ""))
+        return Group(tag, tag, cut(name))
+
+    for cell, name, running, queued, _ in now["counts"]:
+        counts[group_of(cell, name)] = running, queued
+    for id_, name, cell, state, needs, parent in now["tasks"]:
+        if (group := group_of(cell, name)) in counts:
+            tasks.setdefault(group, []).append(UnfinishedTask(id_, group.name, cell, state, tuple(needs), parent))
+    return Unfinished(counts, tasks)
 
 
 def tasks_in(batch: bytes) -> list[TraceRecord]:

@@ -118,6 +118,15 @@ class Cells:
             total.cancelled += count.cancelled
         return total
 
+    def unfinished(self) -> dict[tuple[str, str], int]:
+        """How many tasks of each cell and name have not ended."""
+        left: dict[tuple[str, str], int] = {}
+        for tag, cell in list(self._cells.items()):
+            for name, count in list(cell.names.items()):
+                if (rest := count.submitted - count.done - count.failed - count.cancelled) > 0:
+                    left[tag, name] = rest
+        return left
+
     def progress(self, tag: str, now: Standing, most: int = sys.maxsize) -> CellProgress:
         """The counts by name, and the records that ended since this was asked before: each is given once, `most` at a time."""
         cell = self._cells.get(tag)

@@ -66,6 +66,7 @@ class NativeEngine(OfCells):
         self.questions = Questions(runtime)
         role = "DRIVER" if is_driver else "WORKER"
         self.witness = Witness(runtime, self.trace_log, role, lambda: self.job.process, self.cells.totals)
+        self.witness.unfinished_here = self.cells.unfinished
         self._ids = TaskIds(runtime.process)
         say = lambda text: self.notice(self.current_cell(), "repeated", text)
         self._packer = Packer(self._put_pickled, self._owner_of, say, self._packed)

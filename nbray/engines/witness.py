@@ -4,6 +4,8 @@ tasks     {"total", "rows", "forgotten"}   arguments: filters, limit, detail, ru
 objects   {"total", "rows"}                arguments: filters, limit
 task_counts    {"total", "rows": {name: [type, {state: count}]}}      arguments: running, heard
 names     {"rows": {object: [names]}}: what the variables of a notebook are called that hold it
+lineage   {"names": as `names`, "counts": [[cell, task's name, running, queued, where one was submitted]],
+          "tasks": [[task, name, cell, state, needs, parent]]}: what has not ended, all in numbers and some one by one
 object_counts  {"rows": {call site: {"objects", "bytes", "status": {}, "references": {}}}}
 running   {"rows": {task: [state, began_ns, name]}}
 pulse     {"rows": as `running`, "counts": [submitted, done, failed, cancelled]}: cheap, whatever there is
@@ -32,6 +34,7 @@ from nbray.columns import Filter, matches, told
 from nbray.engines import task_rows
 from nbray.engines.port import NameCount
 from nbray.engines.task_rows import Circumstances
+from nbray.engines.unfinished import some_unfinished
 from nbray.exceptions import PACKAGE_DIRECTORY
 from nbray.ids import object_id
 from nbray.owner.records import OwnedObject, OwnedTask
@@ -45,6 +48,8 @@ _encode = msgspec.msgpack.encode
 RUNNING_TOLD = 20_000
 #: Objects whose names are told.
 NAMED_TOLD = 5_000
+#: Of tasks that have not ended: kinds that are counted, tasks that are told one by one, and what each needs.
+KINDS_TOLD, UNFINISHED_TOLD, NEEDS_TOLD = 1_000, 2_000, 50
 #: Files, besides nbray's own, whose frames only lead to the user's code or wait for it.
 NOT_THE_USERS = ("<frozen", *(str(module.__file__) for module in (threading, asyncio.base_events, asyncio.runners, thread)))
 
@@ -61,10 +66,12 @@ class Witness:
         self._totals = totals
         self.running_here: Callable[[], dict[bytes, tuple[str, int, str]]] = dict  #: a worker's executor knows
         self.names_here: Callable[[], dict[bytes, list[str]]] = dict  #: a notebook's driver knows
+        self.unfinished_here: Callable[[], dict[tuple[str, str], int]] = dict  #: of each cell and name of tasks
         self._known = {
             "tasks": self._tasks,
             "objects": self._objects,
             "names": self._names,
+            "lineage": self._lineage,
             "task_counts": self._task_counts,
             "object_counts": self._object_counts,
             "running": self._running,
@@ -167,6 +174,18 @@ class Witness:
 
     def _names(self, _arguments: dict[str, Any]) -> dict[str, Any]:
         return {"rows": dict(itertools.islice(self.names_here().items(), NAMED_TOLD))}
+
+    def _lineage(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        with self._runtime.locked() as state:
+            some = some_unfinished(state, ())[:UNFINISHED_TOLD]
+            lines = {task.cell: state.tasks.tasks[task.id].line for task in reversed(some)}
+            running = Counter((task.push.cell, task.push.name) for task in state.first_running())
+        counts = [
+            [cell, name, min(running[cell, name], left), max(0, left - running[cell, name]), lines.get(cell, "")]
+            for (cell, name), left in itertools.islice(self.unfinished_here().items(), KINDS_TOLD)
+        ]
+        tasks = [[task.id, task.name, task.cell, task.state, task.needs[:NEEDS_TOLD], task.parent] for task in some]
+        return {"names": self._names(arguments)["rows"], "counts": counts, "tasks": tasks}
 
     # -- what runs
 

@@ -318,6 +318,11 @@ def test_a_jobs_timeline_lineage_trace_and_plan_are_told_of_what_has_ended(serve
         ("outer", "inner", "submits"),
     } <= edges
     assert graph["silent"] == []
+    stuck = [load.options(name="starved", num_gpus=9).remote(i) for i in range(3)]
+    graph = served.ask("POST", f"{base}/lineage", CHANGE, body=b"{}").json()
+    assert sum(node["queued"] for node in graph["nodes"] if node["kind"] == "task" and node["label"].startswith("starved")) == 3
+    for each in stuck:
+        nbray.cancel(each)
     plan = served.ask("GET", f"{base}/plan?cell=test_alone.py").json()
     assert len(plan["seconds"]) == len(plan["nodes"])
     rows = served.see("objects")["rows"]

@@ -14,7 +14,7 @@ import pytest
 from nbray.cards.lineage import EVERYTHING, View
 from nbray.cards.spans import COLUMNS
 from nbray.dashboard import past
-from nbray.dashboard.past import Drawing, Past, events, job_of, known, of_cell
+from nbray.dashboard.past import NOTHING_KNOWN, Drawing, Past, events, job_of, known, of_cell
 from nbray.dashboard.plans import Plans, What
 from nbray.head.questions import TraceStore
 from nbray.sched.resources import UNIT
@@ -67,6 +67,11 @@ def drawing(seen: Past, job: bytes = JOB) -> Drawing:
     found = seen.drawing(job)
     assert found is not None
     return found
+
+
+def names(told: dict[bytes, list[str]]) -> dict[str, Any]:
+    """What a driver answers of whose tasks all have ended."""
+    return {**NOTHING_KNOWN, "names": told}
 
 
 def columns(part: dict[str, Any]) -> dict[str, Any]:
@@ -173,7 +178,7 @@ def test_the_graph_knows_arguments_parents_and_the_names_of_results() -> None:
         *(ended(number, "load") for number in range(10, 20)), ended(30, "fit", cell="b", line="In[4] line 1", needs=range(10, 20))
     )
     seen.read(head)
-    graph = seen.graph(JOB, drawing(seen), EVERYTHING, {task(30) + bytes(4): ["best[0]", "best['a']"]})
+    graph = seen.graph(JOB, drawing(seen), EVERYTHING, names({task(30) + bytes(4): ["best[0]", "best['a']"]}))
     head.tell(ended(31, "fit", cell="b", line="In[4] line 1"))  # once it is drawn it grows
     seen.read(head)
     labels = [node["label"] for node in graph["nodes"]]
@@ -186,17 +191,42 @@ def test_the_graph_knows_arguments_parents_and_the_names_of_results() -> None:
     }
     assert {node["title"] for node in graph["nodes"] if node["kind"] != "object"} == {"In[3]", "In[4]"}
     assert "In[3] · 10.0 s" in [node["detail"] for node in graph["nodes"]]
-    around = seen.graph(JOB, drawing(seen), View("a"), {})
+    around = seen.graph(JOB, drawing(seen), View("a"), NOTHING_KNOWN)
     assert "In[4]" not in [node["label"] for node in around["nodes"]]
-    again = seen.graph(JOB, drawing(seen), EVERYTHING, {})
+    again = seen.graph(JOB, drawing(seen), EVERYTHING, NOTHING_KNOWN)
     assert "2 tasks" in [node["detail"] for node in again["nodes"] if node["label"] == "In[4]"]
+
+
+def test_what_has_not_ended_is_in_the_graph_by_what_the_driver_says_of_it() -> None:
+    head, seen = Head(), Past()
+    head.tell(ended(1, "load"), ended(9, "of a script", cell="", line="train.py:3"))
+    seen.read(head)
+    now = {
+        "names": {task(5) + bytes(4): ["soon"]},
+        "counts": [
+            ["a", "load", 1, 2, "In[3] line 2"],
+            ["b", "fit", 0, 1, "In[4] line 1"],
+            ["b", "x" * 5000, 0, 1, "In[4] line 1"],
+            ["", "of a script", 1, 0, "train.py:3"],
+        ],
+        "tasks": [[task(5), "fit", "b", "WAITING", [task(1)], b""], [task(2), "load", "a", "RUNNING", [], b""]],
+    }
+    graph = seen.graph(JOB, drawing(seen), EVERYTHING, now)
+    by_label = {node["label"]: node for node in graph["nodes"]}
+    assert (by_label["In[3]"]["running"], by_label["In[3]"]["queued"]) == (1, 2)
+    assert "waits" in by_label["fit"]["detail"]
+    assert by_label["fit"]["title"] == "In[4]"
+    assert by_label["train.py"]["running"] == 1
+    labels = [node["label"] for node in graph["nodes"]]
+    assert ("fit", "soon") in {(labels[a], labels[b]) for a, b, _ in graph["edges"]}
+    assert max(map(len, labels)) <= 160
 
 
 def test_texts_of_a_graph_are_short() -> None:
     head, seen = Head(), Past()
     head.tell(ended(1, EVIL * 400, line=f"{EVIL * 400}:3", cell=""))
     seen.read(head)
-    graph = seen.graph(JOB, drawing(seen), EVERYTHING, {task(1) + bytes(4): [EVIL * 400]})
+    graph = seen.graph(JOB, drawing(seen), EVERYTHING, names({task(1) + bytes(4): [EVIL * 400]}))
     assert len(graph["nodes"]) == 3
     assert max(len(node[name]) for node in graph["nodes"] for name in ("label", "detail", "title")) <= 160
 

@@ -11,7 +11,7 @@ const LEAST_MS = 2000; // between two questions for a graph that has only grown
 const MOST_KEYS = 40; // of opened and shut nodes, the latest
 const LIMITS = {
   timeline: "Tasks that have ended.",
-  lineage: "Tasks that have ended, and the notebook's names for their results. What else its cells read and made only the notebook knows: %nbray lineage.",
+  lineage: "Tasks, and the notebook's names for their results. What else its cells read and made only the notebook knows: %nbray lineage.",
   plan: "What has ended, rehearsed on other clusters.",
 };
 
@@ -99,7 +99,8 @@ export function createPast(host) {
 
   async function askGraph() {
     const wanted = JSON.stringify([cluster, job, cell, keys]), now = `${wanted} ${told.counts.submitted}`;
-    if (asking || now === graphed || (graphed.startsWith(`${wanted} `) && performance.now() - graphedAt < LEAST_MS)) return;
+    const same = now === graphed && mine()?.state !== "running"; // of a job that goes on tasks begin, and none may have ended
+    if (asking || same || (graphed.startsWith(`${wanted} `) && performance.now() - graphedAt < LEAST_MS)) return;
     asking = true;
     graphed = now;
     graphedAt = performance.now();

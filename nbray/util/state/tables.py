@@ -95,16 +95,10 @@ def actors(asker: Asker) -> dict[str, Any]:
     return _table(("class", "name", "state", "where", "restarts", "why", "id"), rows, len(every))
 
 
-def names_of_objects(asker: Asker, driver: bytes | None = None) -> dict[bytes, list[str]]:
-    """Object id -> what notebooks call it: that of `driver`, or all of them, as far as they answer in time."""
-    said = asker.each_process("names")
-    told = said.values() if driver is None else [said[driver]] if driver in said else []
-    return {object_: names for answer in told for object_, names in answer["rows"].items()}
-
-
 def objects(asker: Asker) -> dict[str, Any]:
     """Those that have a name first; an object without one goes by where it was made. One row for each process that holds it."""
-    names = {object_.hex(): called for object_, called in names_of_objects(asker).items()}
+    said = asker.each_process("names")
+    names = {object_.hex(): called for told in said.values() for object_, called in told["rows"].items()}
     drivers = {(job["pid"], "DRIVER"): job["name"] for job in asker.head("jobs") if job["state"] == "RUNNING"}
 
     def row(held: Mapping[str, Any]) -> Sequence[object]:
