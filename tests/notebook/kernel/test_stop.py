@@ -142,7 +142,9 @@ worker = nbray.remote(num_cpus=0)(Worker).remote()
 
 def test_a_call_of_an_actor_that_has_begun_is_said_to_go_on(stopping: Kernel) -> None:
     stopping.ok(CALLS)
-    cell = stop(stopping, "first, second = worker.call.remote('call'), worker.call.remote('behind')\nnbray.get(first)", "call")
+    # The button comes when both names are bound, and not in the midst of the second call.
+    calls = "first, second = worker.call.remote('call'), worker.call.remote('behind')"
+    cell = stop(stopping, f"{calls}\nwhile not begun('call'): time.sleep(0.01)\nbegin('bound')\nnbray.get(first)", "bound")
     said = cell.notes
     assert "tasks cancelled: 1; calls of actors under way: 1: each goes on in its actor, and only its result is dropped" in said
     assert "went on to its end in the actor" in stopping.run("nbray.get(first)").traceback
