@@ -145,6 +145,8 @@ class Asked(anywidget.AnyWidget):
 
     def __init__(self, commands: dict[str, Command], first: dict[str, Any], **more: Any) -> None:
         self._commands = commands
+        self._count_lock = threading.Lock()
+        self._answering, self._closing = 0, False
         super().__init__(code=code().model_id, version=assets.version(), first=first, **more)
         self.on_msg(self._asked)
         if hasattr(self.comm, "_reply_subshell_for"):
@@ -157,12 +159,27 @@ class Asked(anywidget.AnyWidget):
         if not isinstance(message, dict) or "command" not in message:
             return
         answer: dict[str, Any] = {"answer": message.get("id")}
+        with self._count_lock:
+            self._answering += 1
         try:
             command = self._commands[message["command"]]
             answer["result"] = command(**message.get("args", {}))
         except Exception as error:  # noqa: BLE001 -- the page says what went wrong; silence would look like a dead button
             answer["error"] = f"{type(error).__name__}: {error}"
         self.send(answer)
+        with self._count_lock:
+            self._answering -= 1
+            last = self._closing and not self._answering
+        if last:
+            super().close()
+
+    def close(self) -> None:
+        """What is being asked is answered first: a command may end what is shown, as Cancel does."""
+        with self._count_lock:
+            self._closing = True
+            if self._answering:
+                return
+        super().close()
 
 
 class View(Asked):
