@@ -5,12 +5,11 @@
 import { createLineage } from "./lineage.js";
 import { createPlan } from "./plan.js";
 import { Spans, createTimeline } from "./timeline.js";
-import { countsText, element, plural } from "./format.js";
+import { count, element, plural } from "./format.js";
 
 const LEAST_MS = 2000; // between two questions for a graph that has only grown
 const MOST_KEYS = 40; // of opened and shut nodes, the latest
 const LIMITS = {
-  timeline: "Tasks that have ended.",
   lineage: "Tasks, and the notebook's names for their results. What else its cells read and made only the notebook knows: %nbray lineage.",
   plan: "What has ended, rehearsed on other clusters.",
 };
@@ -64,7 +63,7 @@ export function createPast(host) {
 
   function draw() {
     const nothing = !told?.counts;
-    note.textContent = nothing ? "No task has ended yet." : [countsText(told.counts), LIMITS[open], told.lost ? "What was longer ago is forgotten." : ""].filter(Boolean).join(" · ");
+    note.textContent = nothing ? "No task has ended yet." : [ended(told.counts), LIMITS[open], told.lost ? "What was longer ago is forgotten." : ""].filter(Boolean).join(" · ");
     body.hidden = nothing;
     if (nothing) return;
     const shown = { timeline, lineage, plan }[open].root;
@@ -159,6 +158,11 @@ export function createPast(host) {
   }
 
   return { root, update, get view() { return job ? `past/${job}` : "past"; }, remove() { timeline.remove(); } };
+}
+
+function ended(counts) {
+  const wrong = ["failed", "cancelled"].filter((what) => counts[what]).map((what) => `${count(counts[what])} of them ${what}`);
+  return [`${plural(counts.submitted, "task")} ${counts.submitted === 1 ? "has" : "have"} ended`, ...wrong].join(", ");
 }
 
 // A list to choose from. It is made anew only when it says something else: it may be open under the pointer.
