@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import accumulate
@@ -24,12 +27,41 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         )
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The modules of tasks, actors and objects run once more where every worker is on another node than the driver."""
+    if getattr(metafunc.module, "ON_NODES_TOO", False) and ray.__name__ != "ray":
+        metafunc.parametrize("cluster", ["here", "elsewhere"], indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def cluster(request: pytest.FixtureRequest) -> Iterator[None]:
     """Two CPUs for the whole module, or what the module says in CLUSTER."""
-    ray.init(**getattr(request.module, "CLUSTER", {"num_cpus": 2}))
-    yield
-    ray.shutdown()
+    given = getattr(request.module, "CLUSTER", {"num_cpus": 2})
+    if getattr(request, "param", "here") == "here":
+        ray.init(**given)
+        yield
+        ray.shutdown()
+        return
+    try:
+        said = nbray("start", "--head", "--port", "0", "--num-cpus", "0")
+        address, token = re.search(r"at (\S+) \(pid", said), re.search(r"NBRAY_TOKEN=(\S+)", said)
+        assert address is not None
+        assert token is not None
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("NBRAY_TOKEN", token[1])
+            nbray("start", "--address", address[1], "--num-cpus", str(given["num_cpus"]))
+            ray.init(address=address[1])
+            yield
+            ray.shutdown()
+    finally:
+        nbray("stop", "--force")
+
+
+def nbray(*words: str) -> str:
+    """Run the command line; returns what it printed."""
+    ran = subprocess.run([sys.executable, "-m", "nbray", *words], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import pytest
 
 from tests.conformance.subject import ray
 
+ON_NODES_TOO = True
+
 ActorDiedError, ActorUnavailableError = ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError
 
 

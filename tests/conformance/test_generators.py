@@ -12,6 +12,8 @@ import pytest
 
 from tests.conformance.subject import ray
 
+ON_NODES_TOO = True
+
 IS_RAY = ray.__name__ == "ray"
 
 
@@ -324,7 +326,7 @@ def test_a_generator_that_is_cancelled_in_the_queue_never_runs(tmp_path):
 
 @ray.remote
 class Endless:
-    def sync(self):
+    def items(self):
         while True:
             time.sleep(0.01)
             yield 1
@@ -344,10 +346,10 @@ class EndlessAsync:
         return True
 
 
-@pytest.mark.parametrize("start", [lambda a: a.sync.remote(), lambda a: a.items.remote()], ids=["sync", "async"])
-def test_the_generator_of_an_actor_is_cancelled_and_the_actor_goes_on(start, request):
-    actor = (Endless if request.node.callspec.id == "sync" else EndlessAsync).remote()
-    generator = start(actor)
+@pytest.mark.parametrize("cls", [Endless, EndlessAsync], ids=["sync", "async"])
+def test_the_generator_of_an_actor_is_cancelled_and_the_actor_goes_on(cls):
+    actor = cls.remote()
+    generator = actor.items.remote()
     assert ray.get(next(generator), timeout=30) == 1
     ray.cancel(generator)
     assert outcomes(generator)[-1] in ("TaskCancelledError", "RayTaskError(TaskCancelledError)")

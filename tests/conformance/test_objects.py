@@ -11,6 +11,8 @@ import pytest
 
 from tests.conformance.subject import ray
 
+ON_NODES_TOO = True
+
 
 @ray.remote
 def echo(value):

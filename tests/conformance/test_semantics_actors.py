@@ -9,6 +9,8 @@ import pytest
 
 from tests.conformance.subject import ray
 
+ON_NODES_TOO = True
+
 
 @pytest.fixture
 def eventually():

@@ -8,6 +8,8 @@ import pytest
 
 from tests.conformance.subject import ray
 
+ON_NODES_TOO = True
+
 
 def test_an_error_is_both_the_users_class_and_a_task_error():
     class Custom(Exception):

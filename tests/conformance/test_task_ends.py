@@ -11,6 +11,8 @@ import pytest
 
 from tests.conformance.subject import ray
 
+ON_NODES_TOO = True
+
 RayTaskError, TaskCancelledError = ray.exceptions.RayTaskError, ray.exceptions.TaskCancelledError
 WorkerCrashedError = ray.exceptions.WorkerCrashedError
 PREFIX = ray.__name__
