@@ -118,7 +118,7 @@ class NativeEngine(OfCells):
         push = m.PushTask(
             task_id, 0, function.id, options.returns, packed.payload, packed.crc, runtime.me, self.job, self.current_cell(),
             options.name or function.name, NONE, packed.contains, None, bool(retry_types), shape.env,
-            None if options.amounts == ONE_CPU else options.amounts, options.max_calls, options.stream, group,
+            None if options.amounts == ONE_CPU else options.amounts, options.max_calls, options.stream, group, NONE,
         )  # fmt: skip
         task = r.OwnedTask(
             push, options.max_retries, shape=shape, key=key, needs=packed.needs, submitted_ns=time.time_ns(), line=callsite.here()
@@ -295,9 +295,9 @@ class NativeEngine(OfCells):
             location = self.runtime.store.write(new, owner, pickled)
             if self.is_driver:
                 self.cells.stored(self.current_cell(), location.size)
-            return m.Value(location=location, contains=contains, said=describe(value))
+            return m.Value(location=location, contains=tuple(contains), said=describe(value))
         payload = pickled.payload()
-        return m.Value(payload, checksum(payload), contains=contains)
+        return m.Value(payload, checksum(payload), contains=tuple(contains))
 
     def get(self, refs: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
         return self.reader.get(refs, timeout)

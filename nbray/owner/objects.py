@@ -371,7 +371,7 @@ class ObjectTable:
             else:
                 self._count(held.object, self.me, -1)
 
-    def pass_on(self, contains: list[Held], to: Address) -> None:
+    def pass_on(self, contains: Iterable[Held], to: Address) -> None:
         """Count `to` as a holder of these references, before they are sent to it; also if it is their owner, which might free
         them otherwise when we let go, just before they arrive."""
         if to.process in self._dead or to.node in self._dead_nodes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -316,7 +316,7 @@ class DeathAwaited(msgspec.Struct, gc=False):
 class Passed(msgspec.Struct, gc=False):
     """This process sends references away in a result to `to`: count it as their holder before the result leaves."""
 
-    held: list[Held]
+    held: Sequence[Held]
     to: Address
 
 

@@ -295,14 +295,14 @@ class Process(Threading):
         """The Value of a number, in the store if `size` is not 0. Raises Failed when there is no room."""
         if not size:
             payload = encode(number)
-            return m.Value(payload, checksum(payload), contains=contains)
+            return m.Value(payload, checksum(payload), contains=tuple(contains))
         host = self.host
         offset = yield from self._room(new, size)
         host.arena[offset : offset + size] = payload_of(number, size)
         self.post(host.address, m.SealObject(new, owner, self.me.process, offset, size))
         for region in self._carver.returnable():
             self.post(host.address, m.ReturnRegion(self.me.process, *region))
-        return m.Value(location=m.Location(host.id, size, self.me.process), contains=contains)
+        return m.Value(location=m.Location(host.id, size, self.me.process), contains=tuple(contains))
 
     def _room(self, new: ObjectId, size: int) -> Generator[Any, None, int]:
         while (offset := self._carver.carve(size)) is None:

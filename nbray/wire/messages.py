@@ -91,7 +91,7 @@ class Value(Record, frozen=True, array_like=True, gc=False):
     crc: int = 0
     location: Location | None = None
     failure: Failure | None = None
-    contains: list[Held] = []
+    contains: tuple[Held, ...] = ()  #: no list: an empty one would be another for each of a million results
     said: Text = ""
 
 
