@@ -532,7 +532,7 @@ def test_other_calls_of_an_async_actor_run_between_two_items(tmp_path):
 
 def test_a_generator_ends_with_its_actor(tmp_path):
     actor = Endless.remote()
-    generator = actor.sync.remote()
+    generator = actor.items.remote()
     ray.get(next(generator), timeout=30)
     ray.kill(actor)
     assert outcomes(generator)[-1] == "ActorDiedError"
