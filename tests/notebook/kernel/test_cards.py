@@ -352,3 +352,23 @@ def test_the_reason_for_waiting_is_under_the_cell_unless_a_page_draws_the_card(c
     cards.until(lambda: any("can never run here" in m["snapshot"]["notice"] for m in drawn(cards, model)), "it on the card too")
     cards.command(model, cards.subshell, "cancel")
     cards.until(lambda: cell.idle and cell.reply is not None, "the end of the cell")
+
+
+def test_what_a_task_submitted_and_no_node_can_run_is_on_the_card_of_its_cell(cards: Kernel) -> None:
+    cards.ok("@nbray.remote\ndef asks():\n    return nbray.get(gated.options(num_cpus=55, name='wide').remote('never'))")
+    cell = cards.start("nbray.get(asks.remote())")
+    model = shown_live(cards, cell)
+    said = "A task of wide can never run here as things are. Needs num_cpus=55"
+    cards.until(lambda: any(said in m["snapshot"]["notice"] for m in drawn(cards, model)), "the reason")
+    cards.command(model, cards.subshell, "cancel")
+    cards.until(lambda: cell.idle and cell.reply is not None, "the end of the cell")
+
+
+def test_tasks_in_the_background_are_cancelled_as_those_of_a_job(cards: Kernel) -> None:
+    cell = cards.start("nbray.get([gated.remote('not opened') for _ in range(4)])")
+    model = shown_live(cards, cell)
+    cards.command(model, cards.subshell, "background")
+    cards.until(lambda: cell.idle and cell.reply is not None, "the prompt")
+    assert "tasks cancelled: 4" in cards.ok("%nbray cancel").stdout
+    cards.until(lambda: any(KEPT in data for data in cell.updates), "the static card")
+    assert cell.updates[-1][KEPT]["counts"]["cancelled"] == 4
