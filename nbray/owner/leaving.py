@@ -25,7 +25,7 @@ class Leaving:
     def __init__(self, lock: threading.RLock) -> None:
         self._lock = lock
         self._main = threading.main_thread().ident
-        self._cell = ""
+        self.cell = ""  #: whose code runs
         self._task: asyncio.Task[Any] | None = None
         self._asked = False
         self._waiters: list[Waiter] = []  # more than one where a signal's handler waits too
@@ -34,21 +34,21 @@ class Leaving:
     def begin_cell(self, cell: str) -> None:
         """The code of `cell` runs from now on, in the calling thread."""
         with self._lock:
-            if cell != self._cell:
-                self._cell, self._asked, self._awaited = cell, False, []
+            if cell != self.cell:
+                self.cell, self._asked, self._awaited = cell, False, []
             self._task = _current_task()
 
     def end_cell(self) -> list[Any] | None:
         """It has ended. What it awaited when it was sent to the background; None where it was not sent."""
         with self._lock:
             awaited = self._awaited if self._asked else None
-            self._cell, self._task, self._asked, self._awaited = "", None, False, []
+            self.cell, self._task, self._asked, self._awaited = "", None, False, []
         return awaited
 
     def ask(self, cell: str) -> bool:
         """From any thread. Whether it waited. Raises LookupError where the code of `cell` does not run."""
         with self._lock:
-            if not cell or cell != self._cell:
+            if not cell or cell != self.cell:
                 raise LookupError("the code of this cell has ended already, and its prompt is back")
             self._asked = True
             for waiter in (waiters := list(self._waiters)):
@@ -62,7 +62,7 @@ class Leaving:
 
     def begin_wait(self, waiter: Waiter) -> None:
         """Under the lock: the calling thread is about to wait. Raises SentToBackground if it is not to."""
-        if _get_ident() != self._main or not self._cell or _current_task() is not self._task:
+        if _get_ident() != self._main or _current_task() is not self._task:
             return
         if self._asked:
             raise SentToBackground

@@ -311,8 +311,9 @@ class Runtime:
                 if count <= 0 or (eager and any(self.has_failed(o) for o in object_ids)):
                     return True
                 waiter = Waiter(count, eager)
-                if self.leaving is not None and timeout_s != 0:  # who only looks waits for nothing
-                    self.leaving.begin_wait(waiter)
+                leaving = self.leaving if timeout_s != 0 else None  # who only looks waits for nothing
+                if leaving is not None and leaving.cell:
+                    leaving.begin_wait(waiter)
                 for object_id in missing:
                     self.waiting.add(object_id, waiter)
                 rest = self._send(self.state.handle(r.Wanted(missing, local), now), now)
@@ -326,8 +327,8 @@ class Runtime:
                 done = self.guard.wait(lambda: waiter.wait(timeout_s))
             finally:
                 self.on_unblock()
-                if self.leaving is not None:
-                    self.leaving.end_wait(waiter)
+                if leaving is not None and leaving.cell:
+                    leaving.end_wait(waiter)
                 if not done or waiter.missing:
                     with self.lock:
                         self.waiting.remove(missing, waiter)
