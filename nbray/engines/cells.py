@@ -96,6 +96,9 @@ class Cells:
         if tag:
             self._packing_s[tag] = self._packing_s.get(tag, 0.0) + seconds
 
+    def packing_s(self, tag: str) -> float:
+        return self._packing_s.get(tag, 0.0)
+
     def counts(self, tag: str) -> NameCount:
         """All names together; `running` is left to the caller, who knows the leases."""
         total = NameCount()
@@ -142,7 +145,7 @@ class Cells:
             )
             for name, count in list(cell.names.items())
         }
-        sent, packing_s = cell.sent + self._stored.get(tag, 0), self._packing_s.get(tag, 0.0)
+        sent, packing_s = cell.sent + self._stored.get(tag, 0), self.packing_s(tag)
         return CellProgress(names, records, sent=sent, received=cell.received, stuck=now.stuck, packing_s=packing_s)
 
     def forget(self, tag: str) -> None:

@@ -6,6 +6,7 @@ A base class, because the port is one face: whoever submits asks `current_cell`,
 from __future__ import annotations
 
 import contextvars
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -64,6 +65,15 @@ class OfCells:
         self.leaving.begin_cell(tag)
         self.on_cell()
         self.look_around()
+
+    @contextmanager
+    def packing(self) -> Iterator[None]:
+        tag, began = self.current_cell(), time.perf_counter()
+        before = self.cells.packing_s(tag)
+        try:
+            yield
+        finally:  # what was put meanwhile has been counted already
+            self.cells.packed(tag, time.perf_counter() - began - (self.cells.packing_s(tag) - before))
 
     def cell_ended(self) -> list[Any] | None:
         return self.leaving.end_cell()

@@ -379,6 +379,10 @@ class Engine(Protocol):
         """Tasks submitted by this thread inside the block belong to `tag`; tasks that they submit do too."""
         ...
 
+    def packing(self) -> AbstractContextManager[None]:
+        """What this thread does inside the block is told as packing of values for its cell."""
+        ...
+
     def set_default_cell(self, tag: str) -> None:
         """What is submitted outside any `cell` block belongs to this tag (the notebook calls it before each cell)."""
         ...

@@ -127,7 +127,9 @@ def submit(plan: Plan, engine: Engine, store: InputStore) -> Sent:
 
     Raises TypeError for an input that does not pickle, ValueError for an amount that cannot be.
     """
-    place, packed = plan.place, store.pack(plan.values, engine)
+    place = plan.place
+    with engine.packing():
+        packed = store.pack(plan.values, engine)
     task = CellTask(
         filename=plan.filename,
         source=plan.source,

@@ -264,6 +264,17 @@ def test_a_plan_is_asked_for_while_the_cell_runs_kept_with_its_card_and_told_by_
     assert "the critical path alone is" in told["text/html"]
 
 
+def test_the_verdict_says_how_much_of_the_time_went_into_packing_inputs(cards: Kernel) -> None:
+    cards.ok("class Slow:\n    def __reduce__(self):\n        time.sleep(0.5)\n        return int, ()")
+    for line in ("%%remote --in slow\nslow", "nbray.get(nbray.remote(lambda x, y: x).remote(slow, bytes(10**6)))"):
+        cards.ok("slow = Slow()")
+        cell = cards.ok(line)
+        cards.until(lambda cell=cell: any(KEPT in data for data in (*cell.updates, *cell.displays)), "the static card")
+        (kept,) = [data[KEPT] for data in (*cell.updates, *cell.displays) if KEPT in data][-1:]
+        assert "of the time the notebook packed data to send" in kept["verdict"]
+        assert kept["elapsed_s"] >= 0.5
+
+
 def test_a_plan_of_an_unknown_cell_says_which_there_are(cards: Kernel) -> None:
     assert "cells that are: In[" in cards.run("%nbray plan 9999").stderr
 
@@ -365,6 +376,7 @@ def test_what_a_task_submitted_and_no_node_can_run_is_on_the_card_of_its_cell(ca
 
 
 def test_tasks_in_the_background_are_cancelled_as_those_of_a_job(cards: Kernel) -> None:
+    cards.ok("import time")  # which an --each cell may have made a list
     cell = cards.start("nbray.get([gated.remote('not opened') for _ in range(4)])")
     model = shown_live(cards, cell)
     cards.command(model, cards.subshell, "background")
