@@ -48,7 +48,9 @@ export function createTimelineView(el, host) {
     timeline.update(snapshot);
   }
 
-  const save = () => host.command("perfetto").then(saveTrace).catch(shown.complain);
+  function save() {
+    host.command("perfetto").then(saveTrace).catch(shown.complain);
+  }
 
   return { update, remove() { timeline.remove(); shown.root.remove(); } };
 }
