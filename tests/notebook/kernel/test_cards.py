@@ -266,7 +266,8 @@ def test_a_plan_is_asked_for_while_the_cell_runs_kept_with_its_card_and_told_by_
 
 def test_the_verdict_says_how_much_of_the_time_went_into_packing_inputs(cards: Kernel) -> None:
     cards.ok("class Slow:\n    def __reduce__(self):\n        time.sleep(0.5)\n        return int, ()")
-    for line in ("%%remote --in slow\nslow", "nbray.get(nbray.remote(lambda x, y: x).remote(slow, bytes(10**6)))"):
+    cards.ok("import time\ndef slept(*_):\n    time.sleep(0.5)")
+    for line in ("%%remote --in slow,slept\nslept(slow)", "nbray.get(nbray.remote(slept).remote(slow, bytes(10**6)))"):
         cards.ok("slow = Slow()")
         cell = cards.ok(line)
         cards.until(lambda cell=cell: any(KEPT in data for data in (*cell.updates, *cell.displays)), "the static card")
