@@ -86,7 +86,7 @@ class RayError(Exception):
         cause = self.__dict__.get("cause")
         first = f"{type(cause).__name__}: {_safe_text(cause)}" if isinstance(cause, BaseException) else lines[0]
         rest = lines if isinstance(cause, BaseException) else lines[1:]
-        return shown.bundle(type(self).__name__, shown.State(first, "bad"), facts, "\n".join(rest), "in full")
+        return shown.bundle(type(self).__name__, shown.State(first, "bad"), facts, "\n".join(with_cells(rest)), "in full")
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Not the constructor: subclasses may ask for arguments that only the place of raising has.

@@ -66,7 +66,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     registry: ISettingRegistry | null
   ) => {
     let line = '%%remote';
-    const panel = new ClusterPanel();
+    const panel = new ClusterPanel(() => PathExt.basename(notebooks?.currentWidget?.context.path ?? ''));
     panel.title.icon = icon;
     app.shell.add(panel, 'left', { rank: 900 });
     restorer?.add(panel, 'nbray-panel');

@@ -36,12 +36,12 @@ function socket(): string {
 export class ClusterPanel extends Widget {
   private readonly panel: Panel;
 
-  constructor() {
+  constructor(notebook: () => string) {
     super();
     this.id = 'nbray-panel';
     this.title.caption = 'nbray clusters';
     this.addClass('nbray-dock');
-    this.panel = createPanel(this.node, { request, socket });
+    this.panel = createPanel(this.node, { request, socket, notebook });
   }
 
   get live(): boolean {

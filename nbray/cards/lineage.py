@@ -446,6 +446,8 @@ class _Drawing:
         fetched = {self._where(task) for task in note.got} - {""}
         own = [group for group in self.groups.get(made.tag, ()) if group.name.rpartition(".")[2] in note.called] if made else []
         fetched.update(place for group in own for place in self._places(group))
+        # What its cell read, and handed to tasks whose results these are, is above them already.
+        fetched -= {a for (a, b), kind in self.edges.items() if kind == "data" and a in fetched and (b in fetched or b in sources)}
         for source in sorted(sources | fetched)[:MOST_OPEN]:
             self._edge(source, key, "data")
         if made is not None and not sources and not any(self.nodes[source]["tag"] == made.tag for source in fetched):

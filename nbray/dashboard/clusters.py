@@ -45,7 +45,7 @@ class Seat:
         self.viewer = viewer
         self.lookout = Lookout()
         self.past = Past()
-        self.whose = _whose(viewer.pid)
+        self.notebook, self.whose = _whose(viewer.pid)
         self.using = threading.Lock()
 
     def close(self) -> None:
@@ -92,6 +92,7 @@ class Clusters:
                     "address": file.connection.address if file else directory,
                     "pid": seat.viewer.pid,
                     "mine": file is not None,
+                    "notebook": "" if file else seat.notebook,
                 }
             )
         for gone in self._seats.keys() - set(directories):
@@ -279,17 +280,18 @@ def _id(directory: str) -> str:
     return hashlib.blake2b(directory.encode(), digest_size=8).hexdigest()
 
 
-def _whose(pid: int) -> str:
-    """Who started the daemon: `analysis.ipynb (4121)`, or `process 4121` where that is no kernel whose notebook Jupyter named."""
+def _whose(pid: int) -> tuple[str, str]:
+    """Who started the daemon: the notebook's file and `analysis.ipynb (4121)`, or "" and `process 4121` where that is no kernel
+    whose notebook Jupyter named."""
     parent = _parent(pid)
     try:
         with open(f"/proc/{parent}/cmdline", "rb") as line, open(f"/proc/{parent}/environ", "rb") as environment:
             is_kernel, variables = b"ipykernel" in line.read(), environment.read().split(b"\0")
     except OSError:  # it has just ended, or is somebody else's
-        return f"process {parent}"
+        return "", f"process {parent}"
     named = [each.partition(b"=")[2] for each in variables if each.startswith(b"JPY_SESSION_NAME=")]
     notebook = cut(os.path.basename(named[0].decode(errors="replace"))) if is_kernel and named else ""
-    return f"{notebook} ({parent})" if notebook else f"process {parent}"
+    return notebook, f"{notebook} ({parent})" if notebook else f"process {parent}"
 
 
 def _parent(pid: int) -> int:

@@ -51,7 +51,10 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
     body = "".join("<tr>" + "".join(f'<td style="text-align:left">{html.escape(v)}</td>' for v in row) + "</tr>" for row in cells)
     return {
         "text/plain": "\n".join([title, *lines]),
-        "text/html": f"<table><caption>{html.escape(title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>",
+        "text/html": (
+            f'<table><caption style="text-align:left;white-space:nowrap"><b>{html.escape(title)}</b></caption>'
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        ),
     }
 
 

@@ -262,7 +262,11 @@ def _row(names: list[str], values: list[Any], engine: Engine) -> dict[str, Any]:
     states = sorted({fact["state"].lower() for fact in facts})
     nodes = sorted({fact["node"][:4] for fact in facts if fact["node"]})
     what = _described(refs[0], facts[0], engine)
-    kind = what or "not known yet" if isinstance(value, ObjectRef) else f"{type(value).__name__} of {len(refs):,} references"
+    kind = (
+        what or "not known yet"
+        if isinstance(value, ObjectRef)
+        else f"{type(value).__name__} of {count_text(len(refs), 'reference')}"
+    )
     if what and not isinstance(value, ObjectRef):
         kind += f" to {what}" if len(refs) == 1 else f", the first to {what}"
     if len(refs) > ASKED:

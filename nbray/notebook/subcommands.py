@@ -43,6 +43,7 @@ from nbray.util.state.exception import RayStateApiException
 from nbray.util.state.watching import Lookout
 
 SHOWN_ROWS = 50
+HELP = ("-h", "--help")
 OWN_NAMES = {"background": "bg"}  #: options whose names are not those of their fields
 #: A cluster that has not answered by then is not well, and that is the answer.
 PATIENCE_S = 1.5
@@ -136,10 +137,10 @@ class Subcommands:
     def run(self, line: str) -> Any:
         """Do what `line` says. Raises UsageError with the word that was probably meant."""
         word, _, rest = line.strip().partition(" ")
-        if not word:
-            self._show(
-                display.table("%nbray", ["word", "what it does"], [(w, said) for w, (_, said) in self.words.items()], "none")
-            )
+        if not word or word == "help" or word in HELP or rest.strip() in HELP:
+            asked = [word] if word in self.words else self.words
+            rows = [(each, self.words[each][1]) for each in asked]
+            self._show(display.table("%nbray", ["word", "what it does"], rows, "none"))
             return None
         found = self.words.get(word)
         if found is None:
@@ -207,12 +208,13 @@ class Subcommands:
                 row["type"],
                 _size(row["size"]),
                 row["state"] + (f", {STALE}" if row["stale"] else ""),
+                row["where"],
                 row["holders"],
                 row["line"],
             )
             for row in found["rows"][:SHOWN_ROWS]
         ]
-        columns = ["held by", "what", "size", "state", "also held by", "made at"]
+        columns = ["held by", "what", "size", "state", "node", "also held by", "made at"]
         self._show(display.table(objects_text(found), columns, rows, "no variable holds any"))
         if len(found["rows"]) > SHOWN_ROWS:
             self._say(f"… {len(found['rows']) - SHOWN_ROWS:,} more\n")

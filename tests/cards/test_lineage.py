@@ -272,3 +272,14 @@ def test_a_value_that_was_fetched_leads_to_the_tasks_it_came_from() -> None:
     assert edges(graph) >= {("fit #0", "best", "data"), ("fit #1", "best", "data"), ("In[4]", "best", "data")}
     assert {("fit #0", "made", "data"), ("fit #2", "made", "data")} <= edges(graph)
     assert ("In[3]", "made", "data") not in edges(graph), "its tasks are between"
+
+
+def test_what_a_cell_read_for_its_tasks_has_no_line_past_them() -> None:
+    """`best = get([fit.remote(p) for p in parts])` reads `parts`: load -> fit -> best, and no load -> best beside it."""
+    lineage, notes = notebook()
+    best = VariableNote("best", 3, "list of 3", got=[*(task(1000 + i) for i in range(3)), *(task(2000 + i) for i in range(3))])
+    graph = lineage.graph(
+        Notes(notes.cells, [notes.variables[0], notes.variables[1], best]), View(shut=frozenset({"g:c:In[3]:fit"}))
+    )
+    names = [node["label"] for node in graph["nodes"]]
+    assert {names[a] for a, b, _ in graph["edges"] if names[b] == "best"} == {"fit ×3"}

@@ -1,6 +1,7 @@
 export interface PanelHost {
   socket(): string;
   request(verb: string, path: string, body?: unknown): Promise<any>;
+  notebook?(): string;
 }
 
 export interface Panel {

@@ -1,5 +1,6 @@
 // Clusters of a machine: found, looked into, started, scaled and stopped. JupyterLab's panel and the page at /nbray are this.
-// createPanel(el, host): host.socket() -> URL, host.request(verb, path, body) -> Promise of JSON; see watch.js.
+// createPanel(el, host): host.socket() -> URL, host.request(verb, path, body) -> Promise of JSON; see watch.js. host.notebook?.() is
+// the file of the notebook in front.
 
 import { createCluster } from "./cluster.js";
 import { createPast } from "./past.js";
@@ -8,17 +9,17 @@ import { count, element } from "./format.js";
 
 const VIEWS = { overview: "Overview", tasks: "Tasks", timeline: "Timeline", lineage: "Lineage", plan: "Plan", actors: "Actors", objects: "Objects", jobs: "Jobs", logs: "Logs" };
 const PAST = new Set(["timeline", "lineage", "plan"]);
-const NOTHING = { tasks: "No tasks yet.", actors: "No actors.", objects: "Nothing refers to an object.", jobs: "No jobs.", logs: "No logs." };
+const NOTHING = { tasks: "No tasks yet.", actors: "No actors.", objects: "No object is known.", jobs: "No jobs.", logs: "No logs." };
 const LONG = new Set(["task", "class", "name", "error", "why", "job", "runs", "message", "log", "object", "held by", "from"]); // columns of what people name and write
 let panels = 0;
 
 export function createPanel(el, host) {
   const id = `nbray-panel-${++panels}`;
-  let chosen = "", open = "overview", log = "", latest = null, busy = false;
+  let chosen = "", picked = false, open = "overview", log = "", latest = null, busy = false;
 
   const list = element("div", { class: "nbray-list", role: "group", "aria-label": "Clusters" });
   const cpus = amount("CPUs of the new cluster"), nodeCpus = amount("CPUs of the new node");
-  const begin = button("Start a cluster", () => act("clusters", "POST", asked(cpus), (made) => { chosen = made.id; look(); }), "It outlives the kernel: nbray.init() attaches to it");
+  const begin = button("Start a cluster", () => act("clusters", "POST", asked(cpus), (made) => { chosen = made.id; picked = true; look(); }), "It outlives the kernel: nbray.init() attaches to it");
   const starting = element("div", { class: "nbray-row" }, begin, element("label", {}, cpus, " CPUs"));
   const grow = button("Add a node", () => act(`clusters/${chosen}/nodes`, "POST", asked(nodeCpus)), "One more node of this cluster on this machine");
   const growing = element("div", { class: "nbray-row" }, grow, element("label", {}, nodeCpus, " CPUs"));
@@ -107,9 +108,11 @@ export function createPanel(el, host) {
 
   function show(snapshot) {
     latest = snapshot;
-    if (!snapshot.clusters.some((each) => each.id === chosen)) {
-      chosen = snapshot.clusters[0]?.id ?? "";
-      look();
+    if (!snapshot.clusters.some((each) => each.id === chosen)) picked = false;
+    if (!picked) { // the cluster of the notebook in front, until somebody chooses another
+      const file = host.notebook?.(), own = snapshot.clusters.find((each) => file && each.notebook === file);
+      const kept = own ?? snapshot.clusters.find((each) => each.id === chosen) ?? snapshot.clusters[0];
+      if ((kept?.id ?? "") !== chosen) { chosen = kept?.id ?? ""; log = ""; look(); }
     }
     say(silent, snapshot.cluster === chosen ? snapshot.problem : "");
     drawClusters(snapshot);
@@ -128,7 +131,7 @@ export function createPanel(el, host) {
     drawn = now;
     const focused = list.contains(document.activeElement) ? document.activeElement.dataset.cluster : null;
     list.replaceChildren(...snapshot.clusters.map((each) => {
-      const made = button(each.name, () => { chosen = each.id; log = ""; look(); if (latest) drawClusters(latest); }, `${each.address} (pid ${each.pid})`);
+      const made = button(each.name, () => { chosen = each.id; picked = true; log = ""; look(); if (latest) drawClusters(latest); }, `${each.address} (pid ${each.pid})`);
       made.setAttribute("aria-pressed", String(each.id === chosen));
       made.dataset.cluster = each.id;
       return made;

@@ -158,3 +158,11 @@ def test_what_does_not_load_in_the_notebook_says_so_and_stays_in_the_cluster(ker
 def test_an_actor_shows_itself(kernel: Kernel) -> None:
     kernel.ok("@nbray.remote(num_cpus=0)\nclass Shown: pass\nshown_actor = Shown.remote()")
     assert "Shown" in kernel.ok("%%remote --on shown_actor\nself").value
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"), [("--help", "lineage"), ("help", "lineage"), ("debug --help", "--rerun"), ("plan -h", "--cores")]
+)
+def test_who_asks_a_word_for_help_is_told_what_it_takes(kernel: Kernel, asked: str, said: str) -> None:
+    cell = kernel.ok(f"%nbray {asked}")
+    assert said in "".join(str(each) for each in cell.displays)
