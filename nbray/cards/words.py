@@ -17,6 +17,7 @@ SIGNS = {"done": "✓", "failed": "✗", "cancelled": "■", "timed out": "■",
 RUNNING, QUEUED, WAITS = "▸ running", "○ queued", "○ waits for its arguments"
 
 MOST_CHARACTERS = 160  #: of a name that somebody gave
+LEAST_LEFT_S = 0.1  #: a lower bound that is worth telling; card.js has it too
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -79,6 +80,8 @@ def left_text(snapshot: dict[str, Any]) -> str:
     if snapshot["left_s"] is None:
         return ""
     left, note = seconds_text(snapshot["left_s"]), snapshot["left_note"]
+    if note and snapshot["left_s"] < LEAST_LEFT_S:  # "at least 0 s" says nothing
+        return f", {note}"
     return f", at least {left} left ({note})" if note else f", about {left} left"
 
 

@@ -43,15 +43,24 @@ def deliver(job: Job, namespace: dict[str, Any], store: InputStore) -> Any:
             arrived[name] = _stays(job, column, f"the output {name}", error, store)
             if not job.plan.auto:
                 problems.append(told.told(TypeError(job.notes.pop()).with_traceback(None)))
+    if job.plan.items is not None and job.plan.auto:
+        arrived = {name: _imported(value) for name, value in arrived.items()}
     # All before any is made at home: functions of the cell call each other.
     namespace.update(arrived)
     for name, value in arrived.items():
         if not isinstance(value, ObjectRef):
-            namespace[name] = [_at_home(v, namespace) for v in value] if job.plan.items is not None else _at_home(value, namespace)
+            in_list = job.plan.items is not None and isinstance(value, list)
+            namespace[name] = [_at_home(v, namespace) for v in value] if in_list else _at_home(value, namespace)
     shown = _shown(job, sum(report.shown_size for report in reports), store, namespace)
     if problems:
         raise problems[0]
     return shown
+
+
+def _imported(values: Any) -> Any:
+    """A module that every item imported is that module, and no list of it."""
+    first = values[0] if isinstance(values, list) and values else None
+    return first if isinstance(first, types.ModuleType) and all(value is first for value in values) else values
 
 
 def _at_home(value: Any, namespace: dict[str, Any]) -> Any:

@@ -205,6 +205,8 @@ def test_what_is_left_is_a_lower_bound_while_some_function_has_not_ended_once() 
     shot = run.snapshot(BEGUN + S)
     assert shot["left_s"] == pytest.approx(2)
     assert "1.0 s, at least 2.0 s left (nothing of fit has ended yet)" in words.line(shot)
+    assert "left" not in words.line({**shot, "left_s": 0.02})
+    assert "1.0 s, nothing of fit has ended yet" in words.line({**shot, "left_s": 0.02})
     run.names["score"] = NameCount(1)
     assert "(nothing of fit and 1 other function has ended yet)" in words.line(run.snapshot(BEGUN + S))
     run.take(

@@ -9,6 +9,7 @@ import { saveTrace, traceOf } from "./perfetto.js";
 import { createPlan } from "./plan.js";
 import { createFlame } from "./flame.js";
 
+const LEAST_LEFT_S = 0.1; // a lower bound that is worth telling
 let cards = 0;
 
 export function createCard(el, host) {
@@ -165,6 +166,7 @@ export function createCard(el, host) {
 
   function leftText(left) {
     if (left == null) return "";
+    if (snapshot.left_note && left < LEAST_LEFT_S) return `, ${snapshot.left_note}`; // "at least 0 s" says nothing
     return snapshot.left_note ? `, at least ${seconds(left)} left (${snapshot.left_note})` : `, about ${seconds(left)} left`;
   }
 

@@ -123,6 +123,11 @@ def test_each_item_runs_by_itself_and_results_keep_their_order(kernel: Kernel) -
     assert "7 items in 3 tasks" in line_of(cell)
 
 
+def test_what_every_item_imports_is_the_module_and_no_list_of_it(kernel: Kernel) -> None:
+    kernel.ok("%%remote --each i=range(3)\nimport fractions\nhalf = fractions.Fraction(i, 2)")
+    assert kernel.eval("str(half[1] * fractions.Fraction(4))") == "2"
+
+
 def test_each_over_nothing_gives_empty_lists(kernel: Kernel) -> None:
     kernel.ok("%%remote --each i=[] -o none_of_it\nnone_of_it = i")
     assert kernel.eval("none_of_it") == []
