@@ -39,8 +39,20 @@ def told(graph: dict[str, Any], node: dict[str, Any]) -> list[str]:
     if node.get("stale"):
         lines.append(f"  {STALE}: {node['stale']}")
     lines += _list("comes from", [each for key, each in by_key.items() if key in above])
-    lines += _list("used by", [each for key, each in by_key.items() if key in below])
+    beside = _beside(node, pairs, by_key) - above - below
+    if below or not beside:
+        lines += _list("used by", [each for key, each in by_key.items() if key in below])
+    if beside:
+        lines += _list("the same results went to", [each for key, each in by_key.items() if key in beside])
     return lines
+
+
+def _beside(node: dict[str, Any], pairs: Sequence[tuple[str, str]], by_key: dict[str, dict[str, Any]]) -> set[str]:
+    """Of a variable: the tasks that took results of the tasks whose results it holds, and what came of them."""
+    if node["kind"] != "object":
+        return set()
+    sources = {a for a, b in pairs if b == node["key"] and by_key[a]["kind"] == "task"}
+    return reached([b for a, b in pairs if a in sources and by_key[b]["kind"] == "task"], pairs) - sources
 
 
 def amounts(nodes: Iterable[dict[str, Any]]) -> str:

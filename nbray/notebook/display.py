@@ -62,7 +62,7 @@ def lines(told: Sequence[str]) -> Bundle:
     """Text whose columns and indents mean something; its first line is the title."""
     text = "\n".join(told)
     shown = f"<b>{html.escape(told[0])}</b>\n{html.escape(chr(10).join(told[1:]))}"
-    style = "margin:0;white-space:pre-wrap;color:var(--jp-ui-font-color1,inherit)"
+    style = "margin:0;white-space:pre-wrap;font-family:var(--jp-code-font-family,monospace);color:var(--jp-ui-font-color1,inherit)"
     return {"text/plain": text, "text/html": f'<pre style="{style}">{shown}</pre>'}
 
 

@@ -283,3 +283,14 @@ def test_what_a_cell_read_for_its_tasks_has_no_line_past_them() -> None:
     )
     names = [node["label"] for node in graph["nodes"]]
     assert {names[a] for a, b, _ in graph["edges"] if names[b] == "best"} == {"fit ×3"}
+
+
+def test_a_variable_whose_results_tasks_took_is_not_said_to_be_used_by_nothing() -> None:
+    lineage, notes = notebook()
+    held = Notes(notes.cells, [each for each in notes.variables if each.name == "parts"])
+    graph = lineage.graph(Notes([notes.cells[1], notes.cells[3]], held.variables))
+    parts = lineage_text.find(graph, "parts")
+    assert parts is not None
+    lines = lineage_text.told(graph, parts)
+    assert "used by nothing" not in "".join(lines)
+    assert any("the same results went to 3 tasks" in line for line in lines)

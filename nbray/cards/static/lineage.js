@@ -120,7 +120,7 @@ export function createLineage(host) {
       const above = i < 0 ? null : reach(i, into), below = i < 0 ? null : reach(i, out), lit = (j) => i < 0 || above.has(j) || below.has(j);
       boxes.forEach((each, j) => { each.root.classList.toggle("nbray-dim", !lit(j)); each.root.setAttribute("aria-pressed", String(i === j)); });
       lines.forEach((each, e) => each.classList.toggle("nbray-dim", !(lit(edges[e][0]) && lit(edges[e][1]))));
-      if (i >= 0) tell(i, [...above].filter((j) => j !== i), [...below].filter((j) => j !== i));
+      if (i >= 0) tell(i, [...above].filter((j) => j !== i), [...below].filter((j) => j !== i), besides(i, into, out).filter((j) => !above.has(j) && !below.has(j)));
     };
     if (at() >= 0) {
       light(at());
@@ -147,12 +147,20 @@ export function createLineage(host) {
       "lines: data; dotted: submitted"].filter(Boolean).join(" · ");
   }
 
-  function tell(i, above, below) {
+  // Of a variable: the tasks that took results of the tasks whose results it holds, and what came of them.
+  function besides(i, into, out) {
+    const isTask = (j) => graph.nodes[j].kind === "task";
+    if (graph.nodes[i].kind !== "object") return [];
+    const first = into[i].filter(isTask).flatMap((j) => out[j].filter(isTask));
+    return [...new Set(first.flatMap((j) => [...reach(j, out)]))];
+  }
+
+  function tell(i, above, below, beside) {
     const node = graph.nodes[i], of = (set) => {
       const some = set.slice(0, 4).map((j) => graph.nodes[j].label).join(", "), more = set.length > 4 ? ", …" : "";
       return set.length ? `${amounts(set.map((j) => graph.nodes[j]))} (${some}${more})` : "nothing";
     };
-    said.replaceChildren(element("strong", {}, node.label), ` (${KINDS[node.kind]}) comes from ${of(above)}; used by ${of(below)}.`,
+    said.replaceChildren(element("strong", {}, node.label), ` (${KINDS[node.kind]}) comes from ${of(above)}; ${[below.length || !beside.length ? `used by ${of(below)}` : "", beside.length ? `the same results went to ${of(beside)}` : ""].filter(Boolean).join("; ")}.`,
       node.stale ? element("span", { class: "nbray-stale" }, ` ${STALE}: ${node.stale}.`) : "");
     actions.replaceChildren(...[
       node.title && host?.notebook?.() !== "" ? element("button", { type: "button", class: "nbray-button", onclick: () => go(node) }, `Go to ${node.title}`) : null,
@@ -204,7 +212,7 @@ export function createLineage(host) {
     }, ...[told, vector("rect", { x, y, width: BOX.width, height: BOX.height, rx: node.kind === "cell" ? 9 : 3, class: shape }), side?.root, first, second, more].filter(Boolean));
 
     function say(now) {
-      first.textContent = cut(now.label, now.expands ? 20 : 22);
+      first.textContent = cut(now.label, now.expands ? 18 : 22);
       second.textContent = cut(now.stale ? `${STALE} · ${now.detail}` : now.detail, 27);
       second.setAttribute("class", now.stale ? "nbray-sublabel nbray-stale" : "nbray-sublabel");
       side?.say(now);
