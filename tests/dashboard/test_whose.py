@@ -10,9 +10,12 @@ import pytest
 from nbray.dashboard.clusters import _whose
 
 
-@pytest.mark.parametrize(("argument", "called"), [("ipykernel_launcher", "analysis.ipynb ({})"), ("script", "process {}")])
+@pytest.mark.parametrize(
+    ("argument", "notebook", "called"),
+    [("ipykernel_launcher", "analysis.ipynb", "analysis.ipynb ({})"), ("script", "", "process {}")],
+)
 def test_a_cluster_is_called_after_the_notebook_of_its_kernel_and_not_of_a_script_that_the_notebook_runs(
-    argument: str, called: str
+    argument: str, notebook: str, called: str
 ) -> None:
     environment = {**os.environ, "JPY_SESSION_NAME": "/home/me/analysis.ipynb"}
     command = ["sh", "-c", "cat & echo $!; wait", argument]  # a parent and its child, as a kernel and its daemon are
@@ -20,7 +23,7 @@ def test_a_cluster_is_called_after_the_notebook_of_its_kernel_and_not_of_a_scrip
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         try:
-            assert _whose(child) == called.format(parent.pid)
+            assert _whose(child) == (notebook, called.format(parent.pid))
         finally:
             parent.kill()
             os.kill(child, 9)
@@ -29,4 +32,4 @@ def test_a_cluster_is_called_after_the_notebook_of_its_kernel_and_not_of_a_scrip
 def test_nothing_is_read_of_a_process_that_has_ended() -> None:
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
-    assert _whose(gone.pid) == f"process {gone.pid}"
+    assert _whose(gone.pid) == ("", f"process {gone.pid}")
