@@ -41,6 +41,7 @@ E = TypeVar("E", bound=Effect)
 TIDY_S = 0.05
 #: Who calls while another cluster is started waits this long for it.
 ATTACH_S = 15.0
+ENLISTED_AT_ONCE = 10_000  #: objects of one wait, under the lock and the guard: some 20 ms
 SHUT_DOWN = "nbray was shut down while this waited for an object, which nobody will make now; call nbray.init() to start again"
 
 
@@ -294,51 +295,72 @@ class Runtime:
     def wait_for(self, object_ids: list[ObjectId], count: int, timeout_s: float | None, local: bool, eager: bool) -> bool:
         """Wait until `count` of the distinct `object_ids` are ready (`eager`: or one has failed). False after the timeout."""
         self.refuse_inside()
+        waiter, missing = Waiter(count, eager), list[ObjectId]()
+        leaving = self.leaving if timeout_s != 0 else None  # who only looks waits for nothing
+        done = False
         self.guard.enter()
         try:
-            with self.lock:
-                now = time.monotonic()
-                if self._later:
-                    self._drain(now)
-                if not eager and self._are_ready(object_ids, count, local):
+            if not eager:
+                with self.lock:
+                    if self._are_ready(object_ids, count, local):
+                        return True
+            for first in range(0, len(object_ids), ENLISTED_AT_ONCE):
+                if first:
+                    self.guard.wait(_go_on)  # the stop button, between pieces of a very long list
+                missing += self._enlist(object_ids[first : first + ENLISTED_AT_ONCE], waiter, local, leaving)
+                if waiter.over:
                     return True
-                missing = [o for o in object_ids if not self.is_ready(o, local)]
-                if not missing:
-                    return True
-                if self.closing:
-                    raise RaySystemError(SHUT_DOWN)
-                count -= len(object_ids) - len(missing)
-                if count <= 0 or (eager and any(self.has_failed(o) for o in object_ids)):
-                    return True
-                waiter = Waiter(count, eager)
-                leaving = self.leaving if timeout_s != 0 else None  # who only looks waits for nothing
-                if leaving is not None and leaving.cell:
-                    leaving.begin_wait(waiter)
-                for object_id in missing:
-                    self.waiting.add(object_id, waiter)
-                rest = self._send(self.state.handle(r.Wanted(missing, local), now), now)
-                self._outgoing.flush()
-            for effect in rest:
-                self._carry_out(effect)
+            if not missing:
+                return True
             # All under the guard but the wait itself: who says that it is blocked must say that it no longer is.
             self.on_block("GET" if eager else "WAIT")
-            done = False
             try:
                 done = self.guard.wait(lambda: waiter.wait(timeout_s))
             finally:
                 self.on_unblock()
-                if leaving is not None and leaving.cell:
-                    leaving.end_wait(waiter)
-                if not done or waiter.missing:
-                    with self.lock:
-                        self.waiting.remove(missing, waiter)
         finally:
+            if missing:
+                self._forget_wait(waiter, missing, leaving)
             self.guard.leave()
-        if self.closing and waiter.missing:
+        if self.closing and not waiter.over:
             raise RaySystemError(SHUT_DOWN)
         if done and waiter.given_up:
             raise SentToBackground
         return done
+
+    def _enlist(self, object_ids: list[ObjectId], waiter: Waiter, local: bool, leaving: Leaving | None) -> list[ObjectId]:
+        """`waiter` will be told of these, and of those that are ready is told at once. Returns the others."""
+        with self.lock:
+            now = time.monotonic()
+            if self._later:
+                self._drain(now)
+            missing = []
+            for object_id in object_ids:
+                if self.is_ready(object_id, local):
+                    waiter.tell(self.has_failed(object_id))
+                else:
+                    missing.append(object_id)
+            if not missing or waiter.over:
+                return []
+            if self.closing:
+                raise RaySystemError(SHUT_DOWN)
+            if leaving is not None and leaving.cell and not waiter.enlisted:
+                leaving.begin_wait(waiter)
+            waiter.enlisted += len(missing)
+            for object_id in missing:
+                self.waiting.add(object_id, waiter)
+            rest = self._send(self.state.handle(r.Wanted(missing, local), now), now)
+            self._outgoing.flush()
+        for effect in rest:
+            self._carry_out(effect)
+        return missing
+
+    def _forget_wait(self, waiter: Waiter, missing: list[ObjectId], leaving: Leaving | None) -> None:
+        if leaving is not None:
+            leaving.end_wait(waiter)
+        if waiter.enlisted:
+            with self.lock:
+                self.waiting.remove(missing, waiter)
 
     def _are_ready(self, object_ids: list[ObjectId], count: int, local: bool) -> bool:
         """Whether `count` are ready. Looks no further than it must: whoever waits for one of many comes again for each."""
@@ -557,6 +579,10 @@ class Runtime:
 
 #: What finalizers call: Python would swallow what is raised there, and the count of the reference would be wrong for ever.
 SPARED = frozenset(function.__code__ for function in (ObjectRef.__del__, Runtime.forget, Runtime.released))
+
+
+def _go_on() -> bool:
+    return True
 
 
 def _to_stderr(text: str) -> None:
