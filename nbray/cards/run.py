@@ -22,6 +22,7 @@ ERRORS = 50  #: kinds of error kept
 S = 1e9  #: nanoseconds in one
 PACED_FROM = 100  #: tasks that have ended, from which on there is a pace
 SHORT_S = 0.005  #: of a task: below it most of its time is overhead
+MORE_COME = "more tasks are being submitted"  #: why an estimate is a lower bound
 
 
 class Total:
@@ -57,12 +58,15 @@ class Run:
         self._counted = (0, 0)
         self._children: dict[bytes, tuple[int, int]] = {}  # parent -> (until when some child ran, ns in all), as far as they ended
         self.most_running = 0
+        self.submits = False  #: tasks have come since the last time
         self._first_ran: dict[str, int] = {}  #: name -> when one of its tasks was first seen to run
 
     # -- facts in
 
     def take(self, progress: CellProgress, now_ns: int = 0) -> None:
+        before = self.total().submitted
         self.names = progress.names
+        self.submits = 0 < before < self.total().submitted
         for name, count in self.names.items():
             if count.running:
                 self._first_ran.setdefault(name, now_ns or self.begun_ns)
@@ -188,7 +192,7 @@ class Run:
             "begun_ms": self.begun_ns / 1e6,
             "elapsed_s": round(elapsed, 3),
             "left_s": (left := self.left_s(now_ns) if self.state == "running" else None),
-            "left_note": "" if left is None else words.unended_text(self.unended()),
+            "left_note": "" if left is None else words.unended_text(self.unended()) or (MORE_COME if self.submits else ""),
             "speed_up": round(self.busy_s() / elapsed, 2) if elapsed > 0 else 0.0,
             "counts": _counts(total),
             "nested": self.nested,

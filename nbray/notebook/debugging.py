@@ -127,7 +127,8 @@ def _no_snapshot(target: Target) -> str:
         return f"{type(error).__name__} was raised by no code of a task, so there are no frames to look at: {str(error)[:300]}"
     if job is None:
         return (
-            "the task kept no frames: plain tasks keep them where NBRAY_ON_ERROR=snapshot is in the worker's environment, as in "
+            "the task kept no frames: of a cell's plain tasks each worker keeps those of the first failures; it keeps all where "
+            "NBRAY_ON_ERROR=snapshot is in its environment, as in "
             'f.options(runtime_env={"env_vars": {"NBRAY_ON_ERROR": "snapshot"}})'
         )
     if job.plan.options.on_error == "plain":

@@ -250,15 +250,15 @@ def find(address: str, root: str | None = None) -> Found:
     if address == "auto":
         return from_variable or _newest(root)
     host, port = split_address(address)
-    if from_variable is not None:
-        if from_variable.connection.port != port:
-            told = from_variable.connection.address
-            raise ConnectionError(f"NBRAY_TOKEN is for {told}, not for {address}; unset it, or name the address that it is for")
+    if from_variable is not None and from_variable.connection.port == port:
         return Found(msgspec.structs.replace(from_variable.connection, host=host), from_variable.source)
     alike = [found for found in known(root) if found.connection.port == port]
     exact = [found for found in alike if found.connection.host.lower() == host.lower()]
     if exact or (alike and _is_this_machine(host)):
         return (exact or alike)[0]
+    if from_variable is not None:
+        told = from_variable.connection.address
+        raise ConnectionError(f"NBRAY_TOKEN is for {told}, not for {address}; unset it, or name the address that it is for")
     raise ConnectionError(
         f"no connection file for {address} in {connections_directory(root)}; set NBRAY_TOKEN to what "
         "the head's `nbray start` printed, or name the connection file"

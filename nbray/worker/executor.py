@@ -36,7 +36,7 @@ from nbray.worker.generators import Generators
 from nbray.worker.overheard import SHORTEST_NS
 from nbray.worker.returns import several
 from nbray.worker.share import Share
-from nbray.worker.snapshots import snapshot_of
+from nbray.worker.snapshots import Album
 from nbray.worker.speakers import Speakers
 
 _Push = m.PushTask | m.PushCall
@@ -75,6 +75,7 @@ class Executor:
         self.send_output: Callable[[], None] = lambda: None  #: as much as may be sent now
         self._idle = Current(None)
         self.speakers = Speakers(self)
+        self.album = Album()
         self.breakpoints = Breakpoints(self.runtime.post, self.speakers.here, lambda: self.runtime.me)
         self.share = Share()
         self._main = threading.get_ident()
@@ -306,7 +307,7 @@ class Executor:
             names = {"actor_repr": self.actor.title(), "actor_id": self.actor.id.hex()}
         failure = failure_of(
             error, name=push.name, pid=self.engine.pid, node=self.runtime.me.node, task=push.task, attempt=push.attempt,
-            snapshot=snapshot_of(error), **names,
+            snapshot=self.album.snapshot_of(error, push.cell), **names,
         )  # fmt: skip
         return [m.Value(failure=failure)], not isinstance(error, RayTaskError) or error.cause is not None
 

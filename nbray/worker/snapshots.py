@@ -1,6 +1,7 @@
 """Where a task failed, with the values its frames held: taken in the worker at the failure, read long after the worker is free.
 
     snapshot_of(error)   the frames as bytes, for the end of a Failure; empty where nobody asked for them
+    Album                which failures of a notebook's plain tasks are worth one: the first few of each cell
 
 Bounded in every direction: a value that is large, slow or does not pickle is its repr instead, and the innermost frames choose
 first. Nothing of it can fail the task a second time, or hold the worker for longer than ALL_S.
@@ -28,8 +29,10 @@ from nbray.config import ON_ERROR
 from nbray.exceptions import PACKAGE_DIRECTORY
 from nbray.wire.snapshots import Frame, Snapshot, Value, read
 
-MARK = "_nbray_snapshot"  #: a local of one of our frames: True where a snapshot is wanted
-SNAPSHOT = "snapshot"
+MARK = "_nbray_snapshot"  #: a local of one of our frames: whether a snapshot is wanted
+SNAPSHOT, NOTEBOOK = "snapshot", "notebook"
+OF_A_CELL = 5  #: failures of its plain tasks whose frames one worker keeps: a cell may have a hundred thousand
+CELLS = 100  #: that an album remembers
 VALUE_BYTES = 16 * 2**10  #: of one pickled value
 FRAME_BYTES = 48 * 2**10  #: of one frame's pickled values
 ALL_BYTES = 128 * 2**10  #: of all pickled values; two thousand failed tasks of one cell must fit into the notebook's memory
@@ -41,20 +44,41 @@ VALUE_S = 0.5  #: for one value; user code runs in `__reduce__` and `__repr__`
 ALL_S = 2.0
 
 
-def snapshot_of(error: BaseException) -> bytes:
+class Album:
+    """Of one worker. Threads: an actor's may fail at once."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def snapshot_of(self, error: BaseException, cell: str) -> bytes:
+        """The snapshot of the failure of a task that `cell` submitted ("": no notebook's), if it is wanted."""
+        return snapshot_of(error, of_notebook=lambda: bool(cell) and self._has_room(cell))
+
+    def _has_room(self, cell: str) -> bool:
+        with self._lock:
+            taken = self._taken.pop(cell, 0)
+            self._taken[cell] = taken + 1
+            while len(self._taken) > CELLS:
+                del self._taken[next(iter(self._taken))]
+        return taken < OF_A_CELL
+
+
+def snapshot_of(error: BaseException, of_notebook: Callable[[], bool] = lambda: False) -> bytes:
     """The snapshot of `error`, if it is wanted. Takes ALL_S at most."""
-    return taken(error) if asked(error) else b""
+    return taken(error) if asked(error, of_notebook) else b""
 
 
-def asked(error: BaseException) -> bool:
-    """Whether a snapshot of `error` is wanted: looks at frames of ours only, whose locals are few."""
-    if os.environ.get("NBRAY_ON_ERROR", ON_ERROR) == SNAPSHOT:
+def asked(error: BaseException, of_notebook: Callable[[], bool] = lambda: False) -> bool:
+    """Whether a snapshot of `error` is wanted: looks at frames of ours only, whose locals are few. Where they say nothing it is
+    `of_notebook` that says so, unless the environment knows better."""
+    mode = os.environ.get("NBRAY_ON_ERROR", ON_ERROR)
+    if mode == SNAPSHOT:
         return True
-    return any(
-        frame.f_locals.get(MARK, False)
-        for frame, _ in _walk(error.__traceback__)
-        if frame.f_code.co_filename.startswith(PACKAGE_DIRECTORY)
-    )
+    for frame, _ in _walk(error.__traceback__):
+        if frame.f_code.co_filename.startswith(PACKAGE_DIRECTORY) and MARK in frame.f_locals:
+            return bool(frame.f_locals[MARK])
+    return mode == NOTEBOOK and of_notebook()
 
 
 def taken(error: BaseException) -> bytes:

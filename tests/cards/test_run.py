@@ -69,6 +69,15 @@ def test_a_running_cell_tells_counts_time_and_what_is_left() -> None:
     assert words.line(shot) == "▸ running · In[7] · 2 of 8 tasks done, 2 running, 4 queued · 1.0 s, about 2.5 s left · 2 workers"
 
 
+def test_an_estimate_is_a_lower_bound_while_tasks_are_being_submitted() -> None:
+    run = run_of([record(0, 0, 1)], queued=2)
+    assert ", about 2.0 s left" in words.line(run.snapshot(BEGUN + S))
+    run.take(CellProgress({"f": NameCount(6, done=1)}, []))
+    assert "at least 5.0 s left (more tasks are being submitted)" in words.line(run.snapshot(BEGUN + S))
+    run.take(CellProgress({"f": NameCount(6, done=1)}, []))
+    assert ", about 5.0 s left" in words.line(run.snapshot(BEGUN + S))
+
+
 def test_before_a_task_has_ended_it_is_known_that_none_takes_less_than_the_first_has_so_far() -> None:
     run = run_of([], queued=3)
     assert run.snapshot(BEGUN + S)["left_s"] is None

@@ -44,15 +44,12 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     try:
         said = nbray("start", "--head", "--port", "0", "--num-cpus", "0")
-        address, token = re.search(r"at (\S+) \(pid", said), re.search(r"NBRAY_TOKEN=(\S+)", said)
+        address = re.search(r"at (\S+) \(pid", said)
         assert address is not None
-        assert token is not None
-        with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("NBRAY_TOKEN", token[1])
-            nbray("start", "--address", address[1], "--num-cpus", str(given["num_cpus"]))
-            ray.init(address=address[1])
-            yield
-            ray.shutdown()
+        nbray("start", "--address", address[1], "--num-cpus", str(given["num_cpus"]))
+        ray.init(address=address[1])
+        yield
+        ray.shutdown()
     finally:
         nbray("stop", "--force")
 

@@ -216,6 +216,8 @@ def test_a_token_serves_an_address_with_its_port_and_no_other(monkeypatch: pytes
     assert find("gate.example:6379", root).connection.address == "gate.example:6379"
     with pytest.raises(ConnectionError, match=r"NBRAY_TOKEN is for 10\.0\.0\.1:6379"):
         find("10.0.0.1:6380", root)
+    write(cluster(6380), root)
+    assert find("10.0.0.1:6380", root).connection.port == 6380
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from nbray.wire.failures import error_of, failure_of
 from nbray.wire.messages import Failure
 from nbray.wire.snapshots import Frame, Value, read
 from nbray.worker import snapshots
-from nbray.worker.snapshots import asked, snapshot_of, taken
+from nbray.worker.snapshots import OF_A_CELL, Album, asked, snapshot_of, taken
 
 SCALE = 3
 
@@ -137,6 +137,20 @@ def test_it_is_taken_where_a_frame_of_ours_or_the_environment_asks(monkeypatch: 
     space: dict[str, Any] = {}
     exec(code, space)
     assert asked(raised(space["run"], outer))
+
+
+def test_of_a_cells_plain_tasks_the_first_failures_are_taken_and_of_no_cell_none() -> None:
+    album, error = Album(), raised(outer, 1)
+    assert album.snapshot_of(error, "") == b""
+    assert [bool(album.snapshot_of(error, "cell")) for _ in range(OF_A_CELL + 2)] == [True] * OF_A_CELL + [False] * 2
+    assert album.snapshot_of(error, "another cell")
+
+
+def test_a_frame_of_ours_that_wants_none_is_obeyed_in_a_notebook_too() -> None:
+    code = compile("def run(call):\n    _nbray_snapshot = False\n    call(1)", exceptions.PACKAGE_DIRECTORY + "x.py", "exec")
+    space: dict[str, Any] = {}
+    exec(code, space)
+    assert Album().snapshot_of(raised(space["run"], outer), "cell") == b""
 
 
 def test_it_travels_with_the_error_and_a_task_that_passes_it_on_adds_its_own_frames(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,12 +116,12 @@ def test_plain_keeps_nothing_and_says_what_helps(kernel: Kernel) -> None:
     assert "ZeroDivisionError" in kernel.ok('%nbray debug --rerun -c "continue"').stdout
 
 
-def test_a_plain_task_keeps_frames_where_its_environment_asks(kernel: Kernel) -> None:
+def test_a_plain_task_keeps_frames_unless_its_environment_says_otherwise(kernel: Kernel) -> None:
     kernel.ok("@nbray.remote\ndef bad(n):\n    inside = n + 1\n    return inside / 0")
     kernel.run("nbray.get(bad.remote(4))")
-    assert "NBRAY_ON_ERROR=snapshot" in kernel.run("%nbray debug where").text
-    kernel.run("nbray.get(bad.options(runtime_env={'env_vars': {'NBRAY_ON_ERROR': 'snapshot'}}).remote(4))")
     assert kernel.ok("%nbray debug p inside").stdout == "5\n"
+    kernel.run("nbray.get(bad.options(runtime_env={'env_vars': {'NBRAY_ON_ERROR': 'plain'}}).remote(4))")
+    assert "NBRAY_ON_ERROR=snapshot" in kernel.run("%nbray debug where").text
 
 
 @pytest.mark.parametrize(
