@@ -6,9 +6,11 @@ tasks share a processor.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
-from nbray import trace
+import nbray
+from nbray import session, trace
 from nbray.ids import task_of
 from nbray.microbenchmark.row import Block, Row
 from nbray.planning import Graph, forecast, graph_of
@@ -16,32 +18,28 @@ from nbray.planning import Graph, forecast, graph_of
 LOADS = 24
 
 
-def _measured(api: Any, cpus: int) -> Graph:
+def _measured(cpus: int) -> Graph:
     """Run the graph on a cluster of so many CPUs; its records as a graph."""
-    api.init(num_cpus=cpus)
+    nbray.init(num_cpus=cpus)
     try:
 
-        @api.remote  # type: ignore[untyped-decorator]  # whichever module it is
+        @nbray.remote
         def work(seconds: float, *needs: object) -> float:
-            import time
-
             time.sleep(seconds)
             return seconds
 
-        api.get([work.remote(0.0) for _ in range(4 * cpus)])
+        nbray.get([work.remote(0.0) for _ in range(4 * cpus)])
         loaded = [work.remote(0.02 + 0.005 * (i % 7)) for i in range(LOADS)]
         fitted = [work.remote(0.03 + 0.01 * (i % 5), each) for i, each in enumerate(loaded)]
         total = work.remote(0.1, *fitted)
-        api.get(total)
+        nbray.get(total)
         mine = {task_of(ref.binary()) for ref in (*loaded, *fitted, total)}
-        return graph_of([record for record in _records(api) if record.id in mine])
+        return graph_of([record for record in _records() if record.id in mine])
     finally:
-        api.shutdown()
+        nbray.shutdown()
 
 
-def _records(api: Any) -> list[trace.TraceRecord]:
-    from nbray import session
-
+def _records() -> list[trace.TraceRecord]:
     assert session.engine is not None
     return [
         trace.TraceRecord(**{**each, "needs": [bytes.fromhex(need) for need in each["needs"]],
@@ -50,9 +48,9 @@ def _records(api: Any) -> list[trace.TraceRecord]:
     ]  # fmt: skip
 
 
-def error(peer: Any, seconds: float) -> float:
+def error(_peer: Any, _seconds: float) -> float:
     """The larger error of two forecasts, in percent: one CPU foretold from two, and two from one."""
-    graphs = {cpus: _measured(peer.api, cpus) for cpus in (2, 1)}
+    graphs = {cpus: _measured(cpus) for cpus in (2, 1)}
     worst = 0.0
     for cpus, other in ((1, 2), (2, 1)):
         (told,) = forecast(graphs[other], [cpus]).seconds
