@@ -16,6 +16,7 @@ from nbray.cards.printed import Printed
 from nbray.cards.run import Run
 from nbray.cards.spans import SPAN_BYTES
 from nbray.cards.words import cut
+from nbray.engines.cells import OTHERS
 
 MIME = "application/vnd.nbray.run.v1+json"
 MOST_BYTES = 100_000
@@ -31,7 +32,6 @@ ERRORS = 50
 NAMES = 40
 WORKERS = 200
 TEXT = 80  #: characters of one label
-OTHERS = "(other names)"
 
 
 class Part(NamedTuple):

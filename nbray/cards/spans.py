@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from nbray.engines.cells import OTHERS
 from nbray.trace import TraceRecord
 
 MOST = 200_000  #: spans kept of one run; the counts go on
@@ -31,7 +32,6 @@ COLUMNS = (
 )
 SPAN_BYTES = 23
 MOST_NAMES = 500  #: told apart; the last stands for all others
-OTHERS = "(other names)"
 MS = 1e6  #: nanoseconds in one
 
 
