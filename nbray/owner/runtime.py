@@ -307,7 +307,7 @@ class Runtime:
             for first in range(0, len(object_ids), ENLISTED_AT_ONCE):
                 if first:
                     self.guard.wait(_go_on)  # the stop button, between pieces of a very long list
-                missing += self._enlist(object_ids[first : first + ENLISTED_AT_ONCE], waiter, local, leaving)
+                missing += self._enlist(object_ids[first : first + ENLISTED_AT_ONCE], waiter, local, None if missing else leaving)
                 if waiter.over:
                     return True
             if not missing:
@@ -329,7 +329,8 @@ class Runtime:
         return done
 
     def _enlist(self, object_ids: list[ObjectId], waiter: Waiter, local: bool, leaving: Leaving | None) -> list[ObjectId]:
-        """`waiter` will be told of these, and of those that are ready is told at once. Returns the others."""
+        """`waiter` will be told of these, and of those that are ready is told at once. Returns the others. `leaving`: with them the
+        wait begins."""
         with self.lock:
             now = time.monotonic()
             if self._later:
@@ -344,7 +345,7 @@ class Runtime:
                 return []
             if self.closing:
                 raise RaySystemError(SHUT_DOWN)
-            if leaving is not None and leaving.cell and not waiter.enlisted:
+            if leaving is not None and leaving.cell:
                 leaving.begin_wait(waiter)
             waiter.enlisted += len(missing)
             for object_id in missing:

@@ -10,6 +10,7 @@ import pytest
 import nbray as ray
 from nbray import session
 from nbray.owner import runtime as module
+from tests.cluster.conditions import until
 
 
 @ray.remote
@@ -36,6 +37,11 @@ def gate():
     ray.get(made.open.remote())
 
 
+def open_once_waited_for(gate, refs):
+    until(lambda: who_waits().keys() >= {ref._id for ref in refs}, "all are waited for")
+    gate.open.remote()
+
+
 def who_waits():
     with session.engine.runtime.locked():
         return dict(session.engine.runtime.waiting._waiting)
@@ -44,8 +50,12 @@ def who_waits():
 def test_a_wait_that_had_enough_waits_for_nothing_more(gate):
     opened = gate.opened.remote()
     later = [opened, identity.remote(opened)]
-    now = identity.remote(1)
+    other = Gate.remote()
+    now = other.opened.remote()
+    opener = threading.Thread(target=open_once_waited_for, args=(other, [*later, now]))
+    opener.start()
     ready, rest = ray.wait([*later, now], num_returns=1, timeout=60)
+    opener.join(60)
     assert (ready, rest) == ([now], later)
     assert not who_waits().keys() & {ref._id for ref in later}
 
@@ -57,11 +67,36 @@ def test_two_threads_that_wait_for_the_same_objects_both_have_them(gate):
     threads = [threading.Thread(target=lambda: found.append(ray.get(refs))) for _ in range(2)]
     for thread in threads:
         thread.start()
-    assert ray.wait(refs, num_returns=2, timeout=0.1)[0] == []
+    until(lambda: all(isinstance(who_waits().get(ref._id), list) for ref in refs), "both threads wait for both")
     ray.get(gate.open.remote())
     for thread in threads:
         thread.join(60)
     assert found == [[True, True]] * 2
+
+
+def test_a_wait_of_a_cell_that_is_enlisted_in_pieces_is_one_wait(gate, monkeypatch):
+    first = Gate.remote()
+    refs = [first.opened.remote(), gate.opened.remote()]
+    monkeypatch.setattr(module, "ENLISTED_AT_ONCE", 1)
+    engine = session.engine
+    enlist, pieces = engine.runtime._enlist, []
+
+    def slow(*arguments):
+        pieces.append(arguments[0])
+        if len(pieces) == 2:  # by now nothing is left of the first piece
+            first.open.remote()
+            until(lambda: not who_waits().keys() & {refs[0]._id}, "the first is ready")
+            gate.open.remote()
+        return enlist(*arguments)
+
+    monkeypatch.setattr(engine.runtime, "_enlist", slow)
+    engine.leaving.begin_cell("a cell")
+    try:
+        assert ray.get(refs) == [True, True]
+        assert engine.leaving.ask("a cell") is False  # nothing waits any more
+    finally:
+        engine.leaving.end_cell()
+    assert len(pieces) == 2
 
 
 @pytest.mark.parametrize("verb", ["get", "wait"])
