@@ -30,6 +30,7 @@ class Wanted(msgspec.Struct):
     arguments: dict[str, Any] = {}
     patience_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0  #: how long processes are waited for
     node: str = ""  #: only this one, in hex
+    process: str = ""  #: only this one of a node's processes, in hex
     room: int = ROOM_BYTES
 
 

@@ -203,7 +203,7 @@ class Clusters:
         with self._at(self._directory(cluster)) as seat:
             drawing = self._drawing(seat, job)
             asker = Asker(seat.viewer, PATIENCE_S)
-            now = asker.each_process("lineage").get(job)  # None of a driver that is gone, or busy
+            now = asker.each_process("lineage", process=job).get(job)  # None of a driver that is gone, or busy
             return {**seat.past.graph(job, drawing, view, now or NOTHING_KNOWN), "silent": asker.say_who()}
 
     def events(self, cluster: str, job: bytes) -> Iterator[str]:

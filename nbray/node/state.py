@@ -455,7 +455,8 @@ class NodeState:
             for w in self.pool.workers.values()
             if w.phase is not Phase.STARTING and not w.killed and not (silent and w.is_unused)
         ]
-        whom = [Address(self.ground.me.node, process) for process in (*self.drivers, *workers)]
+        every = (*self.drivers, *workers)
+        whom = [Address(self.ground.me.node, each) for each in every if asked.process in ("", each.hex())]
         until = now + asked.patience_s
         self.ground.out.extend(self.inquiries.put(ask, asked.of, asked.arguments, whom, until, asked.room))
 

@@ -68,9 +68,9 @@ class Asker:
         self._hear(said)
         return list(said["answers"])
 
-    def each_process(self, of: str, **arguments: Any) -> dict[bytes, Any]:
-        """Process id -> what it answers to `of`."""
-        inner = {"of": of, "arguments": arguments, "patience_s": self._patience_s}
+    def each_process(self, of: str, process: bytes = b"", **arguments: Any) -> dict[bytes, Any]:
+        """Process id -> what it answers to `of`; `process`: only that one is asked."""
+        inner = {"of": of, "arguments": arguments, "patience_s": self._patience_s, "process": process.hex()}
         said = self.head("everywhere", of="processes", arguments=inner, patience_s=self._patience_s)
         self._hear(said)
         answers: dict[bytes, Any] = {}
