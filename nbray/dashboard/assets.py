@@ -10,7 +10,19 @@ TYPES = {"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8
 #: What the page loads; nothing else of the directory is served.
 FILES = (
     *("page.css", "card.css", "panel.css", "icon.svg"),
-    *("page.js", "panel.js", "past.js", "timeline.js", "lineage.js", "jump.js", "plan.js", "cluster.js", "watch.js", "format.js"),
+    *(
+        "page.js",
+        "panel.js",
+        "past.js",
+        "timeline.js",
+        "lineage.js",
+        "jump.js",
+        "perfetto.js",
+        "plan.js",
+        "cluster.js",
+        "watch.js",
+        "format.js",
+    ),
 )
 
 

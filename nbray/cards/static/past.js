@@ -3,6 +3,7 @@
 // createPast(host): host.request(verb, path, body) -> Promise of JSON, host.chosen(): another view is wanted.
 
 import { createLineage } from "./lineage.js";
+import { saveTrace } from "./perfetto.js";
 import { createPlan } from "./plan.js";
 import { Spans, createTimeline } from "./timeline.js";
 import { count, element, plural } from "./format.js";
@@ -143,10 +144,7 @@ export function createPast(host) {
 
   async function save() {
     try {
-      const trace = await host.request("GET", path("trace"));
-      const link = element("a", { href: URL.createObjectURL(new Blob([JSON.stringify(trace)], { type: "application/json" })), download: "nbray-trace.json" });
-      link.click();
-      URL.revokeObjectURL(link.href);
+      saveTrace(await host.request("GET", path("trace")));
     } catch (error) {
       say(error.message);
     }
