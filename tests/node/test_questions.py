@@ -30,6 +30,15 @@ def test_drivers_and_workers_are_asked_and_their_answers_come_together() -> None
     assert answer == m.Answer(9, {"answers": [[ident("me"), worker, b"mine"], [ident("me"), ident("d"), b"yours"]], "silent": []})
 
 
+def test_one_process_is_asked_alone_when_the_question_names_it() -> None:
+    story = Story(CPU=1)
+    story.drive()
+    story.lease(1)
+    named = {"of": "lineage", "patience_s": 5.0, "process": ident("d").hex()}
+    story.tell(m.Ask(9, ASKER, "processes", named))
+    assert [send.to.process for send in story._take(lambda e: isinstance(getattr(e, "message", None), m.Ask))] == [ident("d")]
+
+
 def test_a_worker_that_dies_is_not_waited_for_and_one_that_hangs_is_named() -> None:
     story = Story(CPU=2)
     story.drive()
