@@ -80,8 +80,6 @@ PACKAGES_HELD: int = _number("PACKAGES_HELD", 2 * 2**30)  #: bytes of packages t
 ENVIRONMENTS_CACHED: int = _number("ENVIRONMENTS_CACHED", 10 * 2**30)  #: bytes of this user's cache that nobody uses
 ENVIRONMENT_IDLE_S: float = _number("ENVIRONMENT_IDLE_S", 60.0)  #: an environment that no worker is in may be removed after this
 ENVIRONMENT_RETRY_S: float = _number("ENVIRONMENT_RETRY_S", 5.0)  #: one that could not be made is not tried again for this long
-#: Which failures of plain tasks keep their frames, for %nbray debug: the first of each cell of a "notebook", all ("snapshot"), or
-#: none ("plain").
-ON_ERROR: str = _number("ON_ERROR", "notebook")
+ON_ERROR: str = _number("ON_ERROR", "notebook")  #: plain failures that keep frames: a cell's first; "snapshot": all; "plain": none
 LOOK_S: float = 0.001  #: at least, between looks at whether the driver's own modules were edited
 LOOK_SHARE: float = 0.01  #: of a driver's time, at most, goes into these looks
